@@ -1,0 +1,68 @@
+"""Llama: grouped-query attention, rotary positions, SwiGLU, RMSNorm, no biases, tied or untied head."""
+
+from __future__ import annotations
+
+from ligo_dist.architectures.table import Architecture, Axis, ModelShape
+
+_AXES = (
+    Axis("vocab", lambda shape: shape.vocab, "fixed"),
+    Axis("hidden", lambda shape: shape.width, "model"),
+    Axis("query", lambda shape: shape.width, "layer", unit="head", grouped=True),
+    Axis("key", lambda shape: shape.key_value_heads * shape.head_size, "layer", unit="head"),
+    Axis("value", lambda shape: shape.key_value_heads * shape.head_size, "layer"),
+    Axis("attention", lambda shape: shape.width, "layer", lifted_from="value"),
+    Axis("ffn", lambda shape: shape.ffn, "layer"),
+)
+
+
+def _table(shape: ModelShape) -> dict[str, str]:
+    table = {
+        "model.embed_tokens.weight": "vocab hidden.out",
+        "model.layers.{layer}.input_layernorm.weight": "hidden.gain",
+        "model.layers.{layer}.self_attn.q_proj.weight": "query.out hidden.in",
+        "model.layers.{layer}.self_attn.k_proj.weight": "key.out hidden.in",
+        "model.layers.{layer}.self_attn.v_proj.weight": "value.out hidden.in",
+        "model.layers.{layer}.self_attn.o_proj.weight": "hidden.out attention.in",
+        "model.layers.{layer}.post_attention_layernorm.weight": "hidden.gain",
+        "model.layers.{layer}.mlp.gate_proj.weight": "ffn.out hidden.in",
+        "model.layers.{layer}.mlp.up_proj.weight": "ffn.out hidden.in",
+        "model.layers.{layer}.mlp.down_proj.weight": "hidden.out ffn.in",
+        "model.norm.weight": "hidden.head_gain" if shape.tied else "hidden.gain",
+    }
+    if not shape.tied:
+        table["lm_head.weight"] = "vocab hidden.in"
+    return table
+
+
+def _config_keys(shape: ModelShape) -> dict[str, object]:
+    return {
+        "num_hidden_layers": shape.layers,
+        "hidden_size": shape.width,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.key_value_heads,
+        "head_dim": shape.head_size,
+        "intermediate_size": shape.ffn,
+        "vocab_size": shape.vocab,
+        "max_position_embeddings": shape.positions,
+        "tie_word_embeddings": shape.tied,
+    }
+
+
+def _default_ffn(width: int) -> int:
+    """8/3 of the width, so that three matrices cost what two of 4x would, rounded up to a multiple of 8."""
+    return -(-8 * width // 3 // 8) * 8
+
+
+LLAMA = Architecture(
+    name="llama",
+    model_class="LlamaForCausalLM",
+    config_class="LlamaConfig",
+    layers_path="model.layers",
+    normalization="rms_norm",
+    axes={axis.name: axis for axis in _AXES},
+    table=_table,
+    config_keys=_config_keys,
+    default_ffn=_default_ffn,
+    ties_embeddings=False,
+    rotary=True,
+)

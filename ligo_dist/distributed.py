@@ -1,0 +1,109 @@
+"""The process group, and the few collectives that are not the engine's or the growth's."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """Who this process is among the ranks, and the device it computes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+
+def environment_world_size() -> int:
+    """Number of ranks the launcher announced."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def broadcast_object(value: T, world: World) -> T:
+    """The first rank's value, on every rank. The value must be picklable."""
+    if world.size == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather_objects(value: T, world: World) -> list[T]:
+    """Every rank's value, on every rank, in the order of the ranks."""
+    if world.size == 1:
+        return [value]
+    values: list[T | None] = [None] * world.size
+    dist.all_gather_object(values, value)
+    return values  # type: ignore[return-value]
+
+
+def first_rank_only(action: Callable[[], T], world: World) -> T:
+    """Run an action on the first rank alone; all ranks get its result, or its exception.
+
+    Raises:
+        Exception: whatever the action raised, on every rank, so that no rank is left waiting for another.
+    """
+    outcome: tuple[T | None, Exception | None] = (None, None)
+    if world.is_first:
+        try:
+            outcome = (action(), None)
+        except Exception as error:
+            outcome = (None, error)
+    result, failure = broadcast_object(outcome, world)
+    if failure is not None:
+        raise failure
+    return result  # type: ignore[return-value]
+
+
+def raise_together(failure: Exception | None, world: World) -> None:
+    """Raise the failure of the lowest rank that has one, on every rank; return if none has."""
+    failures = [error for error in gather_objects(failure, world) if error is not None]
+    if failures:
+        raise failures[0]
+
+
+def sum_over_ranks(values: list[float], world: World) -> list[float]:
+    """Element-wise sums of a few numbers over the ranks, in fp64."""
+    tensor = torch.tensor(values, dtype=torch.float64, device=world.device)
+    if world.size > 1:
+        dist.all_reduce(tensor)
+    return tensor.tolist()
+
+
+def max_over_ranks(value: float, world: World) -> float:
+    tensor = torch.tensor([value], dtype=torch.float64, device=world.device)
+    if world.size > 1:
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return tensor.item()
+
+
+def barrier(world: World) -> None:
+    if world.size > 1:
+        dist.barrier()
+
+
+def seed_everything(*parts: int) -> None:
+    """Seed torch, numpy and random from a few integers: the same parts, the same random numbers."""
+    state = np.random.SeedSequence([part % 2**63 for part in parts]).generate_state(2, np.uint64)
+    torch.manual_seed(int(state[0] % 2**63))
+    np.random.seed(int(state[1] % 2**32))
+    random.seed(int(state[1]))
+
+
+def timeout_of(seconds: float) -> timedelta:
+    return timedelta(seconds=seconds)

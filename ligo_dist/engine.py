@@ -1,0 +1,306 @@
+"""DeepSpeed ZeRO-3, met here and nowhere else: building an engine, one training step, reading and writing partitions.
+
+What is written down as code here was checked in DeepSpeed 0.19.8; see docs/deepspeed.md for why each call is there.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
+from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state, safe_set_local_fp32_param
+from torch import Tensor, nn
+from transformers.integrations.deepspeed import prevent_arange_dtype_change
+
+from ligo_dist.distributed import World, sum_over_ranks, timeout_of
+from ligo_dist.shards import Shards, padded, partition_range
+
+ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW (Loshchilov & Hutter, 2019); matrices decay, vectors (norms and biases) do not."""
+
+    learning_rate: float
+    betas: tuple[float, float]
+    epsilon: float
+    weight_decay: float
+    gradient_clipping: float
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimizer step: mean loss over the whole batch, global gradient norm before clipping."""
+
+    loss: float
+    gradient_norm: float
+
+
+def start_world(timeout_seconds: float) -> World:
+    """Join the process group that the environment describes (RANK, WORLD_SIZE, MASTER_ADDR, ...)."""
+    # The shared-memory op serves inference only, and compiling it takes over a minute or hangs on a stale lock.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", "29500")
+    accelerator = get_accelerator()
+    device = torch.device(accelerator.device_name(), int(os.environ["LOCAL_RANK"]))
+    if device.type == "cpu":
+        device = torch.device("cpu")
+    else:
+        accelerator.set_device(int(os.environ["LOCAL_RANK"]))
+    backend = accelerator.communication_backend_name()
+    backend = "gloo" if device.type == "cpu" else backend
+    deepspeed.init_distributed(backend, timeout=timeout_of(timeout_seconds), verbose=False)
+    return World(dist.get_rank(), dist.get_world_size(), device)
+
+
+def stop_world() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@contextmanager
+def partitioned_parameters(dtype: torch.dtype) -> Iterator[None]:
+    """Modules built inside have their parameters partitioned over the ranks as soon as each is built."""
+    # By configuration: zero.Init ignores its `dtype` argument where the accelerator has no fp16.
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "bf16": {"enabled": dtype == torch.bfloat16},
+        "zero_optimization": {"stage": 3},
+    }
+    with prevent_arange_dtype_change(), deepspeed.zero.Init(config_dict_or_path=config):
+        yield
+
+
+def engine_config(
+    precision: str, micro_batch_size: int, accumulation: int, clipping: float, user: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The DeepSpeed configuration of one engine: ours, with the user's keys merged in."""
+    ours: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": clipping,
+        "steps_per_print": 10**12,
+        "bf16": {"enabled": precision == "bf16"},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "zero_optimization": {
+            "stage": 3,
+            "overlap_comm": get_accelerator().device_name() != "cpu",
+            "reduce_bucket_size": 5_000_000,
+            "stage3_prefetch_bucket_size": 5_000_000,
+            "stage3_param_persistence_threshold": 10_000,
+        },
+    }
+    return _merged(ours, user)
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merged(result[key], value) if both else value
+    return result
+
+
+class Engine:
+    """A module trained by DeepSpeed ZeRO-3, with its partitions open to reading and writing.
+
+    The module is called as `module(input_ids=..., labels=...)` and returns an object with a scalar `loss`.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: OptimizerSettings,
+        config: dict[str, Any],
+        world: World,
+        external_parameters: Iterable[tuple[nn.Module, nn.Parameter]] = (),
+    ) -> None:
+        """
+        Args:
+            module: what is trained; its parameters may be partitioned already.
+            optimizer: of all its parameters.
+            config: from `engine_config`.
+            world: the ranks.
+            external_parameters: (module, parameter) where a module uses another one's parameter: it is gathered for it.
+        """
+        self.world = world
+        for user, parameter in external_parameters:
+            deepspeed.zero.register_external_parameter(user, parameter)
+        groups = _parameter_groups(module, optimizer.weight_decay)
+        inner = torch.optim.AdamW(groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.epsilon)
+        self._engine, *_ = deepspeed.initialize(model=module, optimizer=inner, config=config)
+        self.parameters: dict[str, nn.Parameter] = dict(self._engine.module.named_parameters())
+
+    @property
+    def module(self) -> nn.Module:
+        return self._engine.module
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches a rank takes for one optimizer step."""
+        return self._engine.gradient_accumulation_steps()
+
+    def train_step(self, micro_batches: Iterable[Tensor], learning_rate: float) -> StepResult:
+        """One optimizer step over this rank's micro-batches of token ids, each [sequences, tokens]."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.train()
+        total = torch.zeros((), device=self.world.device, dtype=torch.float64)
+        count = 0
+        for input_ids in micro_batches:
+            input_ids = input_ids.to(self.world.device)
+            loss = self._engine(input_ids=input_ids, labels=input_ids).loss
+            self._engine.backward(loss)
+            self._engine.step()
+            total += loss.detach()
+            count += 1
+        assert count == self.accumulation, f"{count} micro-batches, {self.accumulation} expected"
+        mean = sum_over_ranks([total.item() / count], self.world)[0] / self.world.size
+        return StepResult(mean, float(self._engine.get_global_grad_norm()))
+
+    @torch.no_grad()
+    def evaluate(self, batches: Iterable[tuple[Tensor, int]]) -> float:
+        """Mean loss per predicted token over all ranks.
+
+        Args:
+            batches: (token ids [sequences, tokens], how many of the sequences count). Every rank must bring the same
+                number of batches; sequences beyond the count are there to keep the ranks together.
+        """
+        self._engine.eval()
+        loss_sum, tokens = 0.0, 0
+        for input_ids, valid in batches:
+            input_ids = input_ids.to(self.world.device)
+            counted = input_ids.clone()
+            counted[valid:] = -100
+            labels = counted if valid else input_ids
+            loss = self._engine(input_ids=input_ids, labels=labels).loss.item()
+            predicted = valid * (input_ids.shape[1] - 1)
+            loss_sum += loss * predicted if valid else 0.0
+            tokens += predicted
+        loss_sum, tokens_everywhere = sum_over_ranks([loss_sum, tokens], self.world)
+        return loss_sum / tokens_everywhere
+
+    @torch.no_grad()
+    def logits(self, input_ids: Tensor) -> Tensor:
+        """Logits [sequences, tokens, vocabulary] of the current weights. Collective."""
+        self._engine.eval()
+        return self._engine(input_ids=input_ids.to(self.world.device)).logits
+
+    def read_shards(self) -> Shards:
+        """A copy of this rank's fp32 partitions."""
+        return {name: self._masked(p, safe_get_local_fp32_param(p)) for name, p in self.parameters.items()}
+
+    def write_shards(self, shards: Iterable[tuple[str, Tensor]]) -> None:
+        """Set the weights from partitions; each is written when it comes, so a generator holds one at a time.
+
+        Raises:
+            ValueError: if a parameter is missing, unknown or given twice.
+        """
+        left = dict(self.parameters)
+        for name, shard in shards:
+            if name not in left:
+                raise ValueError(f"{name}: not a parameter of this engine, or written twice")
+            parameter = left.pop(name)
+            whole = padded(shard, parameter.partition_numel())
+            safe_set_local_fp32_param(parameter, whole)
+            parameter.ds_tensor.data.copy_(whole)
+        if left:
+            raise ValueError(f"parameters left without a value: {', '.join(sorted(left))}")
+        self._refresh_replicas()
+
+    def _refresh_replicas(self) -> None:
+        """Make the copies that ZeRO-3 keeps beside the partitions follow them: small whole parameters, hpZ shards."""
+        optimizer = self._engine.optimizer
+        persistent = optimizer.persistent_parameters
+        for parameter in persistent:
+            parameter.partition()
+        if persistent:
+            persistent[0].all_gather(persistent)
+        optimizer.invalidate_secondary_tensor()
+
+    def read_moments(self) -> dict[str, Shards]:
+        """Copies of this rank's Adam moments, by moment and parameter; empty before the first step."""
+        if not self._inner_optimizer.state:
+            return {}
+        return {
+            moment: {
+                name: self._masked(p, safe_get_local_optimizer_state(p, moment)) for name, p in self.parameters.items()
+            }
+            for moment in ADAM_MOMENTS
+        }
+
+    def write_moments(self, moments: Mapping[str, Shards], steps: int) -> None:
+        """Set Adam's moments and its step count, as after `steps` optimizer steps."""
+        optimizer = self._engine.optimizer
+        for flat in optimizer.fp32_partitioned_groups_flat:
+            self._inner_optimizer.state[flat] = {
+                "step": torch.tensor(float(steps)),
+                **{moment: torch.zeros_like(flat) for moment in ADAM_MOMENTS},
+            }
+        for moment, shards in moments.items():
+            for name, parameter in self.parameters.items():
+                # A view of the optimizer's own state, as with the master weights.
+                safe_get_local_optimizer_state(parameter, moment).copy_(shards[name])
+
+    @property
+    def _inner_optimizer(self) -> torch.optim.Optimizer:
+        return self._engine.optimizer.optimizer
+
+    def _masked(self, parameter: nn.Parameter, local: Tensor) -> Tensor:
+        """A copy with the padding zeroed: DeepSpeed leaves uninitialised memory in it."""
+        start, stop = partition_range(parameter.ds_numel, self.world.rank, self.world.size)
+        return padded(local.detach()[: stop - start], local.numel())
+
+    def release(self) -> None:
+        """Free everything the engine holds: weights, gradients, optimizer. The engine is unusable afterwards."""
+        root = self._engine.module
+        self._engine.destroy()
+        _forget(root)
+        self.parameters = {}
+        del self._engine, root
+        gc.collect()
+        get_accelerator().empty_cache()
+
+
+def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    def dims(parameter: nn.Parameter) -> int:
+        return len(parameter.ds_shape) if hasattr(parameter, "ds_shape") else parameter.dim()
+
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if dims(p) > 1]
+    vectors = [p for p in parameters if dims(p) <= 1]
+    groups = [(matrices, weight_decay), (vectors, 0.0)]
+    return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+
+
+def _forget(root: nn.Module) -> None:
+    """Drop the two process-wide references by which DeepSpeed keeps a destroyed engine alive (DeepSpeed #7204)."""
+    try:
+        from deepspeed.runtime.zero import parameter_offload
+        from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+
+        stack = parameter_offload.FWD_MODULE_STACK
+        stack[:] = [module for module in stack if module is not root]
+        method = vars(PartitionedParameterCoordinator)["_PartitionedParameterCoordinator__params_to_release"]
+        cached: list[Callable[[], None]] = [
+            cell.cell_contents.cache_clear
+            for cell in method.__closure__ or ()
+            if hasattr(cell.cell_contents, "cache_clear")
+        ]
+        for clear in cached:
+            clear()
+    except (ImportError, AttributeError, KeyError) as error:
+        warnings.warn(f"this DeepSpeed may keep a finished stage's memory: {error!r}", stacklevel=2)

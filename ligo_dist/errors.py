@@ -1,0 +1,55 @@
+"""The errors a user can cause or meet, each with a message that says what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class LigoError(ValueError):
+    """A user's mistake: shown as its message alone, without a traceback; the process exits with `exit_code`."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a configuration.
+
+    Attributes:
+        path: dotted path of the key, e.g. `stages[1].size.heads`.
+        message: what is wrong and what would be right, the value included.
+    """
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+class ConfigError(LigoError):
+    """Everything wrong with one configuration, reported together."""
+
+    def __init__(self, faults: list[Fault], source: str = "configuration") -> None:
+        self.faults = faults
+        plural = "fault" if len(faults) == 1 else "faults"
+        lines = "\n".join(f"  {fault}" for fault in faults)
+        super().__init__(f"{source}: {len(faults)} {plural}\n{lines}")
+
+
+class DataError(LigoError):
+    """A corpus or tokenizer that cannot be read, is empty, or does not fit what it is used with."""
+
+
+class CheckpointError(LigoError):
+    """A checkpoint that is damaged, belongs to another configuration, or cannot be written."""
+
+
+class ArchitectureError(LigoError):
+    """A model whose parameters disagree with its table, or a growth that its structure does not allow."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """Training met a loss or gradient that is not a finite number."""
+
+    exit_code = 1

@@ -1,0 +1,142 @@
+"""The same maths as `algebra` on ZeRO-3 partitions, and the communication it needs - nothing else.
+
+Depth mixing commutes with sharding: all layers of a role have the same shape, hence the same partition bounds, so a
+rank mixes its own partitions and only the mixed small layer travels: one all-gather per target block, and for the
+gradients its mirror, one reduce-scatter.
+
+Shape suffixes: R roles of a block, K source layers, S elements of a rank's partitions of all roles, N ranks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ligo_dist.distributed import World
+from ligo_dist.growth.algebra import mix_depth
+from ligo_dist.growth.operators import Growth
+from ligo_dist.shards import Shards
+
+
+@dataclass(frozen=True)
+class SourceShards:
+    """This rank's partitions of the frozen source model.
+
+    Attributes:
+        roles: roles of a block, in the order of the operator's depth coefficients.
+        stacks: for each role the partitions of all source layers, [K, partition size].
+        outside: partitions of the parameters outside the blocks, by name.
+        shapes: shape of each role's or parameter's whole tensor.
+    """
+
+    roles: list[str]
+    stacks: dict[str, Tensor]
+    outside: Shards
+    shapes: dict[str, tuple[int, ...]]
+
+    @classmethod
+    def build(cls, growth: Growth, shards: Shards) -> SourceShards:
+        """Stack a source model's partitions by role; they are taken out of `shards`, so that none is held twice."""
+        roles = growth.layer_roles
+        stacks = {}
+        for role in roles:
+            names = [role.format(layer=layer) for layer in range(growth.source.layers)]
+            stacks[role] = torch.stack([shards.pop(name) for name in names])
+        shapes = {role: spec.shape for role, spec in growth.source_by_role.items()}
+        outside = {role: shards.pop(role) for role in shapes if role not in stacks}
+        assert not shards, f"source parameters without a role: {sorted(shards)}"
+        return cls(roles, stacks, outside, shapes)
+
+    def mixed_layer(self, depth_RK: Tensor, dtype: torch.dtype, world: World) -> dict[str, Tensor]:
+        """One target layer's mixed source tensors by role, whole, on every rank; differentiable in `depth_RK`."""
+        stacks = [self.stacks[role] for role in self.roles]
+        shapes = [self.shapes[role] for role in self.roles]
+        return dict(zip(self.roles, _MixAndGather.apply(depth_RK, stacks, shapes, dtype, world), strict=True))
+
+    def outside_tensor(self, name: str, dtype: torch.dtype, world: World) -> Tensor:
+        """A source parameter outside the blocks, whole, on every rank."""
+        gathered_NS = _all_gather(self.outside[name].to(dtype), world)
+        return _whole(gathered_NS, self.shapes[name])
+
+    def unstacked(self) -> Shards:
+        """The partitions by parameter name again (views of the stacks)."""
+        layers = {
+            role.format(layer=layer): shard for role, stack in self.stacks.items() for layer, shard in enumerate(stack)
+        }
+        return {**self.outside, **layers}
+
+
+def gather_matrix(shard: Tensor, shape: tuple[int, ...], world: World) -> Tensor:
+    """A whole tensor from its partitions, on every rank."""
+    return _whole(_all_gather(shard, world), shape)
+
+
+class _MixAndGather(torch.autograd.Function):
+    """Mix own partitions, all-gather the result; backward: reduce-scatter, dot with own partitions.
+
+    The gradient of the depth coefficients is this rank's part of it times N, because the engine that learns them
+    averages gradients over the ranks: the average of the parts times N is their sum, and the small all-reduce that
+    would add them up here is saved.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        depth_RK: Tensor,
+        stacks: Sequence[Tensor],
+        shapes: Sequence[tuple[int, ...]],
+        dtype: torch.dtype,
+        world: World,
+    ) -> tuple[Tensor, ...]:
+        mixed_S = torch.cat([mix_depth(depth_K, stack) for depth_K, stack in zip(depth_RK, stacks, strict=True)])
+        gathered_NS = _all_gather(mixed_S.to(dtype), world)
+        ctx.stacks, ctx.world = stacks, world
+        ctx.depth_dtype = depth_RK.dtype
+        sizes = [stack.shape[1] for stack in stacks]
+        parts = gathered_NS.split(sizes, dim=1)
+        return tuple(_whole(part, shape) for part, shape in zip(parts, shapes, strict=True))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        world: World = ctx.world
+        sizes = [stack.shape[1] for stack in ctx.stacks]
+        grad_NS = torch.cat([_spread(g, s, world.size) for g, s in zip(grads, sizes, strict=True)], dim=1)
+        grad_S = _reduce_scatter_mean(grad_NS, world)
+        parts = [
+            stack @ grad.to(stack.dtype) for stack, grad in zip(ctx.stacks, grad_S.split(sizes), strict=True)
+        ]
+        return (torch.stack(parts) * world.size).to(ctx.depth_dtype), None, None, None, None
+
+
+def _whole(part_NS: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Drop the padding of gathered partitions and give the tensor its shape."""
+    return part_NS.reshape(-1)[: math.prod(shape)].view(shape)
+
+
+def _spread(full: Tensor, size: int, world_size: int) -> Tensor:
+    """A whole tensor as the partitions of all ranks, [N, size], padding zero."""
+    flat = full.reshape(-1)
+    padding = world_size * size - flat.numel()
+    return torch.nn.functional.pad(flat, (0, padding)).view(world_size, size)
+
+
+def _all_gather(local_S: Tensor, world: World) -> Tensor:
+    if world.size == 1:
+        return local_S.unsqueeze(0)
+    gathered_NS = local_S.new_empty(world.size, local_S.numel())
+    dist.all_gather_into_tensor(gathered_NS.view(-1), local_S.contiguous())
+    return gathered_NS
+
+
+def _reduce_scatter_mean(grad_NS: Tensor, world: World) -> Tensor:
+    if world.size == 1:
+        return grad_NS.squeeze(0)
+    local_S = grad_NS.new_empty(grad_NS.shape[1])
+    dist.reduce_scatter_tensor(local_S, grad_NS.contiguous().view(-1), op=dist.ReduceOp.AVG)
+    return local_S
