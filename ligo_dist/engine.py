@@ -17,7 +17,11 @@ import deepspeed
 import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
-from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state, safe_set_local_fp32_param
+from deepspeed.utils import (
+    safe_get_local_fp32_param,
+    safe_get_local_optimizer_state,
+    safe_set_local_fp32_param,
+)
 from torch import Tensor, nn
 from transformers.integrations.deepspeed import prevent_arange_dtype_change
 
@@ -127,6 +131,7 @@ class Engine:
         config: dict[str, Any],
         world: World,
         external_parameters: Iterable[tuple[nn.Module, nn.Parameter]] = (),
+        rename: Callable[[str], str] = str,
     ) -> None:
         """
         Args:
@@ -135,14 +140,19 @@ class Engine:
             config: from `engine_config`.
             world: the ranks.
             external_parameters: (module, parameter) where a module uses another one's parameter: it is gathered for it.
+            rename: from a parameter's name in the module to its name in `parameters`, and so in shards.
         """
         self.world = world
         for user, parameter in external_parameters:
             deepspeed.zero.register_external_parameter(user, parameter)
         groups = _parameter_groups(module, optimizer.weight_decay)
-        inner = torch.optim.AdamW(groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.epsilon)
+        inner = torch.optim.AdamW(
+            groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.epsilon
+        )
         self._engine, *_ = deepspeed.initialize(model=module, optimizer=inner, config=config)
-        self.parameters: dict[str, nn.Parameter] = dict(self._engine.module.named_parameters())
+        self.parameters: dict[str, nn.Parameter] = {
+            rename(name): parameter for name, parameter in self._engine.module.named_parameters()
+        }
 
     @property
     def module(self) -> nn.Module:
@@ -199,6 +209,11 @@ class Engine:
         self._engine.eval()
         return self._engine(input_ids=input_ids.to(self.world.device)).logits
 
+    @property
+    def numels(self) -> dict[str, int]:
+        """Elements of each whole parameter."""
+        return {name: parameter.ds_numel for name, parameter in self.parameters.items()}
+
     def read_shards(self) -> Shards:
         """A copy of this rank's fp32 partitions."""
         return {name: self._masked(p, safe_get_local_fp32_param(p)) for name, p in self.parameters.items()}
@@ -237,7 +252,8 @@ class Engine:
             return {}
         return {
             moment: {
-                name: self._masked(p, safe_get_local_optimizer_state(p, moment)) for name, p in self.parameters.items()
+                name: self._masked(p, safe_get_local_optimizer_state(p, moment))
+                for name, p in self.parameters.items()
             }
             for moment in ADAM_MOMENTS
         }

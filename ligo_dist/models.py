@@ -20,7 +20,9 @@ from ligo_dist.engine import partitioned_parameters
 from ligo_dist.shards import Shards, padded, partition_range, partition_size
 
 
-def huggingface_config(architecture: Architecture, shape: ModelShape, extra: Mapping[str, Any]) -> PretrainedConfig:
+def huggingface_config(
+    architecture: Architecture, shape: ModelShape, extra: Mapping[str, Any]
+) -> PretrainedConfig:
     """The library's configuration of a model: what the shape sets, the user's further keys, no key-value cache."""
     config_class = getattr(transformers, architecture.config_class)
     keys = {**_no_dropout(config_class), **architecture.config_keys(shape), **extra}
@@ -63,9 +65,7 @@ def build_meta_model(
     return model
 
 
-def initial_shards(
-    architecture: Architecture, config: PretrainedConfig, seed: int, world: World
-) -> Shards:
+def initial_shards(architecture: Architecture, config: PretrainedConfig, seed: int, world: World) -> Shards:
     """The library's own initialisation of a model, partitioned: the same for every number of ranks.
 
     The first rank initialises module by module, in fp32, from the seed alone; nothing larger than a module and its

@@ -184,7 +184,9 @@ class Architecture:
             raise ArchitectureError(f"{self.name}: no axis {name!r}; it has {', '.join(self.axes)}")
         if axis.scope == "fixed":
             if side:
-                raise ArchitectureError(f"{self.name}: axis {name!r} is fixed and takes no side, not {side!r}")
+                raise ArchitectureError(
+                    f"{self.name}: axis {name!r} is fixed and takes no side, not {side!r}"
+                )
             return Segment(axis, None)
         if side not in SIDES:
             raise ArchitectureError(f"{self.name}: {word!r} needs a side: one of {', '.join(SIDES)}")
@@ -199,19 +201,27 @@ class Architecture:
         Raises:
             ArchitectureError: naming every parameter or rule at fault.
         """
-        faults = [f"{role}: matched by no parameter of the model" for role in self._unmatched_rules(shape, actual)]
+        faults = [
+            f"{role}: matched by no parameter of the model" for role in self._unmatched_rules(shape, actual)
+        ]
         specs = {spec.name: spec for spec in self.parameters(shape)}
         for name, tensor_shape in actual.items():
             rules = [role for role, pattern in self._patterns(shape).items() if pattern.fullmatch(name)]
             if len(rules) != 1:
-                faults.append(f"{name}: matched by {len(rules)} rules ({', '.join(rules) or 'none'}), not by one")
+                faults.append(
+                    f"{name}: matched by {len(rules)} rules ({', '.join(rules) or 'none'}), not by one"
+                )
             elif name not in specs:
                 faults.append(f"{name}: beyond the {shape.layers} layers of this model")
             elif specs[name].shape != tuple(tensor_shape):
-                faults.append(f"{name}: shape {tuple(tensor_shape)}, the table's axes give {specs[name].shape}")
+                faults.append(
+                    f"{name}: shape {tuple(tensor_shape)}, the table's axes give {specs[name].shape}"
+                )
         faults += [f"{name}: in the table, not in the model" for name in specs if name not in actual]
         if faults:
-            raise ArchitectureError(f"{self.name}: the model does not fit its table\n  " + "\n  ".join(faults))
+            raise ArchitectureError(
+                f"{self.name}: the model does not fit its table\n  " + "\n  ".join(faults)
+            )
 
     def _patterns(self, shape: ModelShape) -> dict[str, re.Pattern[str]]:
         return {

@@ -169,7 +169,11 @@ def _mix_units(tensor: Tensor, dim: int, matrix_UV: Tensor, unit_size: int) -> T
     matrix = matrix_UV.to(tensor.dtype)
     if unit_size == 1:
         if dim == 0:
-            return (matrix @ tensor.flatten(1)).view(-1, *tensor.shape[1:]) if tensor.dim() > 1 else matrix @ tensor
+            return (
+                (matrix @ tensor.flatten(1)).view(-1, *tensor.shape[1:])
+                if tensor.dim() > 1
+                else matrix @ tensor
+            )
         if dim == tensor.dim() - 1:
             return tensor @ matrix.mT
         return (tensor.movedim(dim, -1) @ matrix.mT).movedim(-1, dim)

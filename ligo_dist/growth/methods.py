@@ -66,14 +66,18 @@ def build_growth_arguments(method: Method, tied: bool | None) -> bool:
         ArchitectureError: if the method cannot be tied and the user asks for it.
     """
     if tied and not method.can_be_tied:
-        raise ArchitectureError(f"method {method.name!r} needs a matrix for each side of an axis: set tied: false")
+        raise ArchitectureError(
+            f"method {method.name!r} needs a matrix for each side of an axis: set tied: false"
+        )
     return method.tied if tied is None else tied
 
 
 def initial_value(growth: Growth, method: Method, parameter: OperatorParameter, seed: int) -> Tensor:
     """A parameter's start, fp32, the same on every rank. All sides of one axis draw the same random numbers."""
     key = f"{seed}/{parameter.axis}/{parameter.layer}".encode()
-    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big"))
+    generator = torch.Generator().manual_seed(
+        int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big")
+    )
     make = method.depth if parameter.axis is None else method.width
     value = make(growth, parameter, generator)
     assert tuple(value.shape) == parameter.shape, (parameter.name, tuple(value.shape), parameter.shape)
@@ -190,9 +194,16 @@ def _widths_divide(growth: Growth) -> bool:
 _METHODS = {
     method.name: method
     for method in (
-        Method("ligo", _ligo_width, _noisy_stack, tied=True, can_be_tied=True, preserves=lambda growth: False),
         Method(
-            "lossless", _lossless_width, _identity_layers, tied=False, can_be_tied=False, preserves=_widths_divide
+            "ligo", _ligo_width, _noisy_stack, tied=True, can_be_tied=True, preserves=lambda growth: False
+        ),
+        Method(
+            "lossless",
+            _lossless_width,
+            _identity_layers,
+            tied=False,
+            can_be_tied=False,
+            preserves=_widths_divide,
         ),
     )
 }

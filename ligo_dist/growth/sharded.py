@@ -67,7 +67,9 @@ class SourceShards:
     def unstacked(self) -> Shards:
         """The partitions by parameter name again (views of the stacks)."""
         layers = {
-            role.format(layer=layer): shard for role, stack in self.stacks.items() for layer, shard in enumerate(stack)
+            role.format(layer=layer): shard
+            for role, stack in self.stacks.items()
+            for layer, shard in enumerate(stack)
         }
         return {**self.outside, **layers}
 
@@ -94,7 +96,9 @@ class _MixAndGather(torch.autograd.Function):
         dtype: torch.dtype,
         world: World,
     ) -> tuple[Tensor, ...]:
-        mixed_S = torch.cat([mix_depth(depth_K, stack) for depth_K, stack in zip(depth_RK, stacks, strict=True)])
+        mixed_S = torch.cat(
+            [mix_depth(depth_K, stack) for depth_K, stack in zip(depth_RK, stacks, strict=True)]
+        )
         gathered_NS = _all_gather(mixed_S.to(dtype), world)
         ctx.stacks, ctx.world = stacks, world
         ctx.depth_dtype = depth_RK.dtype

@@ -35,7 +35,9 @@ def initial_operator(growth: Growth, method: Method, seed: int, world: World) ->
     return lambda name: initial_value(growth, method, parameters[name], seed).to(world.device)
 
 
-def initial_operator_shards(growth: Growth, method: Method, seed: int, world: World) -> Iterator[tuple[str, Tensor]]:
+def initial_operator_shards(
+    growth: Growth, method: Method, seed: int, world: World
+) -> Iterator[tuple[str, Tensor]]:
     """This rank's partitions of the operator's start, one parameter at a time."""
     for parameter in growth.operator_parameters:
         value = initial_value(growth, method, parameter, seed)

@@ -1,0 +1,65 @@
+"""What `--dry-run` shows: the stages in numbers. It starts nothing and writes no file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from launcher.plan import PhaseCost, StagePlan
+from ligo_dist import quantities
+
+_WIDEST = 1000
+
+
+def stage_table(plans: Sequence[StagePlan]) -> Table:
+    """One row per stage, then the total. FLOPs are over all ranks, without evaluation; parameters count ties
+    once."""
+    table = Table(
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+        caption="steps: learn + train. FLOPs: over all ranks, without evaluation.",
+        caption_justify="left",
+        show_footer=True,
+    )
+    total = sum((plan.total for plan in plans), PhaseCost(0, 0, 0))
+    names = ("stage", "method", "layers", "width", "heads (kv)", "ffn", "parameters", "steps", "tokens")
+    footers = {"stage": "total", "steps": f"{total.steps:,}", "tokens": quantities.count(total.tokens)}
+    for name in (*names, "learn FLOPs", "grow FLOPs", "train FLOPs"):
+        table.add_column(name.replace(" ", "\n"), footers.get(name, ""), no_wrap=True, justify="right")
+    table.columns[0].justify = table.columns[1].justify = "left"
+    table.add_column("total\nFLOPs", quantities.flops(total.flops), no_wrap=True, justify="right")
+    for plan in plans:
+        table.add_row(*_row(plan))
+    return table
+
+
+def print_plan(plans: Sequence[StagePlan], file: TextIO | None = None) -> None:
+    """Print the table as wide as it is: a number cut short says nothing."""
+    table = stage_table(plans)
+    console = Console(file=file, width=_WIDEST)
+    width = console.measure(table).maximum
+    Console(file=file, width=width).print(table)
+
+
+def _row(plan: StagePlan) -> list[str]:
+    shape = plan.shape
+    steps = f"{plan.learn.steps:,} + {plan.train.steps:,}" if plan.learn else f"{plan.train.steps:,}"
+    return [
+        plan.name,
+        plan.method or "-",
+        str(shape.layers),
+        str(shape.width),
+        f"{shape.heads} ({shape.key_value_heads})",
+        str(shape.ffn),
+        f"{plan.parameters:,}",
+        steps,
+        quantities.count(plan.total.tokens),
+        *(
+            quantities.flops(cost.flops) if cost else "-"
+            for cost in (plan.learn, plan.grow, plan.train, plan.total)
+        ),
+    ]

@@ -1,0 +1,89 @@
+"""The worker: `python -m ligo_dist CONFIG [key.path=value ...]`, started once per rank by `deepspeed` or by hand."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from types import FrameType
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0: finished; 2: a mistake in what was asked for; 1: the run failed."""
+    parser = argparse.ArgumentParser(prog="python -m ligo_dist", description=__doc__)
+    parser.add_argument("config", metavar="CONFIG")
+    parser.add_argument("overrides", metavar="key.path=value", nargs="*")
+    parser.add_argument("--local_rank", type=int, help="given by some launchers; the environment counts")
+    arguments, rest = parser.parse_known_args(argv)
+    if any(word.startswith("-") for word in rest):
+        parser.error(f"unknown option: {' '.join(rest)}")
+    signal.signal(signal.SIGTERM, _stop)
+    _quiet_libraries()
+    # After the quieting: importing these loads torch, transformers and DeepSpeed.
+    from ligo_dist.engine import stop_world
+    from ligo_dist.errors import LigoError, NonFiniteLossError
+
+    try:
+        _work(arguments.config, [*arguments.overrides, *rest])
+    except (LigoError, NonFiniteLossError) as error:
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(f"ligo-dist: {error}", file=sys.stderr, flush=True)
+        stop_world()
+        return error.exit_code
+    except Exception:
+        _report_failure()
+        # Without waiting for the other ranks: they may wait for this one.
+        sys.stdout.flush()
+        os._exit(1)
+    stop_world()
+    return 0
+
+
+def _work(config_path: str, overrides: list[str]) -> None:
+    from ligo_dist.config import check_huggingface_keys, check_world_size, load_config
+    from ligo_dist.corpus import build_corpus
+    from ligo_dist.distributed import environment_world_size
+    from ligo_dist.engine import start_world
+    from ligo_dist.errors import ConfigError
+    from ligo_dist.worker import run
+
+    config = load_config(config_path, overrides)
+    faults = check_world_size(config, environment_world_size()) + check_huggingface_keys(config)
+    if faults:
+        raise ConfigError(faults, config_path)
+    # Before the ranks meet: preparing a large corpus takes longer than they wait for each other.
+    corpus = build_corpus(config, show_progress=os.environ.get("LOCAL_RANK", "0") == "0")
+    world = start_world(config.distributed.timeout_seconds)
+    run(config, corpus, world, sys.orig_argv)
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + signum)
+
+
+def _report_failure() -> None:
+    import socket
+
+    rank = os.environ.get("RANK", "0")
+    lines = "".join(f"[rank {rank}] {line}\n" for line in traceback.format_exc().splitlines())
+    print(f"{lines}[rank {rank}] failed on {socket.gethostname()}", file=sys.stderr, flush=True)
+
+
+def _quiet_libraries() -> None:
+    """Keep the libraries' own chatter out of what a person watches; errors still come through."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DS_LOG_LEVEL", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in ("DeepSpeed", "torch.distributed", "torch.utils"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"(deepspeed|torch)\b.*")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""Parameters and FLOPs from the shape of a model alone: `docs/accounting.md` has the formulas and what they
+leave out.
+
+A multiplication and an addition are two FLOPs, and only matrix products are counted, as in Kaplan et al. 2020
+(arXiv 2001.08361, section 2.1) and Hoffmann et al. 2022 (arXiv 2203.15556, appendix F). Unlike Kaplan et al.
+the logits are counted, and attention scores are counted in full: the half that the causal mask hides is
+computed too.
+
+All counts are exact integers, summed over all ranks. Nothing here knows of torch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ligo_dist.architectures import Architecture, Axis, Dim, ModelShape, ParameterSpec
+
+_BACKWARD = 2
+"""A product's backward pass has two products of its size: the gradients of either factor."""
+
+
+def parameter_count(architecture: Architecture, shape: ModelShape) -> int:
+    """Numbers in a model's parameters; a head tied to the embedding counts once."""
+    return sum(spec.numel for spec in architecture.parameters(shape))
+
+
+def forward_flops(architecture: Architecture, shape: ModelShape, sequence_length: int, sequences: int) -> int:
+    """One forward pass, logits included; the look-up of embeddings costs none."""
+    blocks = _block_flops(architecture, shape, sequence_length, sequences)
+    head = 2 * shape.vocab * architecture.axes["hidden"].size(shape)
+    return blocks + head * sequence_length * sequences
+
+
+def evaluation_flops(
+    architecture: Architecture, shape: ModelShape, sequence_length: int, sequences: int
+) -> int:
+    """One pass over the validation set, which is a forward pass; it is kept apart from the cost of
+    training."""
+    return forward_flops(architecture, shape, sequence_length, sequences)
+
+
+def training_step_flops(
+    architecture: Architecture,
+    shape: ModelShape,
+    sequence_length: int,
+    batch_size: int,
+    *,
+    checkpointed: bool,
+) -> int:
+    """One optimizer step on `batch_size` sequences: forward, backward twice that, and the blocks' forward
+    once more where activations are checkpointed. The optimizer's own arithmetic has no matrix products and
+    counts nothing."""
+    forward = forward_flops(architecture, shape, sequence_length, batch_size)
+    again = _block_flops(architecture, shape, sequence_length, batch_size) if checkpointed else 0
+    return (1 + _BACKWARD) * forward + again
+
+
+@dataclass(frozen=True)
+class LearningFlops:
+    """FLOPs of one optimizer step of the growth operator, over all ranks.
+
+    Attributes:
+        model: forward, recomputation and backward of the target model.
+        mixing: depth mixing, of which every rank does its own partition.
+        expansion: width expansion, which every rank does in full in each of its micro-steps.
+    """
+
+    model: int
+    mixing: int
+    expansion: int
+
+    @property
+    def total(self) -> int:
+        return self.model + self.mixing + self.expansion
+
+
+def learning_step_flops(
+    architecture: Architecture,
+    source: ModelShape,
+    target: ModelShape,
+    sequence_length: int,
+    batch_size: int,
+    *,
+    micro_batch_size: int,
+    world_size: int = 1,
+) -> LearningFlops:
+    """One optimizer step that learns the operator between two models.
+
+    The target's weights are generated in each micro-step on each rank - `batch_size / micro_batch_size` times
+    in all - once in the forward pass and once more in the recomputation, and their gradients flow back once.
+
+    Args:
+        architecture: the family.
+        source: the model that is there.
+        target: the model to come.
+        sequence_length: tokens per sequence.
+        batch_size: sequences per optimizer step, over all ranks.
+        micro_batch_size: sequences per rank in one forward pass.
+        world_size: number of ranks; each micro-step of all of them together mixes the depth once.
+    """
+    executions = -(-batch_size // micro_batch_size)
+    micro_steps = -(-executions // world_size)
+    mixing, expansion = (
+        _mixing_flops(architecture, source, target),
+        _expansion_flops(architecture, source, target),
+    )
+    return LearningFlops(
+        model=training_step_flops(architecture, target, sequence_length, batch_size, checkpointed=True),
+        # The source is frozen: the only gradient of mixing is that of the coefficients.
+        mixing=micro_steps * (1 + 1 + 1) * mixing,
+        expansion=executions * (2 * expansion.forward + expansion.backward),
+    )
+
+
+def growing_flops(architecture: Architecture, source: ModelShape, target: ModelShape) -> int:
+    """Applying the operator once to make the target: every rank makes its own partition, so all together make
+    one."""
+    return (
+        _mixing_flops(architecture, source, target) + _expansion_flops(architecture, source, target).forward
+    )
+
+
+@dataclass(frozen=True)
+class _Expansion:
+    """FLOPs of the width expansion of all parameters: to generate them once, and to take the gradients
+    back."""
+
+    forward: int
+    backward: int
+
+
+def _block_flops(architecture: Architecture, shape: ModelShape, sequence_length: int, sequences: int) -> int:
+    """One forward pass of all blocks: two FLOPs per matrix element and token, and attention.
+
+    Each token meets every other of its sequence twice, as a score and as a value: 4 x sequence x attention
+    width.
+    """
+    specs = architecture.parameters(shape)
+    matrices = sum(spec.numel for spec in specs if spec.layer is not None and len(spec.dims) == 2)
+    attention = 4 * shape.layers * sequence_length * shape.heads * shape.head_size
+    return (2 * matrices + attention) * sequence_length * sequences
+
+
+def _mixing_flops(architecture: Architecture, source: ModelShape, target: ModelShape) -> int:
+    """Every target layer is a weighted sum of all source layers, element by element."""
+    layer = sum(spec.numel for spec in architecture.parameters(source) if spec.layer == 0)
+    return 2 * target.layers * source.layers * layer
+
+
+def _expansion_flops(architecture: Architecture, source: ModelShape, target: ModelShape) -> _Expansion:
+    forward = backward = 0
+    small = {spec.role: spec for spec in architecture.parameters(source)}
+    for spec in architecture.parameters(target):
+        products = _product_flops(architecture, small[spec.role], spec, source, target)
+        forward += sum(products)
+        # What is frozen needs no gradient: outside the blocks the first product reads the source itself.
+        frozen = products[0] if spec.layer is None and products else 0
+        backward += _BACKWARD * sum(products) - frozen
+    return _Expansion(forward, backward)
+
+
+def _product_flops(
+    architecture: Architecture,
+    small: ParameterSpec,
+    spec: ParameterSpec,
+    source: ModelShape,
+    target: ModelShape,
+) -> list[int]:
+    """The matrix products that expand one parameter, dim by dim in the tensor's order; a fixed dim needs
+    none."""
+    sizes, products = list(small.shape), []
+    for index, dim in enumerate(spec.dims):
+        rest = math.prod(sizes[:index] + sizes[index + 1 :])
+        cost = 2 * rest * _map_size(architecture, dim, source, target)
+        products += [cost] if cost else []
+        sizes[index] = spec.shape[index]
+    return products
+
+
+def _map_size(architecture: Architecture, dim: Dim, source: ModelShape, target: ModelShape) -> int:
+    """Multiplications that expand one vector along a dim: the sum over its axis segments."""
+    return sum(
+        _axis_map_size(architecture, segment.axis, source, target)
+        for segment in dim
+        if segment.axis.scope != "fixed"
+    )
+
+
+def _axis_map_size(architecture: Architecture, axis: Axis, source: ModelShape, target: ModelShape) -> int:
+    """Target units x source units, once per element of a unit; a lifted axis repeats it per query head of a
+    group."""
+    if axis.lifted_from:
+        repeats = min(source.queries_per_group, target.queries_per_group)
+        return repeats * _axis_map_size(architecture, architecture.axes[axis.lifted_from], source, target)
+    return axis.units(target) * axis.units(source) * axis.unit_size(source)

@@ -1,0 +1,18 @@
+"""The configuration: one YAML file, checked as a whole before anything starts. Imports no torch."""
+
+from ligo_dist.config.checks import check_world_size
+from ligo_dist.config.difference import difference
+from ligo_dist.config.huggingface import check_huggingface_keys
+from ligo_dist.config.load import config_from, load_config
+from ligo_dist.config.schema import Config
+from ligo_dist.config.shapes import model_shape
+
+__all__ = [
+    "Config",
+    "check_huggingface_keys",
+    "check_world_size",
+    "config_from",
+    "difference",
+    "load_config",
+    "model_shape",
+]

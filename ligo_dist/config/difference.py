@@ -1,0 +1,39 @@
+"""What changed between two resolved configurations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """One line per value that differs: its dotted path, `old -> new`; a part that only one has is `absent` in
+    the other.
+
+    Empty where the two say the same.
+    """
+    return list(_changes("", old, new))
+
+
+_ABSENT = object()
+
+
+def _changes(path: str, old: Any, new: Any) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        pairs = [(f"{path}.{key}" if path else str(key), key) for key in keys]
+        lines = [_changes(name, old.get(key, _ABSENT), new.get(key, _ABSENT)) for name, key in pairs]
+        return [line for group in lines for line in group]
+    if isinstance(old, list) and isinstance(new, list) and any(isinstance(item, dict) for item in old + new):
+        width = max(len(old), len(new))
+        padded = [items + [_ABSENT] * (width - len(items)) for items in (old, new)]
+        lines = [_changes(f"{path}[{i}]", *pair) for i, pair in enumerate(zip(*padded, strict=True))]
+        return [line for group in lines for line in group]
+    return [] if old == new else [f"{path}: {_show(old)} -> {_show(new)}"]
+
+
+def _show(value: Any) -> str:
+    if value is _ABSENT:
+        return "absent"
+    if isinstance(value, dict) and "name" in value:
+        return f"{value['name']!r}"
+    return repr(value)

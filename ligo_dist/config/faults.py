@@ -1,0 +1,104 @@
+"""Pydantic's errors in this project's words: dotted path, the value, what would be right, the nearest valid
+name."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from ligo_dist.config.overrides import Key, dotted
+from ligo_dist.errors import Fault
+
+SectionT = TypeVar("SectionT", bound=BaseModel)
+
+_FEW = 16
+
+_WANTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text (in quotes, if it looks like a number)",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a section (a mapping of keys to values)",
+    "model_type": "a section (a mapping of keys to values)",
+    "string_too_short": "text that is not empty",
+}
+_BOUNDS = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+
+
+def suggestion(name: object, valid: Iterable[str]) -> str:
+    """`; did you mean 'x'?` where a valid name is near, else what the valid names are if they are few."""
+    names = list(valid)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are: {', '.join(names)}" if 0 < len(names) <= _FEW else ""
+
+
+def validation_faults(
+    error: ValidationError, model: type[BaseModel], prefix: Sequence[Key] = ()
+) -> list[Fault]:
+    """One fault per error of pydantic's, under `prefix`, the path of the section that was validated as
+    `model`."""
+    return [_fault(details, model, prefix) for details in error.errors()]
+
+
+def _fault(details: Any, model: type[BaseModel], prefix: Sequence[Key]) -> Fault:
+    kind, location, value = details["type"], details["loc"], details["input"]
+    context = details.get("ctx", {})
+    path = dotted([*prefix, *location])
+    if kind == "extra_forbidden":
+        section = _section_at(model, location[:-1])
+        return Fault(path, f"unknown key{suggestion(location[-1], section.model_fields if section else ())}")
+    if kind == "missing":
+        return Fault(path, "is missing; it has no default")
+    if kind == "literal_error":
+        return Fault(path, f"{value!r} is no {location[-1]}{suggestion(value, _choices(model, location))}")
+    if kind in _BOUNDS:
+        bound, words = _BOUNDS[kind]
+        return Fault(path, f"{value!r} should be {words} {_number(context[bound])}")
+    if kind in ("too_short", "too_long"):
+        words, bound = ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
+        return Fault(path, f"has {context['actual_length']} items; {words} {context[bound]} would be right")
+    if kind in _WANTED:
+        return Fault(path, f"{value!r} should be {_WANTED[kind]}")
+    return Fault(path, f"{value!r}: {details['msg']}")
+
+
+def _number(bound: float) -> str:
+    return f"{bound:g}"
+
+
+def _choices(model: type[BaseModel], location: Sequence[Key]) -> tuple[str, ...]:
+    section = _section_at(model, location[:-1])
+    assert section is not None, f"{dotted(location)} is not in {model.__name__}"
+    return get_args(section.model_fields[str(location[-1])].annotation)
+
+
+def _section_at(model: type[BaseModel], location: Sequence[Key]) -> type[BaseModel] | None:
+    """The model class that a path inside `model` leads to."""
+    current: Any = model
+    for key in location:
+        current = current.model_fields[key].annotation if isinstance(key, str) else get_args(current)[0]
+        if get_origin(current) in (types.UnionType, Union):
+            current = next(member for member in get_args(current) if member is not type(None))
+    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+
+
+def parse_section(model: type[SectionT], raw: object) -> SectionT | None:
+    """The section, or None where it is at fault."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError:
+        return None

@@ -1,0 +1,298 @@
+"""What a configuration file may say. The docstring under a field *is* its documentation.
+
+`docs/configuration.md` is generated from this file: `python -m ligo_dist.config.reference`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+PositiveOrZero = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A mapping of the file: no unknown keys, no values turned into another type, not changed once read."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Model(Section):
+    """The model family and what all stages share."""
+
+    family: Text
+    """The model family: `gpt2` or `llama`."""
+    max_positions: Count
+    """The longest sequence the model takes."""
+    tie_embeddings: bool | None = None
+    """Whether the embedding is the output head too; `null`: as the family does (gpt2 yes, llama no)."""
+    huggingface: dict[str, Any] = {}
+    """More keys of the family's Hugging Face configuration class (`rope_theta`, `resid_pdrop`, ...). Keys
+    that the size, the positions or the vocabulary set are refused."""
+
+
+class Size(Section):
+    """How large a stage's model is. The head size, `width / heads`, is the same in all stages."""
+
+    layers: Count
+    """Number of transformer blocks."""
+    width: Count
+    """Size of the residual stream; a multiple of `heads`."""
+    heads: Count
+    """Number of attention (query) heads."""
+    key_value_heads: Count | None = None
+    """Number of key/value heads (grouped-query attention; llama only), a divisor of `heads`; `null`:
+    `heads`."""
+    ffn: Count | None = None
+    """Inner width of the feed-forward block; `null`: the family's, gpt2 4 x `width`, llama 8/3 x `width`
+    rounded up to a multiple of 8."""
+
+
+class Optimizer(Section):
+    """AdamW. Norms and biases are never decayed."""
+
+    learning_rate: Positive = 1.0e-3
+    """The highest learning rate of the schedule."""
+    betas: Annotated[tuple[Momentum, Momentum], Field(strict=False)] = (0.9, 0.95)
+    """Decay of the running means of the gradient and of its square."""
+    epsilon: Positive = 1.0e-8
+    """Added to the denominator of the update."""
+    weight_decay: PositiveOrZero = 0.1
+    """Decoupled weight decay of the matrices."""
+    gradient_clipping: PositiveOrZero = 1.0
+    """Largest norm of the whole gradient; 0: no clipping."""
+
+
+class OperatorOptimizer(Optimizer):
+    """AdamW for the growth operator."""
+
+    learning_rate: Positive = 3.0e-4
+    """The highest learning rate of the schedule."""
+    weight_decay: PositiveOrZero = 0.0
+    """Decoupled weight decay of the operator's matrices."""
+
+
+class Schedule(Section):
+    """The learning rate over the optimizer steps of one phase."""
+
+    kind: Literal["constant", "cosine", "linear", "wsd"] = "cosine"
+    """The course after the warm-up. `constant`; `cosine` and `linear` fall until the last step; `wsd`
+    (warm-up, stable, decay) stays, then falls linearly during the last `decay_steps`."""
+    warmup_steps: CountOrZero = 0
+    """Steps of linear rise from 0."""
+    decay_steps: Count | None = None
+    """Steps of the final fall; for `wsd`, and only there."""
+    final_ratio: Ratio = 0.1
+    """Learning rate at the end, as a part of the highest; unused by `constant`."""
+
+
+class Train(Section):
+    """How a stage's model is trained."""
+
+    steps: Count
+    """Optimizer steps."""
+    batch_size: Count
+    """Sequences per optimizer step, over all ranks: a multiple of `micro_batch_size` x ranks."""
+    micro_batch_size: Count
+    """Sequences that one rank takes in one forward pass."""
+    optimizer: Optimizer = Optimizer()
+    """The optimizer."""
+    schedule: Schedule = Schedule()
+    """The learning rate."""
+    activation_checkpointing: bool = False
+    """Compute each block's activations again in the backward pass rather than keep them: less memory, a third
+    more compute."""
+
+
+class Learn(Section):
+    """How the growth operator is learned, on the loss of the grown model, before it is applied."""
+
+    steps: CountOrZero = 100
+    """Optimizer steps; 0: the operator is applied as it starts."""
+    batch_size: Count | None = None
+    """Sequences per optimizer step, over all ranks; `null`: as the stage's `train`."""
+    micro_batch_size: Count | None = None
+    """Sequences that one rank takes in one forward pass; `null`: as the stage's `train`."""
+    optimizer: OperatorOptimizer = OperatorOptimizer()
+    """The optimizer of the operator."""
+    schedule: Schedule = Schedule()
+    """The learning rate of the operator."""
+
+
+class Grow(Section):
+    """How a stage's model is made from the one before."""
+
+    method: Text = "ligo"
+    """Where the growth operator starts: `ligo` as in the paper's code (identity on top of random rows; layers
+    stacked, with noise), `lossless` where the target computes what the source computes."""
+    tied: bool | None = None
+    """Whether an axis expands by one and the same matrix where it is read and where it is written (the
+    paper's way); `null`: the method's own choice."""
+    learn: Learn = Learn()
+    """How the operator is learned."""
+
+
+class Stage(Section):
+    """One stage: a model of one size, grown from the stage before (unless it is the first), then trained."""
+
+    name: Text
+    """The stage's name in logs, in tracking and in file names: letters, digits, `.`, `_`, `-`; each one
+    once."""
+    size: Size
+    """The size of its model."""
+    grow: Grow | None = None
+    """How it grows out of the stage before; absent in the first stage, present in every other one (`grow: {}`
+    takes the defaults)."""
+    train: Train
+    """How it is trained."""
+
+
+class Defaults(Section):
+    """What the stages inherit, key by key and at any depth; a stage's own keys win."""
+
+    train: dict[str, Any] = {}
+    """Keys of every stage's `train`."""
+    grow: dict[str, Any] = {}
+    """Keys of every stage's `grow`, from the second stage on."""
+
+
+class Evaluation(Section):
+    """The validation loss: over a fixed set of sequences, weighted by tokens."""
+
+    every_steps: Count = 100
+    """Optimizer steps between two evaluations; the end of each phase is always evaluated."""
+    sequences: Count = 64
+    """Sequences of the validation set that are used."""
+    micro_batch_size: Count = 8
+    """Sequences that one rank takes in one forward pass."""
+    compare_random: bool = True
+    """Evaluate a randomly initialised model of the new size beside each grown one."""
+
+
+class Data(Section):
+    """The corpus, and how it becomes sequences."""
+
+    source: Literal["stdlib", "text", "json", "parquet", "arrow", "hub"] = "stdlib"
+    """What is read. `stdlib`: the Python sources of the running interpreter's standard library, so that
+    nothing needs a download; `text`, `json` (JSON lines), `parquet`, `arrow`: local `files`; `hub`: the data
+    set `name`."""
+    files: list[Text] = []
+    """Paths or globs, relative to the working directory; for `text`, `json`, `parquet`, `arrow`."""
+    name: Text | None = None
+    """Name of a data set on the Hugging Face hub, or a local directory; for `hub`."""
+    subset: Text | None = None
+    """Subset (configuration) of the data set; for `hub`."""
+    split: Text = "train"
+    """Split of the data set; for `hub`."""
+    text_column: Text = "text"
+    """The column that holds a document's text; for `json`, `parquet`, `arrow`, `hub`."""
+    document: Literal["file", "paragraph", "line"] = "file"
+    """What one document is; for `text`."""
+    include_tests: bool = False
+    """Read the standard library's own tests too (about 30 MB instead of 12); for `stdlib`."""
+    streaming: bool = False
+    """Read as a stream, with no copy of the corpus in the Arrow cache."""
+    max_documents: Count | None = None
+    """Read no more documents than this; `null`: all."""
+    validation_fraction: Fraction = 0.02
+    """Part of the documents, chosen by a hash of their content, that is kept for validation."""
+    sequence_length: Count = 128
+    """Tokens per sequence; at most `model.max_positions`."""
+    workers: Count | None = None
+    """Processes that tokenize; `null`: one per core."""
+    cache_dir: Text = "data/cache"
+    """Where tokenizers and packed tokens are kept; any number of runs may share it."""
+
+
+class Tokenizer(Section):
+    """The sentencepiece tokenizer: trained on the corpus, or given."""
+
+    file: Text | None = None
+    """An existing sentencepiece `.model`; `null`: one is trained on the corpus."""
+    vocab_size: Annotated[int, Field(ge=260)] | None = None
+    """Pieces of the vocabulary, with the 256 single bytes; needed where the tokenizer is trained, `null` or
+    the file's own number where it is given."""
+    model_type: Literal["bpe", "unigram"] = "bpe"
+    """The kind of tokenizer that is trained."""
+
+
+class Tracking(Section):
+    """Where the metrics go. A JSON-lines file in the run directory is always written."""
+
+    mlflow: bool = True
+    """Track in MLflow: a parent run per schedule, a nested run per stage."""
+    uri: Text | None = None
+    """MLflow tracking URI; `null`: the environment's `MLFLOW_TRACKING_URI`, else an SQLite file `mlflow.db`
+    beside the run directory."""
+    experiment: Text = "ligo_dist"
+    """MLflow experiment."""
+    run_name: Text | None = None
+    """Name of the MLflow run; `null`: the run directory's name."""
+    log_every_steps: Count = 10
+    """Optimizer steps between two records of the training metrics."""
+
+
+class Checkpoints(Section):
+    """What is kept to resume from, and what is exported."""
+
+    every_steps: Count = 100
+    """Optimizer steps between two checkpoints; each phase's end has one too."""
+    keep: Count = 2
+    """Complete checkpoints that are kept."""
+    export_stages: bool = False
+    """Export every stage's model as a Hugging Face directory, not only the last one's."""
+
+
+class Distributed(Section):
+    """How the ranks work together."""
+
+    timeout_seconds: Count = 600
+    """How long a rank waits for the others before it gives up."""
+
+
+class Config(Section):
+    """One run: a list of stages, and everything they share. Paths are relative to the working directory."""
+
+    run_dir: Text
+    """Where the run keeps its checkpoints, metrics and exports. Running again on the same directory
+    resumes."""
+    seed: CountOrZero = 0
+    """Seed of the initial values, of the split, of the order of the data."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Precision of the arithmetic; the weights being trained are kept in fp32 either way."""
+    model: Model
+    """The model family and what all stages share."""
+    defaults: Annotated[Defaults, Field(exclude=True)] = Defaults()
+    """What the stages inherit."""
+    stages: Annotated[list[Stage], Field(min_length=1)]
+    """The stages, in the order in which they run."""
+    evaluation: Evaluation = Evaluation()
+    """The validation loss."""
+    data: Data = Data()
+    """The corpus."""
+    tokenizer: Tokenizer
+    """The tokenizer."""
+    deepspeed: dict[str, Any] = {}
+    """Keys of a DeepSpeed configuration, or the path of a JSON file that holds them. They are merged into
+    what the project sets; a key that contradicts it is an error."""
+    tracking: Tracking = Tracking()
+    """Where the metrics go."""
+    checkpoints: Checkpoints = Checkpoints()
+    """What is kept."""
+    distributed: Distributed = Distributed()
+    """How the ranks work together."""
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything as plain values, the stages with what they inherited: for the record, and to compare on
+        resume."""
+        return self.model_dump(mode="json")

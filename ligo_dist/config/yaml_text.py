@@ -1,0 +1,69 @@
+"""YAML as this project reads it: a key given twice is an error, and `1e-3` is a number."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+_FLOAT = re.compile(
+    r"""^(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
+    |[-+]?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?\.(?:inf|Inf|INF)
+    |\.(?:nan|NaN|NAN))$""",
+    re.VERBOSE,
+)
+_BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
+_RESOLVED_HERE = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers and booleans (1.1, PyYAML's, takes `1e-3` for text and `no` for false)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, yaml.Mark] = {}
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            first = seen.setdefault(key_node.value, key_node.start_mark)
+            if first is not key_node.start_mark:
+                where = f"on line {first.line + 1} for the first time"
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key_node.value!r} is given twice, {where}",
+                    problem_mark=key_node.start_mark,
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _RESOLVED_HERE]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_RESOLVED_HERE[0], _FLOAT, list("-+0123456789."))
+_Loader.add_implicit_resolver(_RESOLVED_HERE[1], _BOOL, list("tTfF"))
+
+
+def parse_yaml(text: str) -> Any:
+    """The plain value that a YAML text stands for; what an alias repeats is a value of its own.
+
+    Raises:
+        ValueError: the text is no YAML, or a mapping has a key twice; the message says where.
+    """
+    try:
+        return _unshared(yaml.load(text, Loader=_Loader))
+    except RecursionError:
+        raise ValueError("an anchor holds itself") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ValueError(f"{where}{error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+
+
+def _unshared(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value

@@ -1,0 +1,206 @@
+"""Documents to flat token files, one per split, in parallel and in the documents' order."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ligo_dist.corpus.splitting import is_validation
+from ligo_dist.corpus.tokenizer import Tokenizer
+from ligo_dist.errors import DataError
+
+SPLITS = ("train", "validation")
+
+_CHUNK_BYTES = 1 << 20
+_CHUNK_DOCUMENTS = 4096
+_CHUNKS_IN_FLIGHT_PER_WORKER = 3
+
+
+@dataclass(frozen=True)
+class SplitStatistics:
+    """What one split's token file holds. `tokens` counts the EOS after each document, `bytes` the text
+    alone."""
+
+    documents: int
+    tokens: int
+    bytes: int
+    sha256: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """One split's part of a chunk of documents."""
+
+    tokens: bytes
+    documents: int
+    bytes: int
+
+
+def token_dtype(vocab_size: int) -> str:
+    """The smallest of uint16 and uint32 that holds the ids."""
+    return "uint16" if vocab_size <= 1 << 16 else "uint32"
+
+
+def pack(
+    documents: Iterable[bytes],
+    tokenizer: Tokenizer,
+    validation_fraction: float,
+    directory: Path,
+    workers: int,
+    advance: Callable[[int], None] = lambda documents: None,
+) -> dict[str, SplitStatistics]:
+    """Writes `train.bin` and `validation.bin` in `directory`: each document's tokens, then EOS.
+
+    The files do not depend on the number of workers. A few chunks of documents per worker are in memory at
+    any time.
+
+    Args:
+        workers: processes that tokenize; with 1, this process does it.
+        advance: called with the number of documents that were done since the last call.
+
+    Raises:
+        DataError: the corpus is empty, a split got no document, or a worker was killed.
+    """
+    writers = {split: _Writer(directory / f"{split}.bin") for split in SPLITS}
+    try:
+        for packed in _packed_chunks(_chunks(documents), tokenizer, validation_fraction, workers):
+            for split, part in zip(SPLITS, packed, strict=True):
+                writers[split].write(part)
+            advance(sum(part.documents for part in packed))
+    finally:
+        for writer in writers.values():
+            writer.close()
+    itemsize = np.dtype(token_dtype(tokenizer.vocab_size)).itemsize
+    statistics = {split: writer.statistics(itemsize) for split, writer in writers.items()}
+    _check_split(statistics, validation_fraction)
+    return statistics
+
+
+def _check_split(statistics: dict[str, SplitStatistics], validation_fraction: float) -> None:
+    total = sum(split.documents for split in statistics.values())
+    if total == 0:
+        raise DataError("data: the corpus is empty: not one document with text in it")
+    for name, split in statistics.items():
+        if split.documents == 0:
+            raise DataError(
+                f"data.validation_fraction: {validation_fraction} of {total} document(s) leaves the "
+                f"{name} split empty; choose another fraction, read more documents, "
+                "or make them smaller (data.document)"
+            )
+
+
+def _chunks(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Documents in groups worth sending to a worker. Documents without text are left out."""
+    chunk: list[bytes] = []
+    size = 0
+    for document in documents:
+        if not document:
+            continue
+        chunk.append(document)
+        size += len(document)
+        if size >= _CHUNK_BYTES or len(chunk) >= _CHUNK_DOCUMENTS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _packed_chunks(
+    chunks: Iterator[list[bytes]], tokenizer: Tokenizer, validation_fraction: float, workers: int
+) -> Iterator[tuple[_Packed, ...]]:
+    """The packed chunks in their order. Workers are spawned, as forking a process with threads may hang
+    it."""
+    if workers == 1:
+        for chunk in chunks:
+            yield _pack_chunk(chunk, tokenizer, validation_fraction)
+        return
+    pending: deque[Future[tuple[_Packed, ...]]] = deque()
+    context = multiprocessing.get_context("spawn")
+    arguments = (tokenizer.model_bytes, validation_fraction)
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=arguments) as pool:
+        try:
+            for chunk in chunks:
+                pending.append(pool.submit(_pack_in_worker, chunk))
+                if len(pending) >= workers * _CHUNKS_IN_FLIGHT_PER_WORKER:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"data.workers: {workers}; a tokenizing process was killed, most likely for want of memory; "
+                "use fewer"
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+_worker_state: tuple[Tokenizer, float]
+
+
+def _start_worker(model: bytes, validation_fraction: float) -> None:
+    global _worker_state
+    _worker_state = Tokenizer(model), validation_fraction
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed leaves its workers waiting for more work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _pack_in_worker(chunk: list[bytes]) -> tuple[_Packed, ...]:
+    return _pack_chunk(chunk, *_worker_state)
+
+
+def _pack_chunk(chunk: list[bytes], tokenizer: Tokenizer, validation_fraction: float) -> tuple[_Packed, ...]:
+    sides: tuple[list[bytes], list[bytes]] = ([], [])
+    for document in chunk:
+        sides[is_validation(document, validation_fraction)].append(document)
+    dtype = token_dtype(tokenizer.vocab_size)
+    packed = []
+    for documents in sides:
+        tokens = b"".join(
+            np.array([*tokenizer.encode(document), tokenizer.eos_id], dtype=dtype).tobytes()
+            for document in documents
+        )
+        packed.append(_Packed(tokens, len(documents), sum(map(len, documents))))
+    return tuple(packed)
+
+
+class _Writer:
+    """A token file being written, with its checksum."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = path.open("wb")
+        self._hash = hashlib.sha256()
+        self._size = self._documents = self._bytes = 0
+
+    def write(self, part: _Packed) -> None:
+        self._file.write(part.tokens)
+        self._hash.update(part.tokens)
+        self._size += len(part.tokens)
+        self._documents += part.documents
+        self._bytes += part.bytes
+
+    def statistics(self, itemsize: int) -> SplitStatistics:
+        return SplitStatistics(self._documents, self._size // itemsize, self._bytes, self._hash.hexdigest())
+
+    def close(self) -> None:
+        self._file.close()

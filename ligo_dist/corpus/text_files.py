@@ -1,0 +1,110 @@
+"""Text files as documents of raw bytes, to be opened through `datasets`.
+
+The text reader that comes with `datasets` decodes, translates line ends and drops blank lines. A lossless
+corpus needs the bytes as they are, so these generators are handed to `Dataset.from_generator` instead.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import sysconfig
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from ligo_dist.corpus.names import nearest
+from ligo_dist.errors import DataError
+
+_NOT_OUR_SOURCES = {"site-packages", "dist-packages", "__pycache__"}
+_TEST_PACKAGES = {"test", "tests", "idle_test"}
+
+
+def find_files(patterns: list[str], source: str) -> list[str]:
+    """The files that the paths and globs (`**` included) name: absolute, sorted, each once.
+
+    Raises:
+        DataError: nothing is named, a path does not exist or is a directory, or a glob matches no file.
+    """
+    if not patterns:
+        raise DataError(f"data.files: [] names no file; source {source!r} needs at least one path or glob")
+    found: set[str] = set()
+    for pattern in patterns:
+        found.update(_matches(os.path.expanduser(pattern)))
+    return sorted(found)
+
+
+def standard_library_files(include_tests: bool) -> list[str]:
+    """The Python sources of the running interpreter's standard library, without what is installed beside
+    it."""
+    root = sysconfig.get_path("stdlib")
+    left_out = _NOT_OUR_SOURCES if include_tests else _NOT_OUR_SOURCES | _TEST_PACKAGES
+    files = []
+    for directory, subdirectories, names in os.walk(root):
+        subdirectories[:] = [name for name in subdirectories if name not in left_out]
+        files += [os.path.join(directory, name) for name in names if name.endswith(".py")]
+    if not files:
+        raise DataError(
+            f"data.source: 'stdlib' finds no Python sources in {root} (a stripped or zipped installation); "
+            "name text files instead: source 'text' with data.files"
+        )
+    return sorted(files)
+
+
+def read_documents(files: Iterable[str], document: str) -> Iterator[dict[str, Any]]:
+    """Rows `{"text": bytes}`: whole files, paragraphs, or lines. Compressed files (.gz, .bz2, .xz) are
+    unpacked.
+
+    A paragraph ends at an empty line; paragraphs and lines lose the line end that separates them from the
+    next, and empty ones are left out.
+    """
+    split = {"file": _whole, "paragraph": _paragraphs, "line": _lines}[document]
+    for path in files:
+        with fsspec.open(path, "rb", compression="infer") as stream:
+            for text in split(stream):
+                yield {"text": text}
+
+
+def _matches(pattern: str) -> list[str]:
+    if os.path.isdir(pattern):
+        raise DataError(
+            f"data.files: {pattern!r} is a directory; name its files, e.g. {pattern.rstrip('/')}/**/*.txt"
+        )
+    if os.path.exists(pattern):
+        return [os.path.abspath(pattern)]
+    if glob.has_magic(pattern):
+        files = [os.path.abspath(path) for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+        if not files:
+            raise DataError(f"data.files: no file matches {pattern!r} (from {os.getcwd()})")
+        return files
+    folder = Path(pattern).parent
+    beside = [str(folder / name) for name in os.listdir(folder)] if folder.is_dir() else []
+    raise DataError(f"data.files: no such file: {pattern!r} (from {os.getcwd()}){nearest(pattern, beside)}")
+
+
+def _whole(stream: Any) -> Iterator[bytes]:
+    yield stream.read()
+
+
+def _lines(stream: Any) -> Iterator[bytes]:
+    for line in stream:
+        if text := _without_line_end(line):
+            yield text
+
+
+def _paragraphs(stream: Any) -> Iterator[bytes]:
+    paragraph: list[bytes] = []
+    for line in stream:
+        if _without_line_end(line):
+            paragraph.append(line)
+        elif paragraph:
+            yield _without_line_end(b"".join(paragraph))
+            paragraph = []
+    if paragraph:
+        yield _without_line_end(b"".join(paragraph))
+
+
+def _without_line_end(line: bytes) -> bytes:
+    return line.removesuffix(b"\n").removesuffix(b"\r")

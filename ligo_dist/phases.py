@@ -1,0 +1,143 @@
+"""Running one phase of a schedule: the loop with everything that hangs on it, and the checkpoints of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ligo_dist.checkpoint import Snapshot, save_checkpoint
+from ligo_dist.corpus import Corpus
+from ligo_dist.corpus.batches import Batches, fixed_batches
+from ligo_dist.distributed import World
+from ligo_dist.engine import Engine
+from ligo_dist.hooks import Account, Evaluate, LogMetrics, SaveCheckpoint, Show, StopAtNonFinite
+from ligo_dist.loop import Hook, run_phase
+from ligo_dist.progress import PhaseProgress, Progress
+from ligo_dist.stages import PhasePlan, RunState, StagePlan
+from ligo_dist.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class PhaseSettings:
+    """What all phases share.
+
+    Attributes:
+        seed: of the order of the data and of dropout.
+        evaluate_every: optimizer steps between two evaluations.
+        evaluation_sequences: size of the fixed validation set.
+        evaluation_micro_batch_size: sequences per rank and forward pass.
+        log_every: optimizer steps between two records of the metrics.
+        checkpoints: directory they lie in.
+        checkpoint_every: optimizer steps between two checkpoints.
+        keep_checkpoints: how many stay.
+        resolved_config: kept in each checkpoint.
+        planned_flops: of the whole run, for the time left.
+    """
+
+    seed: int
+    evaluate_every: int
+    evaluation_sequences: int
+    evaluation_micro_batch_size: int
+    log_every: int
+    checkpoints: Path
+    checkpoint_every: int
+    keep_checkpoints: int
+    resolved_config: dict[str, Any]
+    planned_flops: float
+
+
+@dataclass
+class PhaseRunner:
+    """Runs phases and keeps the run's state while it does.
+
+    Attributes:
+        settings: what all phases share.
+        corpus: what is trained on.
+        world: the ranks.
+        tracker: where metrics go.
+        progress: where a person looks.
+        state: where the run stands.
+        last_checkpoint: the newest one, None before the first.
+    """
+
+    settings: PhaseSettings
+    corpus: Corpus
+    world: World
+    tracker: Tracker
+    progress: Progress
+    state: RunState = field(default_factory=RunState)
+    last_checkpoint: Path | None = None
+
+    def run(
+        self,
+        stage: StagePlan,
+        phase: PhasePlan,
+        engine: Engine,
+        flops_per_step: float,
+        snapshot: Callable[[], Snapshot],
+    ) -> None:
+        """Take the steps of a phase that are not done yet.
+
+        Args:
+            stage: the stage it belongs to.
+            phase: its steps.
+            engine: whose weights are trained.
+            flops_per_step: over all ranks.
+            snapshot: what a checkpoint should hold now.
+        """
+        self.tracker.start_phase(phase.kind)
+        batches = Batches(self.corpus.train, self.settings.seed, phase.batch_size, phase.first_sample)
+        done = self.state.step
+        with self.progress.phase(stage.name, phase.kind, phase.steps, done) as show:
+            hooks = self._hooks(stage, phase, engine, flops_per_step, snapshot, show)
+            run_phase(engine, batches, phase, done, self.settings.seed, hooks)
+
+    def validation_loss(self, engine: Engine) -> float:
+        """Mean loss per token of the fixed validation set."""
+        settings, world = self.settings, self.world
+        batches = fixed_batches(
+            self.corpus.validation,
+            settings.evaluation_sequences,
+            world.rank,
+            world.size,
+            settings.evaluation_micro_batch_size,
+        )
+        return engine.evaluate(batches)
+
+    def save(self, global_step: int, snapshot: Snapshot) -> None:
+        """Write a checkpoint of the run as it stands."""
+        settings = self.settings
+        self.last_checkpoint = save_checkpoint(
+            settings.checkpoints,
+            self.state,
+            global_step,
+            snapshot,
+            settings.resolved_config,
+            settings.keep_checkpoints,
+            self.world,
+        )
+
+    def _hooks(
+        self,
+        stage: StagePlan,
+        phase: PhasePlan,
+        engine: Engine,
+        flops_per_step: float,
+        snapshot: Callable[[], Snapshot],
+        show: PhaseProgress,
+    ) -> list[Hook]:
+        settings, state = self.settings, self.state
+        sequence_length = self.corpus.train.sequence_length
+        tokens = phase.batch_size * sequence_length
+        return [
+            StopAtNonFinite(stage.name, lambda: self.last_checkpoint),
+            Account(state, sequence_length, flops_per_step),
+            Show(show, tokens, lambda step: max(0.0, 1 - state.flops / settings.planned_flops)),
+            LogMetrics(state, self.tracker, tokens, self.world, settings.log_every),
+            Evaluate(
+                lambda: self.validation_loss(engine), state, self.tracker, show, settings.evaluate_every
+            ),
+            SaveCheckpoint(lambda step: self.save(step, snapshot()), settings.checkpoint_every),
+        ]

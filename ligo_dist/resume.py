@@ -1,0 +1,90 @@
+"""Going on from a checkpoint: finding it, and refusing one that another configuration made."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ligo_dist.checkpoint import Checkpoint, latest_checkpoint, remove_unfinished
+from ligo_dist.config import difference
+from ligo_dist.distributed import World, raise_together
+from ligo_dist.errors import CheckpointError, LigoError
+
+_MAY_CHANGE = ("run_dir", "tracking", "checkpoints", "distributed", "data.workers", "data.cache_dir")
+"""What does not change the numbers of a run."""
+
+
+@contextmanager
+def run_lock(run_dir: Path, world: World) -> Iterator[None]:
+    """Make a run directory and keep other runs out of it. Collective; the first rank holds the lock.
+
+    Raises:
+        LigoError: on every rank, if another run is in it or it cannot be written.
+    """
+    lock = FileLock(run_dir / ".lock")
+    failure: LigoError | None = None
+    if world.is_first:
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            failure = LigoError(
+                f"run_dir: another run is using {run_dir}; wait for it, or choose another directory"
+            )
+        except OSError as error:
+            failure = LigoError(f"run_dir: {run_dir} cannot be written: {error.strerror or error}")
+    raise_together(failure, world)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def find_checkpoint(directory: Path, config: dict[str, Any]) -> Checkpoint | None:
+    """The checkpoint to go on from, None for a new run. Leftovers of killed runs are removed.
+
+    Args:
+        directory: where checkpoints lie.
+        config: what the run is asked to do now, as `recorded_config` gives it.
+
+    Raises:
+        CheckpointError: it is damaged, or was made by another configuration: every changed key is named.
+    """
+    remove_unfinished(directory)
+    checkpoint = latest_checkpoint(directory)
+    if checkpoint is None:
+        return None
+    changed = difference(_comparable(checkpoint.config), _comparable(config))
+    if changed:
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise CheckpointError(
+            f"{checkpoint.path} was made with another configuration:\n{lines}\n"
+            "resume with the old values, or choose another run_dir"
+        )
+    return checkpoint
+
+
+def recorded_config(resolved: dict[str, Any], corpus_fingerprint: str) -> dict[str, Any]:
+    """The configuration as checkpoints keep it: with the fingerprint of the corpus and its tokenizer."""
+    return {**resolved, "corpus_fingerprint": corpus_fingerprint}
+
+
+def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+    config = copy.deepcopy(config)
+    for path in _MAY_CHANGE:
+        *parents, last = path.split(".")
+        section: Any = config
+        for parent in parents:
+            section = section.get(parent, {})
+        section.pop(last, None)
+    for stage in config.get("stages", []):
+        # Another split into micro-batches changes how many fit into memory, not what is computed.
+        learn = (stage.get("grow") or {}).get("learn", {})
+        for phase in (stage["train"], learn):
+            phase.pop("micro_batch_size", None)
+    return config

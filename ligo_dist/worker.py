@@ -1,0 +1,203 @@
+"""What each rank does, from the configuration to the exported model: everything is built here, then run."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from transformers import PretrainedConfig
+
+from ligo_dist.accounting import parameter_count
+from ligo_dist.architectures import get_architecture
+from ligo_dist.checkpoint import Checkpoint
+from ligo_dist.config import Config
+from ligo_dist.corpus import Corpus
+from ligo_dist.corpus.huggingface_tokenizer import write_huggingface_tokenizer
+from ligo_dist.distributed import World, first_rank_only, gather_objects
+from ligo_dist.export import export_model
+from ligo_dist.phases import PhaseRunner, PhaseSettings
+from ligo_dist.progress import Progress
+from ligo_dist.resume import find_checkpoint, recorded_config, run_lock
+from ligo_dist.shards import Shards
+from ligo_dist.stages import RunState, StagePlan, build_stages
+from ligo_dist.summary import Locations, StageSummary, show_summary, write_summary
+from ligo_dist.tracking import METRICS_FILE, Tracker, build_tracker, environment_tags, tracking_address
+from ligo_dist.trainer import ModelSettings, Trainer, planned_flops
+
+LAUNCH_ID = "LIGO_DIST_LAUNCH_ID"
+"""Set by the launcher, repeated in the result, so that it can tell this run's result from an older one's."""
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where a run keeps its things."""
+
+    run_dir: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.run_dir / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.run_dir / METRICS_FILE
+
+    @property
+    def log(self) -> Path:
+        return self.run_dir / "run.log"
+
+    @property
+    def result(self) -> Path:
+        return self.run_dir / "result.json"
+
+    def export(self, stage: str) -> Path:
+        return self.run_dir / "export" / stage
+
+
+def run(config: Config, corpus: Corpus, world: World, command: list[str]) -> None:
+    """Take a configured run to its end, or from its last checkpoint to its end. Collective.
+
+    Raises:
+        LigoError: the run directory is in use, the checkpoint does not fit, ...
+    """
+    paths = RunPaths(Path(config.run_dir).absolute())
+    with run_lock(paths.run_dir, world):
+        _run(config, corpus, world, command, paths)
+
+
+def _run(config: Config, corpus: Corpus, world: World, command: list[str], paths: RunPaths) -> None:
+    recorded = recorded_config(config.resolved(), corpus.fingerprint)
+    checkpoint = first_rank_only(lambda: find_checkpoint(paths.checkpoints, recorded), world)
+    stages = build_stages(config, corpus.tokenizer.vocab_size)
+    progress = Progress(
+        Console(), paths.log, enabled=world.is_first, every_steps=config.tracking.log_every_steps
+    )
+    resume_step = None if checkpoint is None else _global_step(checkpoint.state, stages)
+    tracker = build_tracker(config, paths.run_dir, world.rank, resume_step, progress.message)
+    hosts = sorted(set(gather_objects(socket.gethostname(), world)))
+    status = "FAILED"
+    try:
+        tracker.start_run(
+            config.tracking.run_name or paths.run_dir.name,
+            config.resolved(),
+            {
+                **environment_tags(command, world.size, hosts),
+                "corpus.fingerprint": corpus.fingerprint,
+                "tokenizer.fingerprint": corpus.tokenizer.fingerprint,
+            },
+        )
+        if world.is_first:
+            tracker.artifact(yaml.safe_dump(config.resolved(), sort_keys=False), "config.yaml")
+        trainer = _build_trainer(config, corpus, world, paths, stages, recorded, tracker, progress)
+        _announce(progress, checkpoint, corpus, world)
+        trainer.run(checkpoint)
+        if world.is_first:
+            _conclude(config, paths, stages, trainer.state)
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    except Exception as error:
+        progress.message(f"stopped: {error}")
+        raise
+    finally:
+        tracker.close(status)
+        progress.close()
+
+
+def _build_trainer(
+    config: Config,
+    corpus: Corpus,
+    world: World,
+    paths: RunPaths,
+    stages: list[StagePlan],
+    recorded: dict[str, Any],
+    tracker: Tracker,
+    progress: Progress,
+) -> Trainer:
+    tokenizer = corpus.tokenizer
+    models = ModelSettings(
+        architecture=get_architecture(config.model.family),
+        seed=config.seed,
+        precision=config.precision,
+        huggingface={
+            "bos_token_id": tokenizer.bos_id,
+            "eos_token_id": tokenizer.eos_id,
+            **config.model.huggingface,
+        },
+        deepspeed=config.deepspeed,
+        compare_random=config.evaluation.compare_random,
+    )
+    settings = PhaseSettings(
+        seed=config.seed,
+        evaluate_every=config.evaluation.every_steps,
+        evaluation_sequences=config.evaluation.sequences,
+        evaluation_micro_batch_size=config.evaluation.micro_batch_size,
+        log_every=config.tracking.log_every_steps,
+        checkpoints=paths.checkpoints,
+        checkpoint_every=config.checkpoints.every_steps,
+        keep_checkpoints=config.checkpoints.keep,
+        resolved_config=recorded,
+        planned_flops=planned_flops(models.architecture, stages, config.data.sequence_length, world.size),
+    )
+    runner = PhaseRunner(settings, corpus, world, tracker, progress)
+    last = stages[-1]
+
+    def on_stage_end(stage: StagePlan, model_config: PretrainedConfig, shards: Shards) -> None:
+        if stage is not last and not config.checkpoints.export_stages:
+            return
+        directory = paths.export(stage.name)
+        specs = models.architecture.parameters(stage.shape)
+
+        def write_tokenizer(target: Path) -> None:
+            write_huggingface_tokenizer(
+                tokenizer, target, corpus.sample_documents(4), config.model.max_positions
+            )
+
+        export_model(directory, specs, shards, model_config, write_tokenizer, world)
+        tracker.set_tags({"export.path": str(directory)})
+        progress.message(f"exported {stage.name} to {directory}")
+
+    return Trainer(stages, models, runner, on_stage_end)
+
+
+def _announce(progress: Progress, checkpoint: Checkpoint | None, corpus: Corpus, world: World) -> None:
+    train = corpus.statistics["train"]
+    ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
+    progress.message(f"{ranks}; {train.documents:,} documents, {train.tokens:,} tokens to train on")
+    if checkpoint is not None:
+        progress.message(f"resumed from {checkpoint.path}")
+
+
+def _conclude(config: Config, paths: RunPaths, stages: list[StagePlan], state: RunState) -> None:
+    """Show what the run came to, and leave the marks of its success."""
+    tracking = config.tracking
+    locations = Locations(
+        export=paths.export(stages[-1].name),
+        checkpoints=paths.checkpoints,
+        metrics=paths.metrics,
+        log=paths.log,
+        tracking_address=tracking_address(tracking.uri, paths.run_dir) if tracking.mlflow else None,
+    )
+    architecture = get_architecture(config.model.family)
+    summaries = [
+        StageSummary(stage.name, parameter_count(architecture, stage.shape), **asdict(record))
+        for stage, record in zip(stages, state.records, strict=True)
+    ]
+    write_summary(paths.run_dir, summaries, locations)
+    show_summary(Console(), summaries, locations)
+    result = paths.result.with_suffix(".writing")
+    result.write_text(json.dumps({"status": "finished", "launch_id": os.environ.get(LAUNCH_ID)}) + "\n")
+    os.replace(result, paths.result)
+
+
+def _global_step(state: RunState, stages: list[StagePlan]) -> int:
+    """Optimizer steps of the whole run that are done."""
+    phase = next(phase for phase in stages[state.stage].phases if phase.kind == state.phase)
+    return phase.first_step + state.step

@@ -1,0 +1,34 @@
+"""A small configuration that is right, to be made wrong in one place at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ligo_dist.config import Config, config_from
+from ligo_dist.config.overrides import apply_overrides
+from ligo_dist.config.yaml_text import parse_yaml
+
+_RIGHT = """
+run_dir: runs/test
+model: {family: gpt2, max_positions: 64}
+stages:
+  - name: small
+    size: {layers: 2, width: 32, heads: 4}
+    train: {steps: 10, batch_size: 8, micro_batch_size: 4}
+  - name: large
+    size: {layers: 3, width: 48, heads: 6}
+    grow: {method: ligo, learn: {steps: 5}}
+    train: {steps: 10, batch_size: 8, micro_batch_size: 4}
+data: {sequence_length: 64}
+tokenizer: {vocab_size: 512}
+"""
+
+
+def raw_example(*overrides: str) -> dict[str, Any]:
+    raw = parse_yaml(_RIGHT)
+    assert apply_overrides(raw, overrides) == []
+    return raw
+
+
+def example(*overrides: str) -> Config:
+    return config_from(raw_example(*overrides))

@@ -1,0 +1,274 @@
+"""The text of each error. One line per fault: what is written over a right configuration, and what is said of
+it."""
+
+from __future__ import annotations
+
+import pytest
+from example import example, raw_example
+
+from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
+from ligo_dist.config import check_world_size, config_from
+from ligo_dist.config.checks import OWNED_HUGGINGFACE_KEYS
+from ligo_dist.errors import ConfigError
+
+_LLAMA = ("model.family=llama", "stages[0].size.key_value_heads=2", "stages[1].size.key_value_heads=3")
+
+
+def faults_of(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        example(*overrides)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_the_example_is_right():
+    assert example().stages[1].train.steps == 10
+    assert example(*_LLAMA).stages[1].size.key_value_heads == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("sead=1", "sead: unknown key; did you mean 'seed'?"),
+        ("stages[1].train.step=1", "stages[1].train.step: unknown key; did you mean 'steps'?"),
+        (
+            "tokenizer.xyz=1",
+            "tokenizer.xyz: unknown key; there are: file, vocab_size, model_type",
+        ),
+        ("run_dir=null", "run_dir: None should be text (in quotes, if it looks like a number)"),
+        ("run_dir=''", "run_dir: '' should be text that is not empty"),
+        ("seed=1.5", "seed: 1.5 should be a whole number"),
+        ("seed='1'", "seed: '1' should be a whole number"),
+        ("seed=-1", "seed: -1 should be at least 0"),
+        ("model.max_positions=true", "model.max_positions: True should be a whole number"),
+        ("tracking.mlflow=1", "tracking.mlflow: 1 should be true or false"),
+        ("tracking.mlflow=yes", "tracking.mlflow: 'yes' should be true or false"),
+        ("precision=bf61", "precision: 'bf61' is no precision; did you mean 'bf16'?"),
+        ("precision=half", "precision: 'half' is no precision; there are: bf16, fp32"),
+        (
+            "stages[0].train.optimizer.learning_rate=fast",
+            "stages[0].train.optimizer.learning_rate: 'fast' should be a number",
+        ),
+        (
+            "stages[0].train.optimizer.learning_rate=.inf",
+            "stages[0].train.optimizer.learning_rate: inf should be a finite number",
+        ),
+        (
+            "stages[0].train.optimizer.learning_rate=0",
+            "stages[0].train.optimizer.learning_rate: 0 should be more than 0",
+        ),
+        ("stages[0].train.optimizer.betas=0.9", "stages[0].train.optimizer.betas: 0.9 should be a list"),
+        (
+            "stages[0].train.optimizer.betas=[0.9, 1]",
+            "stages[0].train.optimizer.betas[1]: 1 should be less than 1",
+        ),
+        (
+            "stages[0].train.optimizer.betas=[0.9]",
+            "stages[0].train.optimizer.betas[1]: is missing; it has no default",
+        ),
+        (
+            "stages[0].train.schedule.final_ratio=2",
+            "stages[0].train.schedule.final_ratio: 2 should be at most 1",
+        ),
+        ("data.files=a.txt", "data.files: 'a.txt' should be a list"),
+        ("stages=[]", "stages: has 0 items; at least 1 would be right"),
+        ("stages[1].size=3", "stages[1].size: 3 should be a section (a mapping of keys to values)"),
+        ("evaluation=null", "evaluation: None should be a section (a mapping of keys to values)"),
+        ("tokenizer.vocab_size=100", "tokenizer.vocab_size: 100 should be at least 260"),
+        # Between keys.
+        ("model.family=gtp2", "model.family: 'gtp2' is no model family; did you mean 'gpt2'?"),
+        (
+            "model.huggingface.n_layer=3",
+            "model.huggingface.n_layer: cannot be given: it is set by `stages[].size.layers`",
+        ),
+        (
+            "model.huggingface.hidden_size=3",
+            "model.huggingface.hidden_size: cannot be given: it is set by `stages[].size.width`",
+        ),
+        ("stages[0].size.heads=5", "stages[0].size.heads: 5 heads do not divide the width 32; 4 would"),
+        (
+            "stages[1].size.key_value_heads=4",
+            "stages[1].size.key_value_heads: 4 key/value heads do not divide the 6 heads",
+        ),
+        (
+            "stages[1].size.key_value_heads=3",
+            "stages[1].size.key_value_heads: 3: gpt2 has a key/value head for every head; null"
+            " or 6 would be right",
+        ),
+        (
+            "stages[1].size.layers=1",
+            "stages[1].size.layers: 1 is less than the 2 of stages[0].size; a stage only grows",
+        ),
+        (
+            "stages[1].size.ffn=100",
+            "stages[1].size.ffn: 100 is less than the 128 of stages[0].size; a stage only grows",
+        ),
+        (
+            "stages[1].size.heads=4",
+            "stages[1].size.heads: 4: the head size (width / heads) would change from 8 to 12;"
+            " growing keeps it and"
+            " adds heads; 48 / 8 = 6 heads would be right",
+        ),
+        (
+            "stages[1].size.width=60",
+            "stages[1].size.heads: 6: the head size (width / heads) would change from 8 to 10;"
+            " growing keeps it and"
+            " adds heads; 60 / 8 is no whole number, so the width has to be a multiple of 8 too",
+        ),
+        (
+            "stages[1].size.heads=3",
+            "stages[1].size.heads: 3 is less than the 4 of stages[0].size; a stage only grows",
+        ),
+        ("stages[0].grow={}", "stages[0].grow: the first stage has nothing to grow from; remove it"),
+        (
+            "stages[1].grow=null",
+            "stages[1].grow: is missing; every stage but the first grows (`grow: {}`: by default)",
+        ),
+        (
+            "stages[1].grow.method=lossles",
+            "stages[1].grow.method: 'lossles' is no method; did you mean 'lossless'?",
+        ),
+        (
+            "stages[1].name=Small",
+            "stages[1].name: 'Small' is the name at stages[0].name already; each stage needs its own",
+        ),
+        (
+            "stages[1].name=../up",
+            "stages[1].name: '../up' should be up to 64 letters, digits, '.', '_' or '-', a"
+            " letter or digit first:"
+            " it names files",
+        ),
+        ("data.sequence_length=65", "data.sequence_length: 65 is more than the 64 of model.max_positions"),
+        (
+            "stages[0].train.batch_size=10",
+            "stages[0].train.batch_size: 10 is no multiple of the micro_batch_size 4; 8 would be right",
+        ),
+        (
+            "stages[1].grow.learn.micro_batch_size=3",
+            "stages[1].grow.learn.batch_size: 8 is no multiple of the micro_batch_size 3; 9 would be right",
+        ),
+        (
+            "stages[0].train.schedule.warmup_steps=11",
+            "stages[0].train.schedule.warmup_steps: 11 is more than the 10 steps there are",
+        ),
+        (
+            "stages[1].grow.learn.schedule.warmup_steps=6",
+            "stages[1].grow.learn.schedule.warmup_steps: 6 is more than the 5 steps there are",
+        ),
+        (
+            "stages[0].train.schedule.kind=wsd",
+            "stages[0].train.schedule.decay_steps: is missing; wsd needs the steps of its final fall",
+        ),
+        (
+            "stages[0].train.schedule={kind: wsd, decay_steps: 11}",
+            "stages[0].train.schedule.decay_steps: 11 is more than the 10 steps there are",
+        ),
+        (
+            "stages[0].train.schedule={kind: wsd, decay_steps: 6, warmup_steps: 5}",
+            "stages[0].train.schedule.decay_steps: 6, with 5 of warm-up, is more than the 10 steps",
+        ),
+        (
+            "stages[0].train.schedule.decay_steps=3",
+            "stages[0].train.schedule.decay_steps: 3 has a meaning for wsd only, not for"
+            " cosine; null would be right",
+        ),
+        ("data.source=text", "data.files: is empty; the source 'text' needs paths or globs"),
+        ("data.source=hub", "data.name: is missing; the source 'hub' needs the name of a data set"),
+        ("data.split=test", "data.split: 'test' has no meaning for the source 'stdlib', only for hub"),
+        (
+            "data.files=[a.txt]",
+            "data.files: ['a.txt'] has no meaning for the source 'stdlib', only for text, json,"
+            " parquet, arrow",
+        ),
+        (
+            "tokenizer.vocab_size=null",
+            "tokenizer.vocab_size: is missing; a tokenizer that is to be trained needs the"
+            " number of its pieces,"
+            " such as 4096",
+        ),
+    ],
+)
+def test_says_what_is_wrong_and_what_would_be_right(override, said):
+    assert faults_of(override) == [said]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ("stages[0].size.width=36", "stages[1].size.width=54"),
+            "stages[0].size.heads: 4 heads of a width of 36 have 9 elements each; rotary"
+            " positions (llama) need an"
+            " even number",
+        ),
+        (
+            ("stages[1].size.key_value_heads=2", "stages[0].size.key_value_heads=1"),
+            "stages[1].size.key_value_heads: 2: 3 heads share one, 4 do in stages[0].size; at"
+            " most 1 would be right",
+        ),
+        (("stages[1].size.key_value_heads=1",), "stages[1].size.key_value_heads: 1 is less than the 2"),
+        (
+            ("stages[1].grow={method: lossless, tied: true}",),
+            "stages[1].grow.tied: true cannot be: a lossless start",
+        ),
+    ],
+)
+def test_says_what_is_wrong_with_llama(overrides, said):
+    assert faults_of(*_LLAMA, *overrides)[0].startswith(said)
+
+
+def test_warm_up_and_decay_may_fill_all_steps():
+    example("stages[0].train.schedule={kind: wsd, decay_steps: 5, warmup_steps: 5}")
+    example("stages[0].train.schedule.warmup_steps=10")
+
+
+def test_an_operator_that_is_not_learned_has_no_schedule_to_check():
+    assert example("stages[1].grow.learn={steps: 0, schedule: {warmup_steps: 6}}").stages[1].grow
+
+
+def test_all_faults_come_in_one_error():
+    overrides = (
+        "seed=x",
+        "stages[0].size.heads=5",
+        "data.sequence_length=100",
+        "tokenizer.file=3",
+        "deepspeed.bf16=1",
+    )
+    assert [fault.partition(":")[0] for fault in faults_of(*overrides)] == [
+        "seed",
+        "tokenizer.file",
+        "data.sequence_length",
+        "stages[0].size.heads",
+        "deepspeed.bf16",
+    ]
+
+
+def test_a_missing_key_is_named():
+    raw = raw_example()
+    del raw["run_dir"], raw["stages"][1]["size"]["heads"]
+    with pytest.raises(ConfigError) as caught:
+        config_from(raw, source="my.yaml")
+    assert str(caught.value).splitlines() == [
+        "my.yaml: 2 faults",
+        "  run_dir: is missing; it has no default",
+        "  stages[1].size.heads: is missing; it has no default",
+    ]
+
+
+def test_batches_must_divide_over_the_ranks():
+    config = example("stages[1].grow.learn.batch_size=12")
+    assert check_world_size(config, 1) == []
+    assert [str(fault) for fault in check_world_size(config, 2)] == [
+        "stages[1].grow.learn.batch_size: 12 is no multiple of 4 (micro_batch_size) x 2"
+        " (ranks); 16 would be right"
+    ]
+    assert [str(fault) for fault in check_world_size(config, 3)] == [
+        f"stages[{index}].train.batch_size: 8 is no multiple of 4 (micro_batch_size) x 3"
+        f" (ranks); 12 would be right"
+        for index in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("family", architecture_names())
+def test_every_key_that_a_size_sets_is_refused_from_the_user(family):
+    shape = ModelShape(2, 32, 4, 4, 64, 512, 64, tied=True)
+    assert set(get_architecture(family).config_keys(shape)) <= set(OWNED_HUGGINGFACE_KEYS)

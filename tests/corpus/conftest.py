@@ -1,0 +1,93 @@
+"""Small corpora and a tokenizer trained once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ligo_dist.corpus.prepare import PackedCorpus, prepare_corpus
+from ligo_dist.corpus.sources import find_source
+from ligo_dist.corpus.tokenizer import Tokenizer
+from ligo_dist.corpus.tokenizer_training import train_tokenizer
+
+WORDS = [
+    "def",
+    "return",
+    "self",
+    "class",
+    "import",
+    "for",
+    "in",
+    "while",
+    "not",
+    "None",
+    "lambda",
+    "yield",
+    "tensor",
+    "shard",
+    "grow",
+    "layer",
+    "width",
+]
+
+
+def make_documents(count: int) -> list[bytes]:
+    """Python-like documents, all different, some with bytes that are no UTF-8."""
+    documents = []
+    for number in range(count):
+        lines = [
+            "    " * (number * line % 4)
+            + " ".join(WORDS[(number * 7 + line * k) % len(WORDS)] for k in range(6))
+            for line in range(12)
+        ]
+        tail = b"\xff\xfe caf\xe9\r\n" if number % 5 == 0 else "\u010de\u0161tina \u6f22\n".encode()
+        documents.append(f"# document {number}\n".encode() + "\n".join(lines).encode() + tail)
+    return documents
+
+
+@pytest.fixture(scope="session")
+def documents() -> list[bytes]:
+    return make_documents(200)
+
+
+@pytest.fixture(scope="session")
+def text_dir(documents: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documents as files 000.txt, 001.txt, ..."""
+    directory = tmp_path_factory.mktemp("texts")
+    for number, document in enumerate(documents):
+        (directory / f"{number:03}.txt").write_bytes(document)
+    return directory
+
+
+@pytest.fixture(scope="session", params=["bpe", "unigram"])
+def tokenizer(request: pytest.FixtureRequest, documents: list[bytes]) -> Tokenizer:
+    return Tokenizer(train_tokenizer(documents, 350, request.param))
+
+
+@pytest.fixture(scope="session")
+def bpe(documents: list[bytes]) -> Tokenizer:
+    return Tokenizer(train_tokenizer(documents, 350, "bpe"))
+
+
+@pytest.fixture
+def prepare(text_dir: Path, tmp_path: Path) -> Callable[..., PackedCorpus]:
+    """Prepares the small corpus in an empty cache; any argument can be given another value."""
+
+    def run(**changes: Any) -> PackedCorpus:
+        arguments: dict[str, Any] = {
+            "source": find_source("text", [f"{text_dir}/*.txt"]),
+            "streaming": True,
+            "validation_fraction": 0.2,
+            "tokenizer_file": None,
+            "vocab_size": 350,
+            "model_type": "bpe",
+            "workers": 1,
+            "cache_dir": tmp_path / "cache",
+            "show_progress": False,
+        }
+        return prepare_corpus(**(arguments | changes))
+
+    return run

@@ -1,0 +1,49 @@
+"""Every epoch is a permutation, and any part of the order can be computed alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ligo_dist.corpus.order import sample_indices
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 16, 17, 63, 64, 65, 1000, 4097])
+@pytest.mark.parametrize("epoch", [0, 1, 1000])
+def test_every_epoch_visits_each_sample_once(size: int, epoch: int) -> None:
+    indices = sample_indices(3, epoch * size, size, size)
+    assert sorted(indices.tolist()) == list(range(size))
+
+
+def test_any_part_equals_that_part_of_the_whole() -> None:
+    whole = sample_indices(11, 0, 500, 97)  # five epochs and a bit
+    for start, count in [(0, 1), (96, 1), (96, 2), (97, 97), (250, 250), (499, 1), (42, 0)]:
+        np.testing.assert_array_equal(sample_indices(11, start, count, 97), whole[start : start + count])
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    orders = [tuple(sample_indices(seed, epoch * 50, 50, 50)) for seed in range(4) for epoch in range(4)]
+    assert len(set(orders)) == len(orders)
+
+
+def test_the_order_is_the_same_for_ever() -> None:
+    """A change of these numbers would make resumed runs see samples twice."""
+    assert sample_indices(0, 0, 8, 10).tolist() == [1, 3, 9, 4, 5, 2, 7, 6]
+
+
+def test_positions_are_spread_evenly() -> None:
+    """Over many epochs, each sample is equally often in each tenth of the epoch (chi-squared, 81 degrees)."""
+    size, epochs = 100, 400
+    orders = sample_indices(5, 0, size * epochs, size).reshape(epochs, size)
+    counts = np.zeros((10, 10))
+    for position in range(size):
+        np.add.at(counts[position // 10], orders[:, position] // 10, 1)
+    expected = size * epochs / 100
+    assert ((counts - expected) ** 2 / expected).sum() < 140
+
+
+def test_a_large_data_set_needs_no_memory() -> None:
+    indices = sample_indices(1, 10**12 * 3 + 5, 4, 10**12)
+    assert len(set(indices.tolist())) == 4
+    assert indices.max() < 10**12
+    assert indices.min() >= 0

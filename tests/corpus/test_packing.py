@@ -1,0 +1,113 @@
+"""Documents become tokens, and the tokens become the documents again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ligo_dist.corpus import packing
+from ligo_dist.corpus.packing import pack, token_dtype
+from ligo_dist.corpus.splitting import is_validation
+from ligo_dist.corpus.tokenizer import Tokenizer
+from ligo_dist.errors import DataError
+
+
+def test_the_dtype_holds_every_id() -> None:
+    assert [token_dtype(size) for size in (256, 65536, 65537)] == ["uint16", "uint16", "uint32"]
+
+
+def test_documents_come_back_in_their_order(documents: list[bytes], bpe: Tokenizer, tmp_path: Path) -> None:
+    done: list[int] = []
+    statistics = pack(iter([b"", *documents, b""]), bpe, 0.2, tmp_path, 1, done.append)
+    assert sum(done) == len(documents)
+    for split, side in (("train", False), ("validation", True)):
+        expected = [document for document in documents if is_validation(document, 0.2) is side]
+        tokens = np.fromfile(tmp_path / f"{split}.bin", dtype="uint16")
+        ends = (tokens == bpe.eos_id).nonzero()[0]
+        assert tokens[-1] == bpe.eos_id
+        assert [bpe.decode(part[:-1]) for part in np.split(tokens, ends + 1) if len(part)] == expected
+        assert (statistics[split].documents, statistics[split].tokens) == (len(expected), len(tokens))
+        assert statistics[split].bytes == sum(map(len, expected))
+
+
+def test_the_split_depends_on_no_order(documents: list[bytes], bpe: Tokenizer, tmp_path: Path) -> None:
+    for name, order in (("a", documents), ("b", documents[::-1])):
+        (tmp_path / name).mkdir()
+        pack(order, bpe, 0.2, tmp_path / name, 1)
+    first, second = (np.fromfile(tmp_path / name / "validation.bin", dtype="uint16") for name in "ab")
+    assert sorted(first) == sorted(second)
+    assert not np.array_equal(first, second)
+
+
+def test_any_number_of_workers_gives_the_same_files(
+    documents: list[bytes], bpe: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_CHUNK_DOCUMENTS", 7)
+    for workers in (1, 2, 3):
+        (tmp_path / str(workers)).mkdir()
+        pack(documents, bpe, 0.2, tmp_path / str(workers), workers)
+    for split in packing.SPLITS:
+        assert len({(tmp_path / str(workers) / f"{split}.bin").read_bytes() for workers in (1, 2, 3)}) == 1
+
+
+def test_documents_are_read_no_further_than_the_workers_need(
+    documents: list[bytes], bpe: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_CHUNK_DOCUMENTS", 5)
+    read = done = ahead = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal read, ahead
+        for document in documents:
+            read += 1
+            ahead = max(ahead, read - done)
+            yield document
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+
+    pack(counted(), bpe, 0.2, tmp_path, 2, advance)
+    assert done == len(documents)
+    assert ahead <= 5 * (2 * packing._CHUNKS_IN_FLIGHT_PER_WORKER + 1)
+
+
+@pytest.mark.parametrize(
+    ("documents_read", "fraction", "message"),
+    [
+        ([], 0.2, "data: the corpus is empty"),
+        ([b"", b""], 0.2, "data: the corpus is empty"),
+        (
+            [b"one"],
+            1e-9,
+            r"data.validation_fraction: 1e-09 of 1 document\(s\) leaves the validation split empty",
+        ),
+        (
+            [b"one", b"two"],
+            1.0,
+            r"data.validation_fraction: 1.0 of 2 document\(s\) leaves the train split empty",
+        ),
+    ],
+)
+def test_a_split_without_documents_is_refused(
+    documents_read: list[bytes], fraction: float, message: str, bpe: Tokenizer, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=message):
+        pack(documents_read, bpe, fraction, tmp_path, 1)
+
+
+def test_a_killed_worker_is_an_error(
+    documents: list[bytes], bpe: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killing() -> Iterator[bytes]:
+        yield from documents
+        for worker in packing.multiprocessing.active_children():
+            worker.kill()
+        yield from documents
+
+    monkeypatch.setattr(packing, "_CHUNK_DOCUMENTS", 20)
+    with pytest.raises(DataError, match=r"data.workers: 2; a tokenizing process was killed"):
+        pack(killing(), bpe, 0.2, tmp_path, 2)

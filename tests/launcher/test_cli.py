@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher import cli
+from launcher.plan import plan_stages
+from ligo_dist import __version__
+from ligo_dist.accounting import growing_flops, learning_step_flops, parameter_count, training_step_flops
+from ligo_dist.architectures import get_architecture
+from ligo_dist.config import load_config
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = str(ROOT / "configs" / "quickstart.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+
+
+def dry_run(*arguments: str) -> int:
+    return cli.main(["run", QUICKSTART, "--dry-run", *arguments])
+
+
+def test_a_dry_run_shows_stages_and_command_and_makes_no_file(capsys, tmp_path):
+    assert dry_run("--nproc", "2", "seed=3", "--master-port", "1234") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for stage in ("small", "medium", "large"):
+        assert stage in out
+    for words in (
+        "layers",
+        "heads",
+        "parameters",
+        "tokens",
+        "FLOPs",
+        "7,399,936",
+        "6 (6)",
+        "nothing was started",
+    ):
+        assert words in out
+    assert (
+        f"--num_gpus 2 --master_port 1234 --no_local_rank --quiet --module ligo_dist {QUICKSTART} seed=3"
+        in out
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_has_the_numbers_of_the_accounting():
+    config = load_config(QUICKSTART)
+    gpt2 = get_architecture("gpt2")
+    small, medium, _ = plan_stages(config, vocabulary=4096, world_size=2)
+    train, learn = config.stages[1].train, config.stages[1].grow.learn
+    assert medium.parameters == parameter_count(gpt2, medium.shape)
+    step = training_step_flops(gpt2, medium.shape, 128, train.batch_size, checkpointed=False)
+    assert medium.train.flops == train.steps * step
+    assert medium.train.tokens == train.steps * train.batch_size * 128
+    step = learning_step_flops(
+        gpt2,
+        small.shape,
+        medium.shape,
+        128,
+        train.batch_size,
+        micro_batch_size=train.micro_batch_size,
+        world_size=2,
+    )
+    assert medium.learn.flops == learn.steps * step.total
+    assert medium.grow.flops == growing_flops(gpt2, small.shape, medium.shape)
+    assert medium.total.flops == medium.learn.flops + medium.grow.flops + medium.train.flops
+    assert (small.learn, small.grow, small.method) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--nproc", "3"],
+            "stages[0].train.batch_size: 32 is no multiple of 8 (micro_batch_size) x 3 (ranks)",
+        ),
+        (["stages[0].size.heads=5"], "stages[0].size.heads: 5 heads do not divide the width 128; 4 would"),
+        (["tokenizer.file=no.model"], "tokenizer.file: 'no.model' cannot be read: No such file or directory"),
+        (["data.source=text", "data.files=[no/*.txt]"], "data.files: no file matches 'no/*.txt'"),
+        (["run_dir=file/run"], "run_dir: 'file/run' cannot be a directory: "),
+        (["data.cache_dir=file"], "data.cache_dir: 'file' cannot be a directory: "),
+        (
+            ["model.huggingface.resid_pdropp=0.1"],
+            "model.huggingface.resid_pdropp: unknown key of GPT2Config; did you mean 'resid_pdrop'?",
+        ),
+    ],
+)
+@pytest.mark.parametrize("extra", [["--dry-run"], []], ids=["dry", "real"])
+def test_faults_come_before_any_process(arguments, said, extra, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "run_in_group", lambda *_: pytest.fail("a process was started"))
+    Path("file").write_text("precious")
+    assert cli.main(["run", QUICKSTART, *extra, *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"ligo-dist: {QUICKSTART}: ")
+    assert said in err
+    assert Path("file").read_text() == "precious"
+
+
+def test_faults_of_the_machine_come_together(capsys):
+    assert dry_run("--nproc", "3", "tokenizer.file=no.model", "data={source: text, files: [no.txt]}") == 2
+    err = capsys.readouterr().err
+    assert ": 5 faults" in err
+
+
+def test_a_tokenizer_of_another_vocabulary(capsys, tmp_path):
+    from ligo_dist.corpus.tokenizer_training import train_tokenizer
+
+    documents = [path.read_bytes() for path in sorted((ROOT / "ligo_dist").rglob("*.py"))]
+    (tmp_path / "own.model").write_bytes(train_tokenizer(documents, 600, "bpe"))
+    assert dry_run("tokenizer.file=own.model") == 2
+    assert "tokenizer.vocab_size: 4096, but 'own.model' has 600 pieces" in capsys.readouterr().err
+    assert dry_run("tokenizer.file=own.model", "tokenizer.vocab_size=null") == 0
+    plans = plan_stages(load_config(QUICKSTART), vocabulary=600, world_size=1)
+    assert f"{plans[0].parameters:,}" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_run_directory_that_may_not_be_written(capsys, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert dry_run("run_dir=locked/run") == 2
+    assert "run_dir: 'locked/run' cannot be written: no permission to write in" in capsys.readouterr().err
+
+
+def test_a_run_directory_that_cannot_be_made(capsys, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert cli.main(["run", QUICKSTART]) == 2
+    assert (
+        "ligo-dist: run_dir: 'runs/quickstart' cannot be made: Permission denied" in capsys.readouterr().err
+    )
+
+
+def test_more_ranks_than_accelerators(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "count_accelerators", lambda: 1)
+    assert dry_run("--nproc", "2") == 2
+    assert "--nproc: 2 ranks want an accelerator each, and 1 can be seen" in capsys.readouterr().err
+
+
+def test_overrides_may_stand_anywhere(capsys):
+    assert cli.main(["run", "--dry-run", QUICKSTART, "seed=1", "--nproc", "2", "run_dir=there"]) == 0
+    assert f"{QUICKSTART} seed=1 run_dir=there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", QUICKSTART, "--nproc", "0"], "'0' should be a whole number, at least 1"),
+        (["run", QUICKSTART, "--master-port", "99999"], "'99999' should be a port, from 1 to 65535"),
+        (["run", QUICKSTART, "--dryrun"], "unknown option: --dryrun"),
+        (["run"], "the following arguments are required: CONFIG"),
+        ([], "the following arguments are required: COMMAND"),
+    ],
+)
+def test_wrong_usage(arguments, said, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"ligo-dist {__version__}\n"
+
+
+def test_the_launcher_imports_no_torch():
+    code = (
+        "import sys; from launcher import cli;"
+        f"assert cli.main(['run', {QUICKSTART!r}, '--dry-run', 'model.huggingface.resid_pdrop=0.1']) == 0;"
+        "heavy = {'torch', 'transformers', 'deepspeed', 'datasets', 'mlflow'} & set(sys.modules);"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr

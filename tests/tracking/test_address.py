@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ligo_dist.errors import LigoError
+from ligo_dist.tracking.address import artifact_directory, how_to_open, redact, secrets_of, tracking_address
+
+RUN = Path("/data/runs/journey")
+
+
+def test_database_lies_beside_the_run_by_default() -> None:
+    address = tracking_address(None, RUN)
+    assert address == "sqlite:////data/runs/mlflow.db"
+    assert artifact_directory(address, RUN) == Path("/data/runs/mlartifacts")
+    assert how_to_open(address) == "mlflow ui --backend-store-uri sqlite:////data/runs/mlflow.db"
+
+
+def test_configuration_wins_over_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
+    assert tracking_address(None, RUN) == "http://server:5000"
+    assert tracking_address("https://other", RUN) == "https://other"
+
+
+def test_relative_database_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    address = tracking_address("sqlite:///here/m.db?timeout=5", RUN)
+    assert address == f"sqlite:///{tmp_path}/here/m.db?timeout=5"
+    assert artifact_directory(address, RUN) == tmp_path / "here" / "mlartifacts"
+
+
+@pytest.mark.parametrize(
+    ("address", "directory"),
+    [("http://server", None), ("databricks", None), ("postgresql://db/x", Path("/data/runs/mlartifacts"))],
+)
+def test_server_decides_where_artifacts_go(address: str, directory: Path | None) -> None:
+    assert tracking_address(address, RUN) == address
+    assert artifact_directory(address, RUN) == directory
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        (
+            "htp://me:secret@server",
+            r"tracking\.uri: 'htp://\*\*\*@server' has the unknown scheme 'htp'; did you mean 'http'",
+        ),
+        ("ftp7z://server", "has the unknown scheme 'ftp7z'; use sqlite:////data/runs/mlflow.db or"),
+        (
+            "mlruns",
+            "'mlruns' is a directory, which MLflow no longer writes to; use sqlite:////data/runs/mlflow.db",
+        ),
+        ("file:///x/mlruns", "is a directory"),
+        ("http://", r"names no host; write http://HOST:PORT"),
+        ("http://[::1", r"names no host"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+    ],
+)
+def test_address_that_can_be_no_store(uri: str, message: str) -> None:
+    with pytest.raises(LigoError, match=message):
+        tracking_address(uri, RUN)
+
+
+def test_environment_is_named_as_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mlruns")
+    with pytest.raises(LigoError, match=r"^MLFLOW_TRACKING_URI: 'mlruns'"):
+        tracking_address(None, RUN)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("to http://me:p@ss@host:5000/api failed", "to http://***@host:5000/api failed"),
+        ("postgresql://me:pa/ss@db/x", "postgresql://***@db/x"),
+        ("http://host/x?user=a&api_token=abc&b=c", "http://host/x?user=a&api_token=***&b=c"),
+        ("sqlite:////home/me@work/m.db", "sqlite:////home/me@work/m.db"),
+        ("nothing to hide", "nothing to hide"),
+    ],
+)
+def test_secrets_are_hidden(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+def test_secrets_of_the_environment_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "abc123")
+    assert redact("Bearer abc123 refused") == "Bearer *** refused"
+
+
+def test_password_is_known_as_written_and_decoded() -> None:
+    assert secrets_of("postgresql://me:a%20b@db/x") == ("a%20b", "a b")
+    assert secrets_of("http://host") == ()
+
+
+def test_password_is_not_shown_in_a_command() -> None:
+    assert how_to_open("postgresql://me:secret@db/x") == "postgresql://***@db/x"
+    assert how_to_open("http://me:secret@server:5000") == "http://***@server:5000"

@@ -1,0 +1,108 @@
+"""The thread between the training and a store: order, retries, bounds. No store is needed for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from ligo_dist.tracking.background import BackgroundTracker
+from ligo_dist.tracking.failures import OutOfReach, Unusable
+from ligo_dist.tracking.protocol import NullTracker
+
+
+class Recorder(NullTracker):
+    """Notes the steps logged; `behave` is called with each step first and may raise."""
+
+    def __init__(self, behave: Callable[[int], None] = lambda step: None) -> None:
+        self.behave = behave
+        self.steps: list[int] = []
+        self.flushes = 0
+        self.closed = ""
+
+    def log(self, metrics: Mapping[str, float], step: int, time: float | None = None) -> None:
+        self.behave(step)
+        self.steps.append(step)
+
+    def flush(self) -> None:
+        self.flushes += 1
+
+    def close(self, status: str = "FINISHED") -> None:
+        self.closed = status
+
+
+def follow(recorder: Recorder, steps: int, **options: float) -> list[str]:
+    warnings: list[str] = []
+    tracker = BackgroundTracker(recorder, "store", warnings.append, pauses=(0.0,), **options)  # type: ignore[arg-type]
+    for step in range(steps):
+        tracker.log({}, step)
+    deadline = time.monotonic() + 5
+    while tracker._calls and tracker._usable and time.monotonic() < deadline:
+        time.sleep(0.001)
+    tracker.close("KILLED")
+    tracker.close()
+    tracker.log({}, steps)
+    return warnings
+
+
+def test_calls_keep_their_order() -> None:
+    recorder = Recorder()
+    assert follow(recorder, 500) == []
+    assert recorder.steps == list(range(500))
+    assert recorder.closed == "KILLED"
+    assert recorder.flushes
+
+
+def test_store_that_comes_back_misses_nothing() -> None:
+    failures = iter([True] * 20)
+
+    def behave(step: int) -> None:
+        if step == 3 and next(failures, False):
+            raise OutOfReach("no route")
+
+    recorder = Recorder(behave)
+    assert follow(recorder, 6) == [
+        "store: no route; going on and trying again now and then",
+        "store: answers again",
+    ]
+    assert recorder.steps == list(range(6))
+
+
+def test_refused_call_is_skipped_and_reported_once() -> None:
+    def behave(step: int) -> None:
+        if step % 2:
+            raise ValueError("odd http://me:secret@host")
+
+    recorder = Recorder(behave)
+    assert follow(recorder, 6) == ["store: odd http://***@host; going on without it"]
+    assert recorder.steps == [0, 2, 4]
+
+
+def test_unusable_store_is_not_called_again() -> None:
+    def behave(step: int) -> None:
+        if step == 2:
+            raise Unusable("gone")
+
+    recorder = Recorder(behave)
+    assert follow(recorder, 6) == ["store: gone; this run is recorded in metrics.jsonl only"]
+    assert recorder.steps == [0, 1]
+    assert not recorder.closed
+
+
+def test_a_stuck_store_neither_blocks_nor_fills_the_memory() -> None:
+    stuck = threading.Event()
+
+    def behave(step: int) -> None:
+        stuck.wait(30)
+
+    recorder = Recorder(behave)
+    warnings: list[str] = []
+    tracker = BackgroundTracker(recorder, "store", warnings.append, capacity=10, close_seconds=0.2)
+    began = time.monotonic()
+    for step in range(1000):
+        tracker.log({}, step)
+    assert len(tracker._calls) == 10
+    tracker.close()
+    assert time.monotonic() - began < 2
+    assert warnings == ["store: not everything of this run was recorded; metrics.jsonl has all metrics"]
+    stuck.set()

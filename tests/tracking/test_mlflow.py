@@ -1,0 +1,244 @@
+"""What arrives in a real store, what a resumed run adds to it, and what a broken one does to the training."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from ligo_dist.errors import LigoError
+from ligo_dist.tracking import Tracker, read_records
+
+if TYPE_CHECKING:
+    from tests.tracking.conftest import Desk
+
+
+def train(tracker: Tracker, stage: str, steps: range) -> None:
+    tracker.start_stage(stage, {"size": {"width": 8}})
+    tracker.start_phase("train")
+    for step in steps:
+        tracker.log({"train/loss": 1 / step, "cumulative/tokens": 10.0 * step}, step)
+
+
+def test_schedule_has_a_parent_run_and_nested_stages(desk: Desk, tmp_path: Path) -> None:
+    exported = tmp_path / "report.txt"
+    exported.write_text("loss 0.1")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "inner.txt").write_text("inner")
+
+    tracker = desk.tracker()
+    tracker.start_run(
+        "journey", {"seed": 0, "stages": [{"size": {"width": 8}}], "betas": [0.9, 0.95]}, {"host": "a"}
+    )
+    tracker.artifact("seed: 0\n", "config/resolved.yaml")
+    train(tracker, "small", range(1, 4))
+    tracker.end_stage()
+    train(tracker, "large", range(4, 6))
+    tracker.artifact(exported, "reports/final.txt")
+    tracker.artifact(tmp_path / "folder", "folder")
+    tracker.set_tags({"export": "/somewhere"})
+    tracker.end_stage()
+    tracker.close()
+
+    runs = desk.runs()
+    parent, small, large = runs["journey"], runs["small"], runs["large"]
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert (
+        small.data.tags["mlflow.parentRunId"] == large.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    )
+    assert parent.data.params == {"seed": "0", "stages.0.size.width": "8", "betas": "[0.9, 0.95]"}
+    assert large.data.params == {"size.width": "8"}
+    assert parent.data.tags["host"] == "a"
+    assert (large.data.tags["export"], large.data.tags["phase"]) == ("/somewhere", "train")
+    assert desk.steps("journey", "train/loss") == [1, 2, 3, 4, 5]
+    assert desk.steps("small", "train/loss") == [1, 2, 3]
+    assert desk.steps("large", "cumulative/tokens") == [4, 5]
+    assert small.data.metrics["train/loss"] == pytest.approx(1 / 3)
+
+    downloads = tmp_path / "downloads"
+    downloads.mkdir()
+    client = desk.client
+    for run, path, text in (
+        (parent, "config/resolved.yaml", "seed: 0\n"),
+        (large, "reports/final.txt", "loss 0.1"),
+        (large, "folder/inner.txt", "inner"),
+    ):
+        assert Path(client.download_artifacts(run.info.run_id, path, str(downloads))).read_text() == text
+    assert Path(desk.uri.removeprefix("sqlite:///")).with_name("mlartifacts").is_dir()
+    assert desk.warnings == []
+
+
+def test_values_that_are_not_finite_pass(desk: Desk) -> None:
+    tracker = desk.tracker()
+    tracker.start_run("journey", {}, {})
+    tracker.log({"train/loss": math.nan, "train/norm": math.inf}, 1)
+    tracker.close()
+    assert math.isnan(desk.runs()["journey"].data.metrics["train/loss"])
+    assert desk.steps("journey", "train/norm") == [1]
+
+
+def test_resumed_run_goes_on_in_the_same_runs_without_repetition(desk: Desk) -> None:
+    first = desk.tracker()
+    first.start_run("journey", {"seed": 0}, {"host": "a"})
+    train(first, "small", range(1, 8))
+    first.close("KILLED")
+    before = desk.runs()
+    assert {run.info.status for run in before.values()} == {"KILLED"}
+
+    again = desk.tracker(resume_step=4)
+    again.start_run("journey", {"seed": 1, "added": 2}, {"host": "b"})
+    train(again, "small", range(5, 11))
+    again.end_stage()
+    train(again, "large", range(11, 13))
+    again.close()
+
+    runs = desk.runs()
+    assert {name: runs[name].info.run_id for name in before} == {
+        name: run.info.run_id for name, run in before.items()
+    }
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert runs["journey"].data.params == {"seed": "0", "added": "2"}
+    assert runs["journey"].data.tags["host"] == "b"
+    assert desk.steps("small", "train/loss") == list(range(1, 11))
+    assert desk.steps("journey", "train/loss") == list(range(1, 13))
+    assert [record["step"] for record in read_records(desk.run_dir / "metrics.jsonl")] == list(range(1, 13))
+    assert desk.warnings == []
+
+
+def test_status_is_running_meanwhile(desk: Desk) -> None:
+    first = desk.tracker()
+    first.start_run("journey", {}, {})
+    first.close("FAILED")
+    again = desk.tracker(resume_step=0)
+    again.start_run("journey", {}, {})
+    deadline = time.monotonic() + 20
+    while desk.runs()["journey"].info.status != "RUNNING" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert desk.runs()["journey"].info.status == "RUNNING"
+    again.close("FAILED")
+    assert desk.runs()["journey"].info.status == "FAILED"
+
+
+def test_points_that_the_store_missed_are_sent_on_resuming(desk: Desk) -> None:
+    first = desk.tracker(mlflow=False)
+    first.start_run("journey", {}, {})
+    train(first, "small", range(1, 6))
+    first.close("KILLED")
+
+    again = desk.tracker(resume_step=5)
+    again.start_run("journey", {}, {})
+    train(again, "small", range(6, 8))
+    again.close()
+    assert desk.steps("journey", "train/loss") == list(range(1, 8))
+    assert desk.steps("small", "train/loss") == list(range(1, 8))
+
+
+def test_ids_that_the_store_does_not_know_begin_new_runs(desk: Desk) -> None:
+    desk.run_dir.mkdir(parents=True)
+    unknown = {"address": "sqlite:////other.db", "run": "0" * 32, "stages": {"small": "1" * 32}}
+    (desk.run_dir / "mlflow.json").write_text(json.dumps(unknown))
+    tracker = desk.tracker(resume_step=0)
+    tracker.start_run("journey", {}, {})
+    train(tracker, "small", range(1, 3))
+    tracker.close()
+    assert desk.steps("small", "train/loss") == [1, 2]
+    (warning,) = desk.warnings
+    assert "does not have the run that is resumed; a new one begins there" in warning
+    kept = json.loads((desk.run_dir / "mlflow.json").read_text())
+    assert kept["run"] == desk.runs()["journey"].info.run_id
+
+
+def test_new_run_ends_what_an_earlier_one_left_running(desk: Desk) -> None:
+    first = desk.tracker()
+    first.start_run("killed", {}, {})
+    deadline = time.monotonic() + 20
+    while not (desk.run_dir / "mlflow.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second = desk.tracker(resume_step=None)
+    second.start_run("anew", {}, {})
+    second.close()
+    assert (desk.runs()["killed"].info.status, desk.runs()["anew"].info.status) == ("KILLED", "FINISHED")
+
+
+def test_refused_call_costs_only_itself(desk: Desk) -> None:
+    tracker = desk.tracker()
+    tracker.start_run("journey", {}, {})
+    tracker.artifact(Path("/no/such/file"), "file")
+    tracker.log({"odd [name]": 1.0}, 1)
+    tracker.close()
+    assert desk.steps("journey", "odd _name_") == [1]
+    (warning,) = desk.warnings
+    assert warning.startswith("MLflow: artifact file was not stored: No such file or directory")
+
+
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_server_that_is_down_costs_neither_time_nor_metrics(desk: Desk) -> None:
+    port = closed_port()
+    tracker = desk.tracker(uri=f"http://ada:hunter2@127.0.0.1:{port}")
+    began = time.monotonic()
+    tracker.start_run("journey", {}, {})
+    train(tracker, "small", range(1, 1001))
+    logged = time.monotonic()
+    tracker.close()
+    assert logged - began < 2
+    assert time.monotonic() - logged < 5
+    assert len(read_records(desk.run_dir / "metrics.jsonl")) == 1000
+    assert desk.warnings == [
+        f"MLflow: http://***@127.0.0.1:{port}: Connection refused; going on and trying again now and then",
+        "MLflow: not everything of this run was recorded; metrics.jsonl has all metrics",
+    ]
+
+
+@pytest.mark.parametrize("path", ["file/mlflow.db", "directory"])
+def test_database_that_cannot_be_written_leaves_the_metrics_file(
+    desk: Desk, tmp_path: Path, path: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "directory").mkdir()
+    tracker = desk.tracker(uri=f"sqlite:///{tmp_path / path}")
+    tracker.start_run("journey", {}, {})
+    tracker.log({"train/loss": 1.0}, 1)
+    tracker.close()
+    assert len(read_records(desk.run_dir / "metrics.jsonl")) == 1
+    (warning,) = desk.warnings
+    assert warning.startswith("MLflow: cannot ")
+    assert warning.endswith("this run is recorded in metrics.jsonl only")
+
+
+def test_deleted_experiment_is_named(desk: Desk) -> None:
+    client = MlflowClient(desk.uri)
+    client.delete_experiment(client.create_experiment(desk.experiment))
+    tracker = desk.tracker()
+    tracker.start_run("journey", {}, {})
+    tracker.close()
+    (warning,) = desk.warnings
+    assert "was deleted; restore it or name another" in warning
+
+
+def test_missing_mlflow_is_the_users_to_mend(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "mlflow.tracking", None)
+    with pytest.raises(LigoError, match=r"tracking\.mlflow: mlflow cannot be imported"):
+        desk.tracker()
+
+
+def test_mlflow_is_quiet(desk: Desk, capfd: pytest.CaptureFixture[str]) -> None:
+    tracker = desk.tracker()
+    tracker.start_run("journey", {}, {})
+    tracker.close()
+    assert capfd.readouterr() == ("", "")
+    assert os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] == "true"  # only servers have such URLs
+    assert not logging.getLogger("mlflow.store.db.utils").isEnabledFor(logging.INFO)
+    assert not logging.getLogger("alembic.runtime.migration").isEnabledFor(logging.INFO)

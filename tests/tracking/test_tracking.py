@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ligo_dist.errors import LigoError
+from ligo_dist.tracking import NullTracker, build_tracker, read_records
+
+if TYPE_CHECKING:
+    from tests.tracking.conftest import Desk
+
+
+def test_other_ranks_record_nothing(tmp_path: Path) -> None:
+    config: Any = SimpleNamespace(tracking=SimpleNamespace(mlflow=True, uri=None, experiment="x"))
+    tracker = build_tracker(config, tmp_path / "run", 1, None)
+    assert isinstance(tracker, NullTracker)
+    tracker.start_run("a", {}, {})
+    tracker.log({}, 1)
+    tracker.close()
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_mlflow_there_is_the_metrics_file(desk: Desk) -> None:
+    tracker = desk.tracker(mlflow=False)
+    tracker.start_run("a", {}, {})
+    tracker.log({"train/loss": 1.0}, 1)
+    tracker.close()
+    assert [path.name for path in desk.run_dir.iterdir()] == ["metrics.jsonl"]
+    assert len(read_records(desk.run_dir / "metrics.jsonl")) == 1
+
+
+def test_bad_address_is_refused_before_anything_is_written(desk: Desk) -> None:
+    with pytest.raises(LigoError, match="unknown scheme"):
+        desk.tracker(uri="gopher://server")
+    assert not desk.run_dir.exists()
