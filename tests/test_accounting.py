@@ -84,8 +84,8 @@ def test_checkpointing_costs_what_torch_counts(family, shape):
     tokens = torch.zeros(2, 16, dtype=torch.long)
     step = training_step_flops(architecture, shape, 16, 2, checkpointed=True)
     measured = counted(lambda: model(tokens, labels=tokens).loss.backward())
-    # torch stops recomputing at the last value that the backward pass needs. In Llama nothing follows the last
-    # product of a block, which is left out so; in GPT-2 a dropout does. The count always has it.
+    # torch stops recomputing at the last value that the backward pass needs. In Llama nothing follows the
+    # last product of a block, so that is left out; in GPT-2 a dropout does. The count always has it.
     last = shape.layers * 2 * shape.width * shape.ffn * 2 * 16
     assert measured == (step - last if family == "llama" else step)
 
