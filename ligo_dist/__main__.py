@@ -57,7 +57,7 @@ def _work(config_path: str, overrides: list[str]) -> None:
     if faults:
         raise ConfigError(faults, config_path)
     # Before the ranks meet: preparing a large corpus takes longer than they wait for each other.
-    corpus = build_corpus(config, show_progress=os.environ.get("LOCAL_RANK", "0") == "0")
+    corpus = build_corpus(config)
     world = start_world(config.distributed.timeout_seconds)
     run(config, corpus, world, sys.orig_argv)
 

@@ -70,6 +70,11 @@ def start_world(timeout_seconds: float) -> World:
     return World(dist.get_rank(), dist.get_world_size(), device)
 
 
+def get_accelerator_name() -> str:
+    """`cpu`, `cuda`, ...: what the ranks compute on."""
+    return get_accelerator().device_name()
+
+
 def stop_world() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -86,6 +91,18 @@ def partitioned_parameters(dtype: torch.dtype) -> Iterator[None]:
     }
     with prevent_arange_dtype_change(), deepspeed.zero.Init(config_dict_or_path=config):
         yield
+
+
+def partitioned_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of the whole parameters of a module built under `partitioned_parameters`, by name."""
+    parameters: Iterator[tuple[str, Any]] = module.named_parameters()
+    return {name: tuple(parameter.ds_shape) for name, parameter in parameters}
+
+
+def partitions(module: nn.Module, world: World) -> Shards:
+    """Copies of this rank's partitions of a module built under `partitioned_parameters`."""
+    parameters: Iterator[tuple[str, Any]] = module.named_parameters()
+    return {name: _without_padding(parameter, parameter.ds_tensor, world) for name, parameter in parameters}
 
 
 def engine_config(
@@ -150,7 +167,8 @@ class Engine:
             groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.epsilon
         )
         self._engine, *_ = deepspeed.initialize(model=module, optimizer=inner, config=config)
-        self.parameters: dict[str, nn.Parameter] = {
+        # Any: what ZeRO-3 adds to a parameter (ds_numel, ds_tensor, ...) is not in its type.
+        self.parameters: dict[str, Any] = {
             rename(name): parameter for name, parameter in self._engine.module.named_parameters()
         }
 
@@ -216,7 +234,10 @@ class Engine:
 
     def read_shards(self) -> Shards:
         """A copy of this rank's fp32 partitions."""
-        return {name: self._masked(p, safe_get_local_fp32_param(p)) for name, p in self.parameters.items()}
+        return {
+            name: _without_padding(p, safe_get_local_fp32_param(p), self.world)
+            for name, p in self.parameters.items()
+        }
 
     def write_shards(self, shards: Iterable[tuple[str, Tensor]]) -> None:
         """Set the weights from partitions; each is written when it comes, so a generator holds one at a time.
@@ -252,7 +273,7 @@ class Engine:
             return {}
         return {
             moment: {
-                name: self._masked(p, safe_get_local_optimizer_state(p, moment))
+                name: _without_padding(p, safe_get_local_optimizer_state(p, moment), self.world)
                 for name, p in self.parameters.items()
             }
             for moment in ADAM_MOMENTS
@@ -275,11 +296,6 @@ class Engine:
     def _inner_optimizer(self) -> torch.optim.Optimizer:
         return self._engine.optimizer.optimizer
 
-    def _masked(self, parameter: nn.Parameter, local: Tensor) -> Tensor:
-        """A copy with the padding zeroed: DeepSpeed leaves uninitialised memory in it."""
-        start, stop = partition_range(parameter.ds_numel, self.world.rank, self.world.size)
-        return padded(local.detach()[: stop - start], local.numel())
-
     def release(self) -> None:
         """Free everything the engine holds: weights, gradients, optimizer. The engine is unusable afterwards."""
         root = self._engine.module
@@ -300,6 +316,12 @@ def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, 
     vectors = [p for p in parameters if dims(p) <= 1]
     groups = [(matrices, weight_decay), (vectors, 0.0)]
     return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+
+
+def _without_padding(parameter: Any, local: Tensor, world: World) -> Tensor:
+    """A copy with the padding zeroed: DeepSpeed leaves uninitialised memory in it."""
+    start, stop = partition_range(parameter.ds_numel, world.rank, world.size)
+    return padded(local.detach()[: stop - start], local.numel())
 
 
 def _forget(root: nn.Module) -> None:

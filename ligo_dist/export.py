@@ -91,7 +91,9 @@ def _begin(unfinished: Path) -> None:
 
 def _write_part(unfinished: Path, number: int, part: dict[str, Tensor]) -> None:
     try:
-        save_file(part, unfinished / f"part-{number}", metadata={"format": "pt"})
+        path = unfinished / f"part-{number}"
+        save_file(part, path, metadata={"format": "pt"})
+        path.chmod(0o644)  # safetensors makes files that only their owner can read
     except OSError as error:
         raise CheckpointError(f"{unfinished}: {error.strerror or error}") from error
 

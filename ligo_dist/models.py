@@ -16,8 +16,8 @@ from transformers.integrations.deepspeed import initialize_weights_zero3
 
 from ligo_dist.architectures import Architecture, ModelShape
 from ligo_dist.distributed import World, seed_everything
-from ligo_dist.engine import partitioned_parameters
-from ligo_dist.shards import Shards, padded, partition_range, partition_size
+from ligo_dist.engine import get_accelerator_name, partitioned_parameters, partitioned_shapes, partitions
+from ligo_dist.shards import Shards
 
 
 def huggingface_config(
@@ -25,8 +25,13 @@ def huggingface_config(
 ) -> PretrainedConfig:
     """The library's configuration of a model: what the shape sets, the user's further keys, no key-value cache."""
     config_class = getattr(transformers, architecture.config_class)
-    keys = {**_no_dropout(config_class), **architecture.config_keys(shape), **extra}
+    keys = {**_no_dropout(config_class), **_fast_attention(), **architecture.config_keys(shape), **extra}
     return config_class(**keys, use_cache=False, architectures=[architecture.model_class])
+
+
+def _fast_attention() -> dict[str, str]:
+    """On processors the plain attention: torch's fused one takes most of a bf16 step's time there."""
+    return {"attn_implementation": "eager"} if get_accelerator_name() == "cpu" else {}
 
 
 def _no_dropout(config_class: type[PretrainedConfig]) -> dict[str, float]:
@@ -45,7 +50,7 @@ def build_partitioned_model(
     """
     model = _untied_partitioned_model(architecture, config, dtype)
     model.tie_weights()
-    architecture.check_model(shape, {name: tuple(p.ds_shape) for name, p in model.named_parameters()})
+    architecture.check_model(shape, partitioned_shapes(model))
     return model
 
 
@@ -76,12 +81,7 @@ def initial_shards(architecture: Architecture, config: PretrainedConfig, seed: i
     seed_everything(seed)
     initialize_weights_zero3(model)
     model.tie_weights()
-    shards = {}
-    for name, parameter in model.named_parameters():
-        start, stop = partition_range(parameter.ds_numel, world.rank, world.size)
-        size = partition_size(parameter.ds_numel, world.size)
-        shards[name] = padded(parameter.ds_tensor.detach()[: stop - start], size)
-    return shards
+    return partitions(model, world)
 
 
 def _untied_partitioned_model(
@@ -101,7 +101,7 @@ def _parameters_on_meta() -> Iterator[None]:
             parameter = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
         register(module, name, parameter)
 
-    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from ligo_dist.architectures import Architecture
 from ligo_dist.checkpoint import Checkpoint, Snapshot, read_groups
 from ligo_dist.engine import ADAM_MOMENTS, Engine, engine_config
 from ligo_dist.growth.learner import LearnedGrowth, operator_name
+from ligo_dist.growth.operators import Growth
 from ligo_dist.growth.sharded import SourceShards
 from ligo_dist.growth.transfer import (
     OperatorValues,
@@ -141,11 +142,7 @@ class Trainer:
         growth, method, phase = stage.growth, stage.method, stage.learn
         assert growth is not None and method is not None and phase is not None
         architecture = self.models.architecture
-        target = build_meta_model(
-            architecture, stage.shape, self.huggingface_config(stage), self.world.device
-        )
-        module = LearnedGrowth(growth, source, target, _DTYPES[self.models.precision], self.world)
-        engine = self._engine(module, phase)
+        engine = self._learning_engine(stage, phase, growth, source)
         if "operator" in groups:
             self._restore(engine, "operator", groups)
         else:
@@ -163,6 +160,15 @@ class Trainer:
         operator = engine.read_shards()
         engine.release()
         return gathered_operator(growth, operator, self.world)
+
+    def _learning_engine(
+        self, stage: StagePlan, phase: PhasePlan, growth: Growth, source: SourceShards
+    ) -> Engine:
+        """The engine of the operator, its weights unset."""
+        config = self.huggingface_config(stage)
+        target = build_meta_model(self.models.architecture, stage.shape, config, self.world.device)
+        module = LearnedGrowth(growth, source, target, _DTYPES[self.models.precision], self.world)
+        return self._engine(module, phase)
 
     def _apply(self, stage: StagePlan, source: SourceShards, operator: OperatorValues) -> Engine:
         """Build the target's engine and write the grown model into its partitions."""

@@ -19,7 +19,8 @@ from ligo_dist.checkpoint import Checkpoint
 from ligo_dist.config import Config
 from ligo_dist.corpus import Corpus
 from ligo_dist.corpus.huggingface_tokenizer import write_huggingface_tokenizer
-from ligo_dist.distributed import World, first_rank_only, gather_objects
+from ligo_dist.distributed import World, first_rank_only, gather_objects, raise_together
+from ligo_dist.errors import LigoError
 from ligo_dist.export import export_model
 from ligo_dist.phases import PhaseRunner, PhaseSettings
 from ligo_dist.progress import Progress
@@ -27,7 +28,14 @@ from ligo_dist.resume import find_checkpoint, recorded_config, run_lock
 from ligo_dist.shards import Shards
 from ligo_dist.stages import RunState, StagePlan, build_stages
 from ligo_dist.summary import Locations, StageSummary, show_summary, write_summary
-from ligo_dist.tracking import METRICS_FILE, Tracker, build_tracker, environment_tags, tracking_address
+from ligo_dist.tracking import (
+    METRICS_FILE,
+    Status,
+    Tracker,
+    build_tracker,
+    environment_tags,
+    tracking_address,
+)
 from ligo_dist.trainer import ModelSettings, Trainer, planned_flops
 
 LAUNCH_ID = "LIGO_DIST_LAUNCH_ID"
@@ -75,13 +83,10 @@ def _run(config: Config, corpus: Corpus, world: World, command: list[str], paths
     recorded = recorded_config(config.resolved(), corpus.fingerprint)
     checkpoint = first_rank_only(lambda: find_checkpoint(paths.checkpoints, recorded), world)
     stages = build_stages(config, corpus.tokenizer.vocab_size)
-    progress = Progress(
-        Console(), paths.log, enabled=world.is_first, every_steps=config.tracking.log_every_steps
-    )
     resume_step = None if checkpoint is None else _global_step(checkpoint.state, stages)
-    tracker = build_tracker(config, paths.run_dir, world.rank, resume_step, progress.message)
+    progress, tracker = _open_records(config, paths, world, resume_step)
     hosts = sorted(set(gather_objects(socket.gethostname(), world)))
-    status = "FAILED"
+    status: Status = "FAILED"
     try:
         tracker.start_run(
             config.tracking.run_name or paths.run_dir.name,
@@ -109,6 +114,21 @@ def _run(config: Config, corpus: Corpus, world: World, command: list[str], paths
     finally:
         tracker.close(status)
         progress.close()
+
+
+def _open_records(
+    config: Config, paths: RunPaths, world: World, resume_step: int | None
+) -> tuple[Progress, Tracker]:
+    """Open what the first rank shows and records; if it cannot, all ranks raise its error."""
+    every = config.tracking.log_every_steps
+    failure: LigoError | None = None
+    try:
+        progress = Progress(Console(), paths.log, enabled=world.is_first, every_steps=every)
+        tracker = build_tracker(config, paths.run_dir, world.rank, resume_step, progress.message)
+    except LigoError as error:
+        failure = error
+    raise_together(failure, world)
+    return progress, tracker
 
 
 def _build_trainer(

@@ -267,7 +267,7 @@ class Config(Section):
     """Where the run keeps its checkpoints, metrics and exports. Running again on the same directory
     resumes."""
     seed: CountOrZero = 0
-    """Seed of the initial values, of the split, of the order of the data."""
+    """Seed of the initial values, of the operator's start, of the order of the data, of dropout."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Precision of the arithmetic; the weights being trained are kept in fp32 either way."""
     model: Model

@@ -16,11 +16,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ligo_dist.corpus.plain_documents import document_line
 from ligo_dist.corpus.splitting import is_validation
 from ligo_dist.corpus.tokenizer import Tokenizer
 from ligo_dist.errors import DataError
 
 SPLITS = ("train", "validation")
+VALIDATION_DOCUMENTS = "validation.jsonl"
+"""The validation documents as they are, for whoever wants to measure an exported model by other means."""
 
 _CHUNK_BYTES = 1 << 20
 _CHUNK_DOCUMENTS = 4096
@@ -43,9 +46,10 @@ class SplitStatistics:
 
 @dataclass(frozen=True)
 class _Packed:
-    """One split's part of a chunk of documents."""
+    """One split's part of a chunk of documents; `lines` is the documents themselves, of validation only."""
 
     tokens: bytes
+    lines: bytes
     documents: int
     bytes: int
 
@@ -65,6 +69,8 @@ def pack(
 ) -> dict[str, SplitStatistics]:
     """Writes `train.bin` and `validation.bin` in `directory`: each document's tokens, then EOS.
 
+    And `validation.jsonl`: the documents of `validation.bin` in their order, see `plain_documents`.
+
     The files do not depend on the number of workers. A few chunks of documents per worker are in memory at
     any time.
 
@@ -77,10 +83,12 @@ def pack(
     """
     writers = {split: _Writer(directory / f"{split}.bin") for split in SPLITS}
     try:
-        for packed in _packed_chunks(_chunks(documents), tokenizer, validation_fraction, workers):
-            for split, part in zip(SPLITS, packed, strict=True):
-                writers[split].write(part)
-            advance(sum(part.documents for part in packed))
+        with (directory / VALIDATION_DOCUMENTS).open("wb") as plain:
+            for packed in _packed_chunks(_chunks(documents), tokenizer, validation_fraction, workers):
+                for split, part in zip(SPLITS, packed, strict=True):
+                    writers[split].write(part)
+                    plain.write(part.lines)
+                advance(sum(part.documents for part in packed))
     finally:
         for writer in writers.values():
             writer.close()
@@ -175,12 +183,13 @@ def _pack_chunk(chunk: list[bytes], tokenizer: Tokenizer, validation_fraction: f
         sides[is_validation(document, validation_fraction)].append(document)
     dtype = token_dtype(tokenizer.vocab_size)
     packed = []
-    for documents in sides:
+    for split, documents in zip(SPLITS, sides, strict=True):
         tokens = b"".join(
             np.array([*tokenizer.encode(document), tokenizer.eos_id], dtype=dtype).tobytes()
             for document in documents
         )
-        packed.append(_Packed(tokens, len(documents), sum(map(len, documents))))
+        lines = b"".join(map(document_line, documents)) if split == "validation" else b""
+        packed.append(_Packed(tokens, lines, len(documents), sum(map(len, documents))))
     return tuple(packed)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import sentencepiece
 
 from ligo_dist.corpus.cache import cache_key, make_once
-from ligo_dist.corpus.packing import SPLITS, SplitStatistics, pack, token_dtype
+from ligo_dist.corpus.packing import SPLITS, VALIDATION_DOCUMENTS, SplitStatistics, pack, token_dtype
 from ligo_dist.corpus.progress_bar import progress_bar
 from ligo_dist.corpus.sources import Documents, Source
 from ligo_dist.corpus.splitting import is_validation
@@ -24,16 +24,17 @@ from ligo_dist.corpus.tokenizer import Tokenizer
 from ligo_dist.corpus.tokenizer_training import SAMPLE_BYTES, train_tokenizer
 from ligo_dist.errors import DataError
 
-_FORMAT = 1
+_FORMAT = 2
 """Raise it with every change of the code that changes what is made from the same inputs."""
 
 _CHECKSUM_BYTES = 4 << 30
-"""Token files up to this size are checked by their checksum, larger ones by their size alone."""
+"""Files up to this size are checked by their checksum, larger ones by their size alone."""
 
 
 @dataclass(frozen=True)
 class PackedCorpus:
-    """A directory of the cache: `tokenizer.model`, `train.bin`, `validation.bin`, `index.json`.
+    """A directory of the cache: `tokenizer.model`, `train.bin`, `validation.bin`, `validation.jsonl`,
+    `index.json`.
 
     Attributes:
         fingerprint: of everything that the corpus is made from; equal fingerprints, equal tokens.
@@ -143,6 +144,7 @@ def _write_index(
         },
         "dtype": token_dtype(tokenizer.vocab_size),
         "splits": {split: statistics[split].as_dict() for split in SPLITS},
+        "documents": _size_and_checksum(directory / VALIDATION_DOCUMENTS),
         "inputs": inputs,
     }
     (directory / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
@@ -169,14 +171,26 @@ def _fault(directory: Path, fingerprint: str) -> str | None:
         if hashlib.sha256(model).hexdigest() != index["tokenizer"]["sha256"]:
             return "tokenizer.model is not the one that made the tokens"
         for split in SPLITS:
-            path, recorded = directory / f"{split}.bin", index["splits"][split]
-            if path.stat().st_size != recorded["tokens"] * np.dtype(index["dtype"]).itemsize:
-                return f"{path.name} has another size"
-            if path.stat().st_size <= _CHECKSUM_BYTES and _sha256(path) != recorded["sha256"]:
-                return f"{path.name} has another checksum"
+            recorded = index["splits"][split]
+            size = recorded["tokens"] * np.dtype(index["dtype"]).itemsize
+            what = _file_fault(directory / f"{split}.bin", size, recorded["sha256"])
+            if what is not None:
+                return what
+        return _file_fault(directory / VALIDATION_DOCUMENTS, **index["documents"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         return str(error)
+
+
+def _file_fault(path: Path, size: int, sha256: str) -> str | None:
+    if path.stat().st_size != size:
+        return f"{path.name} has another size"
+    if size <= _CHECKSUM_BYTES and _sha256(path) != sha256:
+        return f"{path.name} has another checksum"
     return None
+
+
+def _size_and_checksum(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": _sha256(path)}
 
 
 def _sha256(path: Path) -> str:

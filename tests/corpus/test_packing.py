@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +35,19 @@ def test_documents_come_back_in_their_order(documents: list[bytes], bpe: Tokeniz
         assert statistics[split].bytes == sum(map(len, expected))
 
 
+def test_the_validation_documents_are_kept_as_they_are(
+    documents: list[bytes], bpe: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_CHUNK_DOCUMENTS", 7)
+    pack(documents, bpe, 0.2, tmp_path, 2)
+    lines = [json.loads(line) for line in (tmp_path / "validation.jsonl").read_bytes().splitlines()]
+    assert {key for line in lines for key in line} == {"text", "base64"}
+    kept = [line["text"].encode() if "text" in line else base64.b64decode(line["base64"]) for line in lines]
+    assert kept == [document for document in documents if is_validation(document, 0.2)]
+    tokens = np.fromfile(tmp_path / "validation.bin", dtype="uint16").tolist()
+    assert tokens == [token for document in kept for token in (*bpe.encode(document), bpe.eos_id)]
+
+
 def test_the_split_depends_on_no_order(documents: list[bytes], bpe: Tokenizer, tmp_path: Path) -> None:
     for name, order in (("a", documents), ("b", documents[::-1])):
         (tmp_path / name).mkdir()
@@ -49,8 +64,8 @@ def test_any_number_of_workers_gives_the_same_files(
     for workers in (1, 2, 3):
         (tmp_path / str(workers)).mkdir()
         pack(documents, bpe, 0.2, tmp_path / str(workers), workers)
-    for split in packing.SPLITS:
-        assert len({(tmp_path / str(workers) / f"{split}.bin").read_bytes() for workers in (1, 2, 3)}) == 1
+    for name in ("train.bin", "validation.bin", "validation.jsonl"):
+        assert len({(tmp_path / str(workers) / name).read_bytes() for workers in (1, 2, 3)}) == 1
 
 
 def test_documents_are_read_no_further_than_the_workers_need(

@@ -80,7 +80,7 @@ def test_streaming_and_workers_give_the_same_files(prepare: Prepare, tmp_path: P
         prepare(cache_dir=tmp_path / f"{streaming}{workers}", streaming=streaming, workers=workers)
         for streaming, workers in ((True, 1), (False, 2))
     ]
-    names = ("tokenizer.model", "train.bin", "validation.bin", "index.json")
+    names = ("tokenizer.model", "train.bin", "validation.bin", "validation.jsonl", "index.json")
     for name in names:
         assert len({(corpus.directory / name).read_bytes() for corpus in corpora}) == 1
     assert sorted(path.name for path in corpora[0].directory.iterdir()) == sorted(names)
@@ -109,6 +109,7 @@ def test_every_input_counts(prepare: Prepare, text_dir: Path, tmp_path: Path, bp
     [
         ("train.bin", "has another size"),
         ("validation.bin", "has another checksum"),
+        ("validation.jsonl", "validation.jsonl has another checksum"),
         ("tokenizer.model", "tokenizer.model is not the one that made the tokens"),
         ("index.json", "is damaged"),
     ],

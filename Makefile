@@ -1,0 +1,69 @@
+# `make quickstart` and `make test` do everything from a bare clone: environment, installation, work.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+NPROC ?= 2
+PYTEST_ARGS ?=
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+BIN := $(VENV)/bin
+# The stamps are written last: an environment that was interrupted has none, and is completed the next time.
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.PHONY: help quickstart install test check format reference clean
+
+help:  ## what there is
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo
+	@echo '  variables: PYTHON=$(PYTHON)  VENV=$(VENV)  NPROC=$(NPROC) (ranks of the quickstart)  PYTEST_ARGS'
+
+quickstart: $(INSTALLED)  ## train a small model on real text, grow it twice, export it (minutes)
+	$(BIN)/ligo-dist run configs/quickstart.yaml --nproc $(NPROC)
+
+install: $(INSTALLED)  ## the environment and the installation alone
+
+test: $(INSTALLED_DEV)  ## the test suite
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(INSTALLED_DEV)  ## lint, import rules, format, types, the generated page
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m ligo_dist.config.reference --check
+
+format: $(INSTALLED_DEV)  ## format the code
+	$(BIN)/ruff check --select I --fix .
+	$(BIN)/ruff format .
+
+reference: $(INSTALLED_DEV)  ## write docs/configuration.md anew from the configuration's docstrings
+	$(BIN)/python -m ligo_dist.config.reference
+
+clean:  ## remove the environment and all caches; runs and prepared data stay
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What pip says, cut down to what shows that it gets on: large downloads, builds, the long last step.
+SHOW_PROGRESS := sed -unE \
+	-e 's/^ *(Downloading|Using cached) .*\/?([^/ ]+) \(([0-9.]+ [MG]B)\)$$/  \2 (\3)/p' \
+	-e 's/^ *(Building wheel for [^ ]+) .*: started.*/  \1/p' \
+	-e 's/^Installing collected packages:.*/  installing (this takes a while)/p'
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	    echo 'make: Python 3.11 is needed, and "$(PYTHON)" is not it; install it, or name it: make PYTHON=/path/to/python3.11' >&2; \
+	    exit 1; }
+	@echo 'making the environment $(VENV); the first time this downloads torch and takes some minutes'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) --editable . | $(SHOW_PROGRESS)
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	@echo 'adding the tools that tests and checks need'
+	@$(PIP_INSTALL) --editable '.[dev]' | $(SHOW_PROGRESS)
+	@touch $@

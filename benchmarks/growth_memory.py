@@ -1,0 +1,159 @@
+"""Peak memory per rank while a growth is learned and while it is applied, beside the plain way, on 1, 2 and 4 ranks.
+
+    python -m benchmarks.growth_memory
+
+Plain: every rank holds the whole source and the whole operator, generates the whole target for each step, and to grow
+makes the whole target and keeps its own partition. Ours: source, operator and target are partitions; one block's
+weights are generated at a time; each rank makes its own partition of the target and nothing else.
+
+The bound is invariant 4 of docs/design.md in numbers: partitions + a few small layers + a few copies of one target
+block (and of its operator), see `learning_bound` and `growing_bound`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+from ligo_dist.architectures import ModelShape, ParameterSpec, get_architecture
+from ligo_dist.growth.operators import Growth
+
+from benchmarks.processes import run_on_ranks
+
+MEGABYTE = 1e6
+FP32 = 4
+TOKENS = 64
+"""Length of the one sequence that each rank trains on: activations are not what is measured."""
+
+
+def build_growth(family: str, width: int, layers: int) -> Growth:
+    """A model and one of twice its width and depth."""
+    architecture = get_architecture(family)
+    head_size = 64
+
+    def shape(factor: int) -> ModelShape:
+        size = factor * width
+        heads = size // head_size
+        ffn = architecture.default_ffn(size)
+        return ModelShape(factor * layers, size, heads, heads, ffn, 8192, TOKENS, architecture.ties_embeddings)
+
+    return Growth(architecture, shape(1), shape(2), tied=True)
+
+
+def learning_bound(growth: Growth, world_size: int) -> int:
+    """Bytes: partitions, then what is whole at a time.
+
+    Per operator element a rank's partition has a parameter, a master copy, a gradient (and DeepSpeed's buffer for it)
+    and two moments; of the source, a value. Whole at a time are a few copies of one mixed small layer, of one target
+    block with its gradient, of the block's operator with its gradient, of the embedding in both sizes, and DeepSpeed's
+    buckets.
+    """
+    operator = sum(p.shape[0] * p.shape[1] for p in growth.operator_parameters)
+    partitions = (6 * operator + _numel(_specs(growth, "source"))) / world_size
+    whole = 4 * _small_layer(growth) + 4 * _block(growth) + 4 * _block_operator(growth)
+    embedding = 4 * (_outside(growth, "source") + _outside(growth, "target"))
+    activations = 6 * TOKENS * growth.target.vocab
+    return int(FP32 * (partitions + whole + embedding + activations + 4 * 5e6))
+
+
+def growing_bound(growth: Growth, world_size: int) -> int:
+    """Bytes: partitions of source, operator and target (parameter and master), one small layer in two copies, one
+    block's operator, one tensor's rows, DeepSpeed's buckets."""
+    operator = sum(p.shape[0] * p.shape[1] for p in growth.operator_parameters)
+    target = _numel(_specs(growth, "target"))
+    partitions = (operator + _numel(_specs(growth, "source")) + 3 * target) / world_size
+    whole = 3 * _small_layer(growth) + 2 * _block_operator(growth) + 2 * _outside(growth, "source")
+    largest = max(spec.numel for spec in _specs(growth, "target"))
+    return int(FP32 * (partitions + whole + 3 * largest / world_size + largest + 2 * 5e6))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", default="gpt2", choices=["gpt2", "llama"])
+    parser.add_argument("--width", type=int, default=384, help="of the source; the target has twice as much")
+    parser.add_argument("--layers", type=int, default=4, help="of the source; the target has twice as many")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--output", type=Path, help="also write the table to this file")
+    options = parser.parse_args()
+    growth = build_growth(options.family, options.width, options.layers)
+    lines = [*_heading(growth, options), *_table(growth, options)]
+    if options.output:
+        options.output.write_text("\n".join(lines) + "\n")
+
+
+def _heading(growth: Growth, options: argparse.Namespace) -> list[str]:
+    operator = sum(p.shape[0] * p.shape[1] for p in growth.operator_parameters)
+    sizes = {
+        "source": _numel(_specs(growth, "source")),
+        "target": _numel(_specs(growth, "target")),
+        "operator": operator,
+        "one target block": _block(growth),
+        "one small layer": _small_layer(growth),
+    }
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "deepspeed", "transformers"))
+    lines = [
+        f"{date.today()}, {platform.machine()}, {versions}; gloo on processors, fp32",
+        "MB in fp32: " + ", ".join(f"{name} {FP32 * numel / MEGABYTE:.0f}" for name, numel in sizes.items()),
+        "",
+        "peak MB per rank    learning                          growing",
+        "ranks               ours   plain   ratio   bound      ours   plain   ratio   bound",
+    ]
+    print("\n".join(lines), flush=True)
+    return lines
+
+
+def _table(growth: Growth, options: argparse.Namespace) -> list[str]:
+    lines = []
+    for world_size in options.ranks:
+        peaks = {}
+        for way in ("ours", "plain"):
+            arguments = {"way": way, "family": options.family, "width": options.width, "layers": options.layers}
+            results = run_on_ranks("benchmarks.growth_memory_rank", world_size, arguments)
+            for phase in ("learn", "grow"):
+                peaks[way, phase] = max(result[phase] for result in results) / MEGABYTE
+        cells = [f"{world_size:<16}"]
+        for phase, bound in (("learn", learning_bound), ("grow", growing_bound)):
+            ours, plain = peaks["ours", phase], peaks["plain", phase]
+            limit = bound(growth, world_size) / MEGABYTE
+            mark = " " if ours <= limit else "!"
+            cells.append(f"{ours:>8.0f}{plain:>8.0f}{ours / plain:>8.2f}{limit:>8.0f}{mark}  ")
+        lines.append("".join(cells).rstrip())
+        print(lines[-1], flush=True)
+    if any("!" in line for line in lines):
+        print("! above its bound", flush=True)
+        sys.exit(1)
+    return lines
+
+
+def _specs(growth: Growth, which: str) -> list[ParameterSpec]:
+    return growth.architecture.parameters(growth.source if which == "source" else growth.target)
+
+
+def _numel(specs: list[ParameterSpec]) -> int:
+    return sum(spec.numel for spec in specs)
+
+
+def _small_layer(growth: Growth) -> int:
+    return _numel([spec for spec in _specs(growth, "source") if spec.layer == 0])
+
+
+def _block(growth: Growth) -> int:
+    return _numel([spec for spec in _specs(growth, "target") if spec.layer == 0])
+
+
+def _outside(growth: Growth, which: str) -> int:
+    return _numel([spec for spec in _specs(growth, which) if spec.layer is None])
+
+
+def _block_operator(growth: Growth) -> int:
+    """The operator's matrices that one block is made with: its own and the whole model's."""
+    used = [p for p in growth.operator_parameters if p.layer in (0, None)]
+    return sum(p.shape[0] * p.shape[1] for p in used)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Starting ranks for a benchmark, and measuring the memory of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def run_on_ranks(module: str, world_size: int, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """Run `python -m module ARGUMENTS-AS-JSON RESULT-FILE` on each rank; returns what each wrote, as JSON.
+
+    Raises:
+        RuntimeError: if a rank fails; its output has been shown.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        results = [Path(folder) / f"{rank}.json" for rank in range(world_size)]
+        port = _free_port()
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", module, json.dumps(arguments), str(results[rank])],
+                env=_environment(rank, world_size, port),
+                stdout=subprocess.DEVNULL,
+            )
+            for rank in range(world_size)
+        ]
+        codes = [process.wait() for process in processes]
+        if any(codes):
+            raise RuntimeError(f"{module} on {world_size} ranks failed: exit codes {codes}")
+        return [json.loads(result.read_text()) for result in results]
+
+
+def _environment(rank: int, world_size: int, port: int) -> dict[str, str]:
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
+    return {
+        **os.environ,
+        **{name: str(value) for name, value in ranks.items()},
+        "MASTER_ADDR": "127.0.0.1",
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // world_size)),
+        # Freed blocks go back to the system at once, so that resident memory is memory in use.
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+        "DS_LOG_LEVEL": "error",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class PeakMemory:
+    """Peak resident memory of this process above what it held at the start (Linux)."""
+
+    def __init__(self) -> None:
+        self._base = _status("VmRSS")
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the peak so far, not the start."""
+        Path("/proc/self/clear_refs").write_text("5")
+
+    def now(self) -> int:
+        """Bytes held now."""
+        return _status("VmRSS") - self._base
+
+    def peak(self) -> int:
+        """Most bytes held since the last restart."""
+        return _status("VmHWM") - self._base
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {name} in /proc/self/status")

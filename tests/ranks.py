@@ -1,0 +1,190 @@
+"""Runs a function on several gloo ranks on processors, in worker processes that stay warm for the whole session.
+
+Importing DeepSpeed and transformers takes some ten seconds, so the workers are started once, with the first call;
+each call gets a process group of its own (file-store rendezvous) and leaves none behind.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import pickle
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing import connection, get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ligo_dist.distributed import World
+
+START_SECONDS = 300.0
+"""How long workers may take to import everything, on a machine that is busy with other things."""
+
+GRACE_SECONDS = 5.0
+"""How long the other ranks may go on after one has failed."""
+
+
+class RanksError(AssertionError):
+    """What the failed ranks said, each line tagged with its rank."""
+
+
+def run_ranks(
+    fn: Callable[..., Any], world_size: int, *args: Any, timeout: float = 120.0
+) -> list[Any]:
+    """Call `fn(world, *args)` on each of `world_size` ranks.
+
+    Args:
+        fn: a function at the top level of a module; the arguments and what it returns must be picklable.
+        world_size: number of ranks.
+        timeout: seconds for the whole call; whatever still runs then is killed.
+
+    Returns:
+        What each rank returned, in the order of the ranks.
+
+    Raises:
+        RanksError: with the traceback of every rank that failed, or the ranks that did not end in time.
+    """
+    return _POOL.run(fn, world_size, args, timeout)
+
+
+def close_pool() -> None:
+    _POOL.close()
+
+
+class _Pool:
+    def __init__(self) -> None:
+        self._workers: list[tuple[BaseProcess, Connection]] = []
+
+    def run(self, fn: Callable[..., Any], world_size: int, args: tuple[Any, ...], timeout: float) -> list[Any]:
+        self._start(world_size)
+        call = pickle.dumps((fn, args))
+        with tempfile.TemporaryDirectory(prefix="ranks-") as directory:
+            for rank, (_, pipe) in enumerate(self._workers[:world_size]):
+                pipe.send((sys.path, rank, world_size, f"file://{directory}/store", timeout, call))
+            answers = self._answers(world_size, timeout)
+        silent = [rank for rank in range(world_size) if rank not in answers]
+        failed = {rank: text for rank, (is_well, text) in answers.items() if not is_well}
+        for rank in silent:
+            self._stop(rank)
+        if failed or silent:
+            lines = [f"[rank {rank}] {line}" for rank, text in failed.items() for line in text.splitlines()]
+            lines += [f"[rank {rank}] did not end within {timeout:g} s" for rank in silent if not failed]
+            raise RanksError(f"{fn.__qualname__} on {world_size} ranks\n" + "\n".join(lines))
+        return [answers[rank][1] for rank in range(world_size)]
+
+    def _answers(self, world_size: int, timeout: float) -> dict[int, tuple[bool, Any]]:
+        """Each rank's (whether it is well, result or traceback), without those that did not end in time."""
+        waiting = {pipe: rank for rank, (_, pipe) in enumerate(self._workers[:world_size])}
+        answers: dict[int, tuple[bool, Any]] = {}
+        deadline = time.monotonic() + timeout
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            for pipe in connection.wait(list(waiting), left):
+                assert isinstance(pipe, Connection)
+                rank = waiting.pop(pipe)
+                try:
+                    answers[rank] = pipe.recv()
+                except EOFError:
+                    answers[rank] = (False, "the process died")
+                    self._workers[rank][0].join()
+                if not answers[rank][0]:
+                    deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
+        return answers
+
+    def _start(self, count: int) -> None:
+        """Have at least `count` workers, all of them alive."""
+        fresh = []
+        for rank in range(count):
+            if rank < len(self._workers) and self._workers[rank][0].is_alive():
+                continue
+            worker = _start_worker()
+            self._workers[rank : rank + 1] = [worker]
+            fresh.append(worker[1])
+        for pipe in fresh:
+            if not pipe.poll(START_SECONDS):
+                self.close()
+                raise RanksError(f"the workers did not start within {START_SECONDS:g} s")
+            pipe.recv()
+
+    def close(self) -> None:
+        for rank in range(len(self._workers)):
+            self._stop(rank)
+        self._workers = []
+
+    def _stop(self, rank: int) -> None:
+        process, pipe = self._workers[rank]
+        pipe.close()
+        process.kill()
+        process.join()
+
+
+_POOL = _Pool()
+
+
+def _start_worker() -> tuple[BaseProcess, Connection]:
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def _serve(pipe: Connection) -> None:
+    """A worker: says when it is ready, then answers one call after the other."""
+    os.environ.update(
+        DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1", DS_LOG_LEVEL="error", TRANSFORMERS_VERBOSITY="error"
+    )
+    import torch
+
+    importlib.import_module("ligo_dist.trainer")
+    torch.set_num_threads(1)
+    gc.freeze()  # what the imports made stays: going through it again at each collection takes half a second
+    pipe.send("ready")
+    while True:
+        try:
+            path, rank, world_size, store, timeout, call = pipe.recv()
+        except EOFError:
+            return
+        sys.path[:] = path
+        try:
+            world = _join(rank, world_size, store, timeout)
+            fn, args = pickle.loads(call)
+            answer = (True, fn(world, *args))
+        except BaseException:
+            answer = (False, traceback.format_exc())
+        # Before leaving the group: a rank that leaves early breaks what the others still do.
+        pipe.send(answer)
+        _leave()
+
+
+def _join(rank: int, world_size: int, store: str, timeout: float) -> World:
+    import torch.distributed as dist
+
+    from ligo_dist.engine import start_world
+
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(rank))
+    # DeepSpeed takes the group that is there.
+    limit = timedelta(seconds=timeout)
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size, timeout=limit)
+    return start_world(timeout)
+
+
+def _leave() -> None:
+    """Forget the group, in torch and where DeepSpeed keeps it."""
+    import deepspeed.comm.comm
+    import deepspeed.utils.groups
+
+    from ligo_dist.engine import stop_world
+
+    gc.collect()
+    stop_world()
+    deepspeed.comm.comm.cdb = None
+    deepspeed.utils.groups._WORLD_GROUP = None
+    deepspeed.utils.groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
