@@ -19,10 +19,9 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.processes import run_on_ranks
 from ligo_dist.architectures import ModelShape, ParameterSpec, get_architecture
 from ligo_dist.growth.operators import Growth
-
-from benchmarks.processes import run_on_ranks
 
 MEGABYTE = 1e6
 FP32 = 4

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.func import functional_call
 from transformers import PretrainedConfig
 
+from benchmarks.growth_memory import TOKENS, build_growth
+from benchmarks.processes import PeakMemory
 from ligo_dist.distributed import World, seed_everything
 from ligo_dist.engine import Engine, OptimizerSettings, engine_config, start_world, stop_world
 from ligo_dist.growth.learner import LearnedGrowth, operator_name
@@ -21,9 +23,6 @@ from ligo_dist.growth.sharded import SourceShards, gather_matrix
 from ligo_dist.growth.transfer import gathered_operator, grown_shards, initial_operator_shards
 from ligo_dist.models import build_meta_model, build_partitioned_model, huggingface_config
 from ligo_dist.shards import Shards, partition_size, shard_of
-
-from benchmarks.growth_memory import TOKENS, build_growth
-from benchmarks.processes import PeakMemory
 
 ADAM = OptimizerSettings(1e-4, (0.9, 0.95), 1e-8, 0.0, 1.0)
 STEPS = 2

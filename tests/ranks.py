@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing import connection, get_context
@@ -145,6 +146,7 @@ def _serve(pipe: Connection) -> None:
 
     importlib.import_module("ligo_dist.trainer")
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # the libraries' own; each call of a collective would repeat them
     gc.freeze()  # what the imports made stays: going through it again at each collection takes half a second
     pipe.send("ready")
     while True:
@@ -180,6 +182,8 @@ def _leave() -> None:
     """Forget the group, in torch and where DeepSpeed keeps it."""
     import deepspeed.comm.comm
     import deepspeed.utils.groups
+    from deepspeed.runtime.zero import parameter_offload
+    from deepspeed.runtime.zero.partition_parameters import Init
 
     from ligo_dist.engine import stop_world
 
@@ -188,3 +192,7 @@ def _leave() -> None:
     deepspeed.comm.comm.cdb = None
     deepspeed.utils.groups._WORLD_GROUP = None
     deepspeed.utils.groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
+    # Left behind by a call that failed in the middle, and counters that must agree among ranks of other histories.
+    parameter_offload.FWD_MODULE_STACK.clear()
+    Init.param_id = 0
+    parameter_offload.DeepSpeedZeRoOffload._register_deepspeed_module.__defaults__[0][0] = 0

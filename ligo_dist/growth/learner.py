@@ -9,6 +9,7 @@ time, forward and backward. The operator's matrices are ordinary parameters of t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,8 +20,9 @@ from transformers import PreTrainedModel
 
 from ligo_dist.architectures import ParameterSpec
 from ligo_dist.distributed import World
+from ligo_dist.engine import partitioned_parameters
 from ligo_dist.growth.algebra import expand_width
-from ligo_dist.growth.operators import Growth, OperatorParameter
+from ligo_dist.growth.operators import Growth
 from ligo_dist.growth.sharded import SourceShards
 
 
@@ -28,7 +30,7 @@ class LearnedGrowth(nn.Module):
     """The target model as a function of the operator: called like the model itself.
 
     Its parameters are the operator's, under their own names with `.` replaced by `/` (`operator_name` undoes it); they
-    are created unset and must be written before use.
+    are created as partitions, unset: they must be written before use.
 
     Args:
         growth: the pair of models.
@@ -43,19 +45,19 @@ class LearnedGrowth(nn.Module):
     ) -> None:
         super().__init__()
         specs = {spec.name: spec for spec in growth.target_parameters}
-        by_module = _parameters_by_module(growth, target, specs)
-        shared = [p for p in growth.operator_parameters if p.layer is None]
-        self.shared = OperatorMatrices(shared, dtype)
+        layers = range(growth.target.layers)
+        with partitioned_parameters(dtype):
+            self.shared = OperatorMatrices(growth, None)
+            own = {layer: OperatorMatrices(growth, layer) for layer in layers}
         modules = []
-        for path, parameters in by_module.items():
+        for path, parameters in _parameters_by_module(growth, target, specs).items():
             layer = next(iter(parameters.values())).layer
-            own = [p for p in growth.operator_parameters if p.layer is not None and p.layer == layer]
-            generated = GeneratedModule(
-                growth, source, target.get_submodule(path), parameters, OperatorMatrices(own, dtype), self.shared,
-                dtype, world,
-            )  # fmt: skip
+            matrices = [self.shared] if layer is None else [self.shared, own[layer]]
+            generate = WeightGenerator(growth, source, parameters, dtype, world)
+            generated = GeneratedModule(target.get_submodule(path), matrices, generate)
             target.set_submodule(path, generated)
             modules.append(generated)
+        self.own = nn.ModuleList(own.values())
         self.generated = nn.ModuleList(modules)
         self._hidden = (target,)  # in a tuple, so that the meta parameters are no part of this module
 
@@ -68,20 +70,23 @@ class LearnedGrowth(nn.Module):
         return self
 
     def external_parameters(self) -> Iterator[tuple[nn.Module, nn.Parameter]]:
-        """(module, parameter) pairs where a module uses a parameter that another one owns."""
+        """(module, parameter) pairs: each generated module uses parameters that operator modules own."""
         for module in self.generated:
-            for parameter in self.shared.parameters():
-                yield module, parameter
+            assert isinstance(module, GeneratedModule)
+            for matrices in module.matrices:
+                for parameter in matrices.parameters():
+                    yield module, parameter
 
 
 class OperatorMatrices(nn.Module):
-    """Some of the operator's parameters, unset."""
+    """The operator's parameters of one target layer, or (None) of the whole model; unset."""
 
-    def __init__(self, parameters: list[OperatorParameter], dtype: torch.dtype) -> None:
+    def __init__(self, growth: Growth, layer: int | None) -> None:
         super().__init__()
-        for parameter in parameters:
-            empty = nn.Parameter(torch.empty(parameter.shape, dtype=dtype))
-            self.register_parameter(parameter.name.replace(".", "/"), empty)
+        for parameter in growth.operator_parameters:
+            if parameter.layer == layer:
+                empty = nn.Parameter(torch.empty(parameter.shape))
+                self.register_parameter(parameter.name.replace(".", "/"), empty)
 
     def tensors(self) -> dict[str, Tensor]:
         return {operator_name(name): getattr(self, name) for name in self._parameters}
@@ -92,25 +97,61 @@ def operator_name(parameter_name: str) -> str:
     return parameter_name.rsplit(".", 1)[-1].replace("/", ".")
 
 
+@dataclass(frozen=True)
+class WeightGenerator:
+    """Makes the weights of one target module from the operator.
+
+    Attributes:
+        growth: the pair of models.
+        source: this rank's partitions of the source.
+        parameters: the module's parameters by local name; all of one block, or all outside the blocks.
+        dtype: precision of the weights.
+        world: the ranks that share the source.
+    """
+
+    growth: Growth
+    source: SourceShards
+    parameters: dict[str, ParameterSpec]
+    dtype: torch.dtype
+    world: World
+
+    def __call__(self, operator: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights by local name. Collective; differentiable in the operator."""
+        layer = next(iter(self.parameters.values())).layer
+        mixed = {}
+        if layer is not None:
+            depth_RK = operator[self.growth.depth_name(layer)]
+            mixed = self.source.mixed_layer(depth_RK, self.dtype, self.world)
+        weights = {}
+        for local_name, spec in self.parameters.items():
+            if spec.layer is None:
+                small = self.source.outside_tensor(spec.name, self.dtype, self.world)
+            else:
+                small = mixed.pop(spec.role)
+            weights[local_name] = expand_width(small, self.growth.dim_maps(spec, operator))
+        return weights
+
+
 class GeneratedModule(nn.Module):
-    """One module of the target model, called with weights that are generated for the call and dropped after it."""
+    """One module of the target model, called with weights that are generated for the call and dropped after it.
+
+    Args:
+        target: the module on the meta device.
+        matrices: the operator modules that its weights are made with; their parameters are gathered for it.
+        generate: makes its weights.
+    """
 
     def __init__(
-        self,
-        growth: Growth,
-        source: SourceShards,
-        target: nn.Module,
-        parameters: dict[str, ParameterSpec],
-        own: OperatorMatrices,
-        shared: OperatorMatrices,
-        dtype: torch.dtype,
-        world: World,
+        self, target: nn.Module, matrices: list[OperatorMatrices], generate: WeightGenerator
     ) -> None:
         super().__init__()
-        self.own = own
-        self._growth, self._source, self._dtype, self._world = growth, source, dtype, world
-        self._parameter_specs = parameters
-        self._hidden = (target, shared)
+        # In a tuple, so that neither the meta module nor the operator modules are children of this one.
+        self._hidden = (target, matrices)
+        self._generate = generate
+
+    @property
+    def matrices(self) -> list[OperatorMatrices]:
+        return self._hidden[1]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return checkpoint(self._generate_and_call, *args, use_reentrant=False, **kwargs)
@@ -125,28 +166,11 @@ class GeneratedModule(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             # The library's model may ask its block for an attribute, such as the kind of its attention.
-            return getattr(self._hidden[0], name)
+            return getattr(self.__dict__["_hidden"][0], name)
 
     def _generate_and_call(self, *args: Any, **kwargs: Any) -> Any:
-        target, shared = self._hidden
-        operator = {**shared.tensors(), **self.own.tensors()}
-        weights = self._generate(operator)
-        return functional_call(target, weights, args, kwargs)
-
-    def _generate(self, operator: dict[str, Tensor]) -> dict[str, Tensor]:
-        layer = next(iter(self._parameter_specs.values())).layer
-        mixed = {}
-        if layer is not None:
-            depth_RK = operator[self._growth.depth_name(layer)]
-            mixed = self._source.mixed_layer(depth_RK, self._dtype, self._world)
-        weights = {}
-        for local_name, spec in self._parameter_specs.items():
-            if spec.layer is None:
-                small = self._source.outside_tensor(spec.name, self._dtype, self._world)
-            else:
-                small = mixed.pop(spec.role)
-            weights[local_name] = expand_width(small, self._growth.dim_maps(spec, operator))
-        return weights
+        operator = {name: tensor for part in self.matrices for name, tensor in part.tensors().items()}
+        return functional_call(self._hidden[0], self._generate(operator), args, kwargs)
 
 
 def _parameters_by_module(
