@@ -38,7 +38,9 @@ def build_growth(family: str, width: int, layers: int) -> Growth:
         size = factor * width
         heads = size // head_size
         ffn = architecture.default_ffn(size)
-        return ModelShape(factor * layers, size, heads, heads, ffn, 8192, TOKENS, architecture.ties_embeddings)
+        return ModelShape(
+            factor * layers, size, heads, heads, ffn, 8192, TOKENS, architecture.ties_embeddings
+        )
 
     return Growth(architecture, shape(1), shape(2), tied=True)
 
@@ -71,7 +73,9 @@ def growing_bound(growth: Growth, world_size: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--family", default="gpt2", choices=["gpt2", "llama"])
     parser.add_argument("--width", type=int, default=384, help="of the source; the target has twice as much")
     parser.add_argument("--layers", type=int, default=4, help="of the source; the target has twice as many")
@@ -110,7 +114,12 @@ def _table(growth: Growth, options: argparse.Namespace) -> list[str]:
     for world_size in options.ranks:
         peaks = {}
         for way in ("ours", "plain"):
-            arguments = {"way": way, "family": options.family, "width": options.width, "layers": options.layers}
+            arguments = {
+                "way": way,
+                "family": options.family,
+                "width": options.width,
+                "layers": options.layers,
+            }
             results = run_on_ranks("benchmarks.growth_memory_rank", world_size, arguments)
             for phase in ("learn", "grow"):
                 peaks[way, phase] = max(result[phase] for result in results) / MEGABYTE

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -59,7 +61,19 @@ def _work(config_path: str, overrides: list[str]) -> None:
     # Before the ranks meet: preparing a large corpus takes longer than they wait for each other.
     corpus = build_corpus(config)
     world = start_world(config.distributed.timeout_seconds)
+    if world.device.type == "cpu":
+        _keep_freed_memory()
     run(config, corpus, world, sys.orig_argv)
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep up to a gigabyte of freed blocks: giving each tensor back to the system and taking it again
+    costs a tenth of a step on processors."""
+    gigabyte, trim_threshold, mmap_threshold = 1 << 30, -1, -3  # from malloc.h
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(trim_threshold, gigabyte)
+        libc.mallopt(mmap_threshold, gigabyte)
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

@@ -190,7 +190,9 @@ def _build_trainer(
 def _announce(progress: Progress, checkpoint: Checkpoint | None, corpus: Corpus, world: World) -> None:
     train = corpus.statistics["train"]
     ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
-    progress.message(f"{ranks}; {train.documents:,} documents, {train.tokens:,} tokens to train on")
+    progress.message(
+        f"{ranks}; {train.documents:,} documents, {train.tokens:,} tokens to train on, in {corpus.directory}"
+    )
     if checkpoint is not None:
         progress.message(f"resumed from {checkpoint.path}")
 

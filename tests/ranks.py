@@ -36,9 +36,7 @@ class RanksError(AssertionError):
     """What the failed ranks said, each line tagged with its rank."""
 
 
-def run_ranks(
-    fn: Callable[..., Any], world_size: int, *args: Any, timeout: float = 120.0
-) -> list[Any]:
+def run_ranks(fn: Callable[..., Any], world_size: int, *args: Any, timeout: float = 120.0) -> list[Any]:
     """Call `fn(world, *args)` on each of `world_size` ranks.
 
     Args:
@@ -63,7 +61,9 @@ class _Pool:
     def __init__(self) -> None:
         self._workers: list[tuple[BaseProcess, Connection]] = []
 
-    def run(self, fn: Callable[..., Any], world_size: int, args: tuple[Any, ...], timeout: float) -> list[Any]:
+    def run(
+        self, fn: Callable[..., Any], world_size: int, args: tuple[Any, ...], timeout: float
+    ) -> list[Any]:
         self._start(world_size)
         call = pickle.dumps((fn, args))
         with tempfile.TemporaryDirectory(prefix="ranks-") as directory:

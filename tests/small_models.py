@@ -26,7 +26,9 @@ def library_config(architecture: Architecture, shape: ModelShape, **extra: Any) 
     """The library's configuration from the table's keys alone, dropout off."""
     config_class = getattr(transformers, architecture.config_class)
     no_dropout = {
-        name: 0.0 for name in config_class().to_dict() if name.endswith(("_pdrop", "_dropout", "_dropout_prob"))
+        name: 0.0
+        for name in config_class().to_dict()
+        if name.endswith(("_pdrop", "_dropout", "_dropout_prob"))
     }
     keys = {**no_dropout, **architecture.config_keys(shape), "bos_token_id": 1, "eos_token_id": 2, **extra}
     return config_class(**keys, use_cache=False, attn_implementation="eager")

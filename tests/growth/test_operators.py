@@ -39,9 +39,7 @@ def test_a_tied_gpt2_operator_has_one_matrix_per_axis():
 def test_an_untied_gpt2_operator_has_one_matrix_per_side():
     shapes = shapes_of(growth("gpt2", *GPT2_SIZES, tied=False))
     shared = {name for name in shapes if not name.startswith("layers.")}
-    assert shared == {
-        f"hidden.{side}" for side in ("out", "in", "gain", "bias", "head_gain", "head_bias")
-    }
+    assert shared == {f"hidden.{side}" for side in ("out", "in", "gain", "bias", "head_gain", "head_bias")}
     assert {name for name in shapes if name.startswith("layers.2.")} == {
         f"layers.2.{name}"
         for name in ("query.out", "key.out", "value.out", "value.in", "ffn.out", "ffn.in", "depth")
@@ -109,7 +107,9 @@ def test_the_papers_equations_for_a_gpt2_block():
     grown = pair.grow_dense(source, operator)
     layer, d1, d2 = 1, 12, 20
     b_emb = operator["hidden.out"]
-    b_q, b_k, b_v, b_fc1 = (operator[f"layers.{layer}.{axis}.out"] for axis in ("query", "key", "value", "ffn"))
+    b_q, b_k, b_v, b_fc1 = (
+        operator[f"layers.{layer}.{axis}.out"] for axis in ("query", "key", "value", "ffn")
+    )
     depth = operator[f"layers.{layer}.depth"]
     roles = pair.layer_roles
 
@@ -148,7 +148,9 @@ def test_a_llama_block_written_out():
     grown = pair.grow_dense(source, operator)
     head, layer = torch.eye(4), 2
     out, read = operator["hidden.out"], operator["hidden.in"]
-    own = {name: operator[f"layers.{layer}.{name}"] for name in ("query.out", "key.out", "value.out", "value.in")}
+    own = {
+        name: operator[f"layers.{layer}.{name}"] for name in ("query.out", "key.out", "value.out", "value.in")
+    }
     ffn_out, ffn_in = operator[f"layers.{layer}.ffn.out"], operator[f"layers.{layer}.ffn.in"]
 
     def mixed(name: str) -> Tensor:
@@ -158,8 +160,14 @@ def test_a_llama_block_written_out():
     def check(name: str, expected: Tensor) -> None:
         torch.testing.assert_close(grown[f"model.layers.{layer}.{name}"], expected, msg=name)
 
-    check("self_attn.q_proj.weight", torch.kron(own["query.out"], head) @ mixed("self_attn.q_proj.weight") @ read.T)
-    check("self_attn.k_proj.weight", torch.kron(own["key.out"], head) @ mixed("self_attn.k_proj.weight") @ read.T)
+    check(
+        "self_attn.q_proj.weight",
+        torch.kron(own["query.out"], head) @ mixed("self_attn.q_proj.weight") @ read.T,
+    )
+    check(
+        "self_attn.k_proj.weight",
+        torch.kron(own["key.out"], head) @ mixed("self_attn.k_proj.weight") @ read.T,
+    )
     check("self_attn.v_proj.weight", own["value.out"] @ mixed("self_attn.v_proj.weight") @ read.T)
     # Two query heads share a value head, before and after: each half of a group's columns goes through `value.in`.
     o_proj = mixed("self_attn.o_proj.weight").view(16, 2, 2, 4)

@@ -67,7 +67,8 @@ def operator_values(growth: Growth) -> dict[str, Tensor]:
     """The paper's start, shaken, so that no coefficient is zero or shared by two sides."""
     generator = torch.Generator().manual_seed(2)
     return {
-        p.name: initial_value(growth, get_method("ligo"), p, 0) + 0.02 * torch.randn(p.shape, generator=generator)
+        p.name: initial_value(growth, get_method("ligo"), p, 0)
+        + 0.02 * torch.randn(p.shape, generator=generator)
         for p in growth.operator_parameters
     }
 
@@ -110,7 +111,9 @@ def sharded(world: World, case: Case) -> Numbers:
     micro = SEQUENCES // world.size // 2 or 1
     accumulation = SEQUENCES // world.size // micro
     engine_keys = engine_config("fp32", micro, accumulation, 0.0, NOTHING_WHOLE)
-    engine = Engine(learner, settings, engine_keys, world, learner.external_parameters(), rename=operator_name)
+    engine = Engine(
+        learner, settings, engine_keys, world, learner.external_parameters(), rename=operator_name
+    )
     engine.write_shards(operator.items())
     mine = token_ids(SEQUENCES).chunk(world.size)[world.rank]
     result = engine.train_step(mine.split(micro), 1e-3)

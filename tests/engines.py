@@ -1,0 +1,60 @@
+"""Engines around small models, for functions that run on ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from ligo_dist.architectures import ModelShape, get_architecture
+from ligo_dist.distributed import World
+from ligo_dist.engine import Engine, OptimizerSettings, engine_config
+from ligo_dist.growth.sharded import gather_matrix
+from ligo_dist.models import build_partitioned_model, huggingface_config
+from ligo_dist.shards import Shards, shard_of
+
+SETTINGS = OptimizerSettings(1e-2, (0.9, 0.95), 1e-8, weight_decay=0.1, gradient_clipping=1.0)
+NOTHING_WHOLE = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
+
+
+def engine_model_config(family: str, shape: ModelShape, **extra: Any) -> PretrainedConfig:
+    return huggingface_config(
+        get_architecture(family), shape, {"bos_token_id": 1, "eos_token_id": 2, **extra}
+    )
+
+
+def build_engine(
+    world: World,
+    family: str,
+    shape: ModelShape,
+    weights: Mapping[str, Tensor] | None = None,
+    *,
+    settings: OptimizerSettings = SETTINGS,
+    micro_batch_size: int = 2,
+    accumulation: int = 1,
+    precision: str = "fp32",
+    deepspeed: Mapping[str, Any] = NOTHING_WHOLE,
+) -> Engine:
+    """An engine of a family's model; with `weights` (whole tensors), those are written."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    model = build_partitioned_model(
+        get_architecture(family), shape, engine_model_config(family, shape), dtype
+    )
+    config = engine_config(precision, micro_batch_size, accumulation, settings.gradient_clipping, deepspeed)
+    engine = Engine(model, settings, config, world)
+    if weights is not None:
+        engine.write_shards(partitions(world, weights).items())
+    return engine
+
+
+def partitions(world: World, weights: Mapping[str, Tensor]) -> Shards:
+    return {name: shard_of(weight, world.rank, world.size) for name, weight in weights.items()}
+
+
+def whole(world: World, family: str, shape: ModelShape, shards: Shards) -> dict[str, Tensor]:
+    """A model's tensors from their partitions. Collective."""
+    specs = get_architecture(family).parameters(shape)
+    return {spec.name: gather_matrix(shards[spec.name], spec.shape, world) for spec in specs}

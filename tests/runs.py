@@ -1,0 +1,211 @@
+"""Whole runs on a tiny corpus: a configuration, ways to start it, and what it left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ranks import run_ranks
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ligo_dist.config import load_config
+from ligo_dist.corpus import build_corpus
+from ligo_dist.distributed import World
+
+ROOT = Path(__file__).parents[1]
+TEXTS = ("bisect.py", "heapq.py", "shlex.py", "string.py", "stat.py", "textwrap.py")
+
+_CONFIG = """
+run_dir: {run_dir}
+seed: 3
+precision: fp32
+model: {model}
+defaults:
+  train:
+    steps: 5
+    batch_size: 8
+    micro_batch_size: 2
+    optimizer: {{learning_rate: 3e-3}}
+    schedule: {{kind: wsd, warmup_steps: 2, decay_steps: 2}}
+  grow: {{learn: {{steps: 5, optimizer: {{learning_rate: 1e-3}}, schedule: {{warmup_steps: 1}}}}}}
+stages: {stages}
+data: {{source: text, files: ['{texts}/*.py'], document: paragraph, validation_fraction: 0.2, sequence_length: 32,
+        workers: 1, cache_dir: '{cache}'}}
+tokenizer: {{vocab_size: 420}}
+evaluation: {{every_steps: 3, sequences: 7, micro_batch_size: 2}}
+tracking: {{mlflow: false, log_every_steps: 1}}
+checkpoints: {{every_steps: 2, keep: 2}}
+distributed: {{timeout_seconds: 120}}
+"""
+
+MODELS: dict[str, dict[str, Any]] = {
+    "gpt2": {
+        "model": {"family": "gpt2", "max_positions": 32},
+        "stages": [
+            {"name": "small", "size": {"layers": 2, "width": 24, "heads": 3}, "train": {}},
+            {"name": "medium", "size": {"layers": 3, "width": 40, "heads": 5}, "grow": {}, "train": {}},
+            {
+                "name": "large",
+                "size": {"layers": 7, "width": 48, "heads": 6, "ffn": 201},
+                "grow": {"method": "lossless"},
+                "train": {"activation_checkpointing": True},
+            },
+        ],
+    },
+    "llama": {
+        "model": {"family": "llama", "max_positions": 32},
+        "stages": [
+            {
+                "name": "small",
+                "size": {"layers": 2, "width": 32, "heads": 4, "key_value_heads": 2},
+                "train": {},
+            },
+            {
+                "name": "large",
+                "size": {"layers": 5, "width": 48, "heads": 6, "key_value_heads": 3, "ffn": 133},
+                "grow": {"tied": False},
+                "train": {},
+            },
+        ],
+    },
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A directory with a corpus and a cache that runs share."""
+
+    directory: Path
+
+    @classmethod
+    def make(cls, directory: Path) -> Site:
+        (directory / "texts").mkdir()
+        library = Path(sysconfig.get_path("stdlib"))
+        for name in TEXTS:
+            shutil.copy(library / name, directory / "texts")
+        site = cls(directory)
+        # Now, so that no run shows a progress bar and the seconds of a run are its own.
+        build_corpus(load_config(site.config("corpus").config, []), show_progress=False)
+        return site
+
+    def config(self, name: str, family: str = "gpt2") -> RunFiles:
+        """A new run's configuration; its run directory does not exist yet."""
+        path, run_dir = self.directory / f"{name}.yaml", self.directory / "runs" / name
+        parts = {
+            key: yaml.safe_dump(value, default_flow_style=True, width=10**6)
+            for key, value in MODELS[family].items()
+        }
+        path.write_text(
+            _CONFIG.format(
+                run_dir=run_dir, texts=self.directory / "texts", cache=self.directory / "cache", **parts
+            )
+        )
+        return RunFiles(path, run_dir)
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run's configuration and what it leaves behind."""
+
+    config: Path
+    run_dir: Path
+
+    def records(self) -> list[dict[str, Any]]:
+        from ligo_dist.tracking.jsonl import read_records
+
+        return read_records(self.run_dir / "metrics.jsonl")
+
+    def numbers(self, only: str = "") -> dict[tuple[str, str, int, str], float]:
+        """What a run measured, by (stage, phase, step, metric): without times and memory, which are never the same."""
+        numbers: dict[tuple[str, str, int, str], float] = {}
+        for record in self.records():
+            for name, value in record.items():
+                if name in ("time", "stage", "phase", "step", "grow/seconds", "memory/peak_bytes"):
+                    continue
+                key = (record["stage"], record["phase"], record["step"], name)
+                if not name.endswith("tokens_per_second") and only in name:
+                    assert key not in numbers, f"{key} is there twice"
+                    numbers[key] = value
+        return numbers
+
+    def checkpoints(self) -> list[str]:
+        return sorted(path.name for path in (self.run_dir / "checkpoints").glob("*"))
+
+    def weights(self, stage: str) -> dict[str, Tensor]:
+        return load_file(self.run_dir / "export" / stage / "model.safetensors")
+
+    def contents(self) -> dict[str, bytes]:
+        """Every file of the run directory, to see that nothing was harmed."""
+        files = (path for path in sorted(self.run_dir.rglob("*")) if path.is_file() and path.name != ".lock")
+        return {str(path.relative_to(self.run_dir)): path.read_bytes() for path in files}
+
+    def copy(self, name: str) -> RunFiles:
+        """The same configuration and run directory under another name, as they are now."""
+        config, run_dir = self.config.with_name(f"{name}.yaml"), self.run_dir.with_name(name)
+        config.write_text(self.config.read_text().replace(str(self.run_dir), str(run_dir)))
+        shutil.copytree(self.run_dir, run_dir)
+        return RunFiles(config, run_dir)
+
+
+def _worker_main(world: World, argv: list[str]) -> tuple[int, str]:
+    from ligo_dist.__main__ import main
+
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        code = main(argv)
+    return code, errors.getvalue()
+
+
+def run_warm(files: RunFiles, world_size: int, *overrides: str) -> tuple[int, str]:
+    """The worker's `main` on warm ranks; exit code and standard error of the first rank."""
+    results = run_ranks(_worker_main, world_size, [str(files.config), *overrides], timeout=300)
+    assert len({code for code, _ in results}) == 1, results
+    assert [text for _, text in results[1:]] == [""] * (world_size - 1), "one message, not one per rank"
+    return results[0]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+@contextlib.contextmanager
+def started_by_hand(files: RunFiles, world_size: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """One process per rank, as a launcher would start them; killed at the end, if they still run."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = []
+    with (files.config.with_suffix(".out")).open("ab") as output:
+        for rank in range(world_size):
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
+            environ = {**environment(), "MASTER_ADDR": "127.0.0.1", **{k: str(v) for k, v in place.items()}}
+            command = [sys.executable, "-m", "ligo_dist", str(files.config)]
+            processes.append(subprocess.Popen(command, env=environ, stdout=output, stderr=output))
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+
+def launcher(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "launcher", *arguments]
+
+
+def result(files: RunFiles) -> dict[str, Any]:
+    return json.loads((files.run_dir / "result.json").read_text())

@@ -1,0 +1,156 @@
+"""The loop and what hangs on it, with a stand-in for the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ligo_dist.distributed import World
+from ligo_dist.engine import OptimizerSettings, StepResult
+from ligo_dist.errors import NonFiniteLossError
+from ligo_dist.hooks import Account, StopAtNonFinite
+from ligo_dist.loop import Step, run_phase, training_steps
+from ligo_dist.schedules import LearningRate
+from ligo_dist.stages import LEARN, TRAIN, PhasePlan, RunState
+
+
+def phase(steps: int = 5, first_step: int = 100, kind: str = TRAIN) -> PhasePlan:
+    return PhasePlan(
+        kind=kind,
+        steps=steps,
+        batch_size=8,
+        micro_batch_size=4,
+        optimizer=OptimizerSettings(1.0, (0.9, 0.95), 1e-8, 0.0, 1.0),
+        learning_rate=LearningRate("linear", 1.0, steps, 0, 0, 0.0),
+        activation_checkpointing=False,
+        first_step=first_step,
+    )
+
+
+@dataclass
+class StandIn:
+    """Engine and batches in one: notes what it is asked for."""
+
+    losses: list[float] = field(default_factory=lambda: [1.0] * 100)
+    world: World = World(0, 1, torch.device("cpu"))
+    taken: list[tuple[int, float]] = field(default_factory=list)
+    random: list[float] = field(default_factory=list)
+
+    def micro_batches(self, step: int, rank: int, world_size: int, size: int) -> Iterator[Tensor]:
+        assert (rank, world_size, size) == (0, 1, 4)
+        yield torch.tensor(step)
+
+    def train_step(self, micro_batches: Iterable[Tensor], learning_rate: float) -> StepResult:
+        (step,) = micro_batches
+        self.taken.append((int(step), round(learning_rate, 6)))
+        self.random.append(torch.rand(()).item())
+        return StepResult(self.losses[int(step)], 0.5)
+
+
+@dataclass
+class Note:
+    every: int
+    steps: list[int] = field(default_factory=list)
+
+    def __call__(self, step: Step) -> None:
+        self.steps.append(step.number)
+
+
+def run(stand_in: Any, plan: PhasePlan, done: int, hooks: list[Any]) -> None:
+    run_phase(stand_in, stand_in, plan, done, seed=3, hooks=hooks)
+
+
+def test_each_step_takes_its_own_batch_and_learning_rate():
+    stand_in = StandIn()
+    run(stand_in, phase(), 0, [])
+    assert stand_in.taken == [(0, 0.8), (1, 0.6), (2, 0.4), (3, 0.2), (4, 0.0)]
+
+
+def test_hooks_come_every_so_often_and_after_the_last_step():
+    every_two, every_seven, each = Note(2), Note(7), Note(1)
+    run(StandIn(), phase(), 0, [every_two, every_seven, each])
+    assert (every_two.steps, every_seven.steps, each.steps) == ([2, 4, 5], [5], [1, 2, 3, 4, 5])
+    whole_multiple = Note(5)
+    run(StandIn(), phase(), 0, [whole_multiple])
+    assert whole_multiple.steps == [5]
+
+
+def test_a_resumed_phase_takes_the_rest_alike():
+    whole, rest = StandIn(), StandIn()
+    run(whole, phase(), 0, [])
+    note = Note(2)
+    run(rest, phase(), 3, [note])
+    assert rest.taken == whole.taken[3:]
+    assert rest.random == whole.random[3:], "random numbers are a function of seed and step"
+    assert note.steps == [4, 5]
+    finished = StandIn()
+    run(finished, phase(), 5, [])
+    assert finished.taken == []
+
+
+def test_steps_are_counted_through_the_whole_run():
+    steps = list(training_steps(StandIn(), StandIn(), phase(3), 0, 0))  # type: ignore[arg-type]
+    assert [(step.number, step.global_number, step.is_last) for step in steps] == [
+        (1, 101, False),
+        (2, 102, False),
+        (3, 103, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("losses", "norm", "last", "message"),
+    [
+        (
+            [1.0, 1.0, float("nan")],
+            1.0,
+            Path("runs/a/checkpoints/step-00000100-1-train"),
+            "stage large, train step 3 (global step 103): loss is nan;"
+            " the last good checkpoint is runs/a/checkpoints/step-00000100-1-train",
+        ),
+        (
+            [1.0, float("inf")],
+            1.0,
+            None,
+            "stage large, train step 2 (global step 102): loss is inf; there is no checkpoint yet",
+        ),
+    ],
+)
+def test_a_loss_that_is_no_number_stops_the_run(
+    losses: list[float], norm: float, last: Path | None, message: str
+):
+    stand_in, later = StandIn(losses), Note(1)
+    with pytest.raises(NonFiniteLossError) as caught:
+        run(stand_in, phase(), 0, [StopAtNonFinite("large", lambda: last), later])
+    assert str(caught.value) == message
+    assert later.steps == list(range(1, len(losses))), "what comes after it does not see the broken step"
+
+
+def test_a_gradient_that_is_no_number_stops_the_run():
+    step = Step(1, phase(kind=LEARN), StepResult(2.0, float("inf")), 0.1, 0.5)
+    with pytest.raises(NonFiniteLossError, match=r"learn step 1 \(global step 101\): gradient norm is inf"):
+        StopAtNonFinite("large", lambda: None)(step)
+
+
+def test_the_account_adds_tokens_and_flops():
+    state = RunState()
+    run(StandIn(), phase(), 0, [Account(state, sequence_length=16, flops_per_step=7.0)])
+    assert (state.step, state.tokens, state.flops) == (5, 5 * 8 * 16, 35.0)
+    assert (state.record.tokens, state.record.flops) == (640, 35.0)
+    state.enter(1, LEARN)
+    state.add(10, 1.0, 0.0)
+    assert (state.step, state.tokens, state.record.tokens) == (0, 650, 10)
+
+
+def test_the_state_survives_being_written():
+    state = RunState()
+    state.enter(1, LEARN)
+    state.add(10, 1.0, 2.0)
+    state.record.grown_loss = 3.5
+    assert RunState.from_dict(state.to_dict()) == state
+    assert state.order < (1, 1, 0)

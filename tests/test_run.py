@@ -1,0 +1,374 @@
+"""Whole runs: the same numbers on any number of ranks, after any kill; and one clear message for each mistake."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from ranks import run_ranks
+from runs import ROOT, RunFiles, Site, environment, launcher, result, run_warm, started_by_hand
+
+from launcher.cli import main as launch
+from ligo_dist.distributed import World
+from ligo_dist.tracking.jsonl import read_records
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return Site.make(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture(scope="module")
+def whole_run(site: Site) -> RunFiles:
+    """A run on two ranks that nobody disturbed."""
+    files = site.config("whole")
+    assert run_warm(files, 2) == (0, "")
+    return files
+
+
+# --- the same numbers ---
+
+
+def assert_equal_to_rounding(files: RunFiles, reference: RunFiles) -> None:
+    losses, expected = files.numbers("loss"), reference.numbers("loss")
+    assert losses == pytest.approx(expected, abs=1e-4)
+    assert files.numbers("cumulative/tokens") == reference.numbers("cumulative/tokens")
+
+
+def test_a_run_leaves_what_it_should(whole_run: RunFiles):
+    assert result(whole_run)["status"] == "finished"
+    numbers = whole_run.numbers("loss")
+    phases = {(stage, phase) for stage, phase, _, _ in numbers}
+    assert phases == {
+        ("small", "train"), ("medium", "learn"), ("medium", "grow"), ("medium", "train"),
+        ("large", "learn"), ("large", "grow"), ("large", "train"),
+    }  # fmt: skip
+    assert len([name for *_, name in numbers if name in ("train/loss", "learn/loss")]) == 25
+    assert {name for stage, phase, _, name in numbers if phase == "grow"} == {
+        "grow/source_loss", "grow/grown_loss", "grow/random_loss", "evaluate/loss",
+    }  # fmt: skip
+    assert [path.name for path in (whole_run.run_dir / "export").iterdir()] == ["large"]
+    assert len(whole_run.checkpoints()) == 2
+
+
+def test_losses_fall_and_growing_keeps_what_was_learned(whole_run: RunFiles):
+    numbers = whole_run.numbers()
+    assert numbers["large", "train", 25, "train/loss"] < numbers["small", "train", 1, "train/loss"] - 0.3
+    for stage, step in (("medium", 10), ("large", 20)):
+        source, grown, random = (
+            numbers[stage, "grow", step, f"grow/{name}_loss"] for name in ("source", "grown", "random")
+        )
+        assert grown < source + 0.1
+        assert grown < random
+
+
+@pytest.mark.parametrize("world_size", [1, 4])
+def test_gpt2_losses_do_not_depend_on_the_number_of_ranks(site: Site, whole_run: RunFiles, world_size: int):
+    files = site.config(f"gpt2-{world_size}")
+    assert run_warm(files, world_size) == (0, "")
+    assert_equal_to_rounding(files, whole_run)
+
+
+@pytest.fixture(scope="module")
+def llama_run(site: Site) -> RunFiles:
+    files = site.config("llama-1", "llama")
+    assert run_warm(files, 1) == (0, "")
+    return files
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_llama_losses_do_not_depend_on_the_number_of_ranks(site: Site, llama_run: RunFiles, world_size: int):
+    files = site.config(f"llama-{world_size}", "llama")
+    assert run_warm(files, world_size) == (0, "")
+    assert_equal_to_rounding(files, llama_run)
+
+
+# --- killed and resumed ---
+
+
+def kill_when(files: RunFiles, moment: Callable[[], bool], timeout: float = 120.0) -> None:
+    """Start the run on two ranks and SIGKILL all of it when the moment has come."""
+    with started_by_hand(files, 2) as processes:
+        deadline = time.monotonic() + timeout
+        while not moment():
+            output = files.config.with_suffix(".out")
+            assert time.monotonic() < deadline, f"the moment never came\n{output.read_text()}"
+            assert all(process.poll() is None for process in processes), output.read_text()
+            time.sleep(0.0005)
+    assert all(process.returncode == -9 for process in processes)
+
+
+def measured(files: RunFiles, stage: str, phase: str, step: int) -> Callable[[], bool]:
+    wanted = (stage, phase, step)
+    return lambda: any((r["stage"], r["phase"], r["step"]) == wanted for r in files.records())
+
+
+def exists(files: RunFiles, pattern: str) -> Callable[[], bool]:
+    return lambda: any((files.run_dir / "checkpoints").glob(pattern))
+
+
+def assert_part_of(files: RunFiles, reference: RunFiles) -> None:
+    expected = reference.numbers()
+    for key, value in files.numbers().items():
+        assert value == expected[key], key
+
+
+def assert_same_weights(files: RunFiles, reference: RunFiles) -> None:
+    weights, expected = files.weights("large"), reference.weights("large")
+    assert set(weights) == set(expected)
+    for name, weight in expected.items():
+        assert torch.equal(weights[name], weight), name
+
+
+@pytest.fixture(scope="module")
+def killed_run(site: Site, whole_run: RunFiles) -> dict[str, RunFiles]:
+    """One run, killed in each of its phases and resumed; how it stood after each kill."""
+    files = site.config("killed")
+    stood: dict[str, RunFiles] = {}
+
+    def note(moment: str) -> None:
+        assert_part_of(files, whole_run)
+        stood[moment] = files.copy(f"killed-{moment}")
+
+    # Checkpoints come every second step: the odd ones are lost and taken again.
+    kill_when(files, measured(files, "small", "train", 3))
+    assert "step-00000002-0-train" in files.checkpoints()
+    note("train")
+    kill_when(files, measured(files, "medium", "learn", 8))
+    note("learn")
+    kill_when(files, exists(files, "step-00000010-1-learn"))
+    assert not exists(files, "step-*-1-train")(), "it was too late: the grown model is saved already"
+    note("grow")
+    kill_when(files, measured(files, "medium", "train", 13))
+    note("train of a grown model")
+    for _ in range(
+        5
+    ):  # a checkpoint of this size is written in milliseconds: perhaps it is complete just in time
+        kill_when(files, exists(files, ".writing-*"))
+        if exists(files, ".writing-*")():
+            break
+    note("checkpoint")
+    assert exists(stood["checkpoint"], ".writing-*")()
+    return {**stood, "all": files}
+
+
+def test_a_run_killed_in_every_phase_ends_as_if_it_had_not_been(
+    killed_run: dict[str, RunFiles], whole_run: RunFiles
+):
+    """The last leg is the command that `--dry-run` prints, typed by hand."""
+    files = killed_run["all"]
+    arguments = launcher("run", str(files.config), "--nproc", "2", "--dry-run")
+    dry = subprocess.run(arguments, env=environment(), cwd=ROOT, capture_output=True, text=True, check=True)
+    (command,) = (line for line in dry.stdout.splitlines() if " --module ligo_dist " in line)
+    assert "nothing was started" in dry.stdout
+    typed = subprocess.run(
+        command,
+        shell=True,
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert typed.returncode == 0, typed.stderr
+    assert "resumed from" in typed.stdout
+    assert files.numbers() == whole_run.numbers()
+    assert_same_weights(files, whole_run)
+    assert not exists(files, ".writing-*")()
+
+
+@pytest.mark.parametrize("moment", ["train", "learn", "grow", "train of a grown model", "checkpoint"])
+def test_each_kill_alone_can_be_resumed(killed_run: dict[str, RunFiles], whole_run: RunFiles, moment: str):
+    """On two ranks again, bit by bit; and on one, to rounding."""
+    files = killed_run[moment]
+    elsewhere = files.copy(f"{files.run_dir.name}-on-one")
+    assert run_warm(files, 2) == (0, "")
+    assert files.numbers() == whole_run.numbers()
+    assert_same_weights(files, whole_run)
+    assert run_warm(elsewhere, 1) == (0, "")
+    assert_equal_to_rounding(elsewhere, whole_run)
+
+
+def test_a_finished_run_that_is_started_again_changes_nothing(whole_run: RunFiles):
+    files = whole_run.copy("finished")
+    assert run_warm(files, 2) == (0, "")
+    assert files.numbers() == whole_run.numbers()
+    assert_same_weights(files, whole_run)
+
+
+# --- mistakes ---
+
+
+def refused(files: RunFiles, capsys: pytest.CaptureFixture[str], *overrides: str, nproc: int = 2) -> str:
+    """What the launcher says before it starts anything."""
+    assert launch(["run", str(files.config), "--nproc", str(nproc), *overrides]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "", "nothing is started"
+    assert captured.err.startswith("ligo-dist: ")
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("override", "nproc", "said"),
+    [
+        ("data.files=['nowhere/*.txt']", 2, "data.files: 'nowhere/*.txt'"),
+        ("stages[0].size.hedas=3", 2, "stages[0].size.hedas: unknown key; did you mean 'heads'?"),
+        ("stages[1].size.heads=7", 2, "stages[1].size.heads: 7 heads do not divide the width 40"),
+        ("seed=3", 3, "batch_size"),
+        ("run_dir={file}/run", 2, "run_dir: "),
+        ("tokenizer.file={tokenizer}", 2, "tokenizer.vocab_size: 420"),
+    ],
+    ids=["no such file", "unknown key", "indivisible heads", "wrong world size", "unwritable", "vocabulary"],
+)
+def test_mistakes_that_are_seen_before_the_start(
+    site: Site, whole_run: RunFiles, capsys: pytest.CaptureFixture[str], override: str, nproc: int, said: str
+):
+    from ligo_dist.corpus.tokenizer_training import train_tokenizer
+
+    tokenizer = site.directory / "other.model"
+    if not tokenizer.exists():
+        documents = [path.read_bytes() for path in (site.directory / "texts").iterdir()]
+        tokenizer.write_bytes(train_tokenizer(documents, 430, "bpe"))
+    before = whole_run.contents()
+    override = override.format(file=site.config("refused").config, tokenizer=tokenizer)
+    assert said in refused(whole_run, capsys, override, nproc=nproc)
+    assert whole_run.contents() == before
+
+
+def test_no_such_configuration(site: Site, capsys: pytest.CaptureFixture[str]):
+    assert "nowhere.yaml" in refused(RunFiles(site.directory / "nowhere.yaml", site.directory), capsys)
+
+
+def test_an_empty_corpus(site: Site):
+    (site.directory / "empty.txt").touch()
+    code, said = run_warm(site.config("empty"), 1, f"data.files=['{site.directory / 'empty.txt'}']")
+    assert code == 2
+    assert said.startswith("ligo-dist: data.")
+    assert said.count("\n") <= 2
+
+
+def test_a_corrupt_checkpoint(whole_run: RunFiles):
+    files = whole_run.copy("corrupt")
+    older, newest = (files.run_dir / "checkpoints" / name for name in files.checkpoints())
+    file = newest / "rank-00001.safetensors"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    before = files.contents()
+    code, said = run_warm(files, 2)
+    assert code == 2
+    assert said == (
+        f"ligo-dist: damaged checkpoint: {file} is not what was written (checksum);"
+        f" remove {newest} to go on from the one before it\n"
+    )
+    after = files.contents()
+    assert {name: after[name] for name in before if name.startswith(("checkpoints", "export"))} == {
+        name: content for name, content in before.items() if name.startswith(("checkpoints", "export"))
+    }
+    assert files.numbers() == whole_run.numbers()
+    assert older.exists()
+    with file.open("r+b") as opened:
+        opened.truncate(100)
+    code, said = run_warm(files, 1)
+    assert (code, f"remove {newest} to go on from {older.name}" in said) == (2, True)
+
+
+def test_a_configuration_that_changed_on_resume(whole_run: RunFiles):
+    before = whole_run.contents()
+    code, said = run_warm(whole_run, 2, "stages[2].train.optimizer.weight_decay=0.2", "seed=4")
+    assert code == 2
+    assert "was made with another configuration:" in said
+    assert "stages[2].train.optimizer.weight_decay" in said
+    assert "seed" in said
+    assert whole_run.contents() == before
+
+
+def test_a_batch_that_does_not_divide_is_refused_by_the_worker_too(site: Site):
+    code, said = run_warm(site.config("three"), 3)
+    assert code == 2
+    assert "batch_size" in said
+
+
+def diverge(world: World, config: str) -> tuple[int, str]:
+    from runs import _worker_main
+
+    from ligo_dist import engine
+
+    step = engine.Engine.train_step
+
+    def broken(self: engine.Engine, *arguments: object) -> engine.StepResult:
+        result = step(self, *arguments)  # type: ignore[arg-type]
+        broken.count += 1  # type: ignore[attr-defined]
+        return engine.StepResult(float("nan"), 1.0) if broken.count == 4 else result  # type: ignore[attr-defined]
+
+    broken.count = 0  # type: ignore[attr-defined]
+    engine.Engine.train_step = broken  # type: ignore[method-assign,assignment]
+    try:
+        return _worker_main(world, [config])
+    finally:
+        engine.Engine.train_step = step  # type: ignore[method-assign]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_way_back(site: Site, whole_run: RunFiles):
+    files = site.config("diverged")
+    (code, said), (other_code, _) = run_ranks(diverge, 2, str(files.config))
+    assert (code, other_code) == (1, 1)
+    last = files.run_dir / "checkpoints" / "step-00000002-0-train"
+    assert said == (
+        "ligo-dist: stage small, train step 4 (global step 4): loss is nan;"
+        f" the last good checkpoint is {last}\n"
+    )
+    assert run_warm(files, 2) == (0, "")
+    assert files.numbers() == whole_run.numbers()
+
+
+# --- the launcher, for real ---
+
+
+def test_the_launcher_runs_it_tracks_it_and_keeps_a_second_run_out(site: Site, whole_run: RunFiles):
+    from mlflow.tracking import MlflowClient
+
+    files = site.config("launched")
+    uri = f"sqlite:///{site.directory / 'mlflow.db'}"
+    arguments = ["tracking.mlflow=true", f"tracking.uri={uri}"]
+    command = launcher("run", str(files.config), *arguments, "--nproc", "2")
+    log = Path(f"{files.config}.log")
+    with log.open("w") as output:
+        first = subprocess.Popen(
+            command, env=environment(), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        deadline = time.monotonic() + 240
+        while not read_records(files.run_dir / "metrics.jsonl"):
+            assert first.poll() is None and time.monotonic() < deadline, log.read_text()  # noqa: PT018
+            time.sleep(0.02)
+        assert run_warm(files, 1) == (
+            2,
+            f"ligo-dist: run_dir: another run is using {files.run_dir}; wait for it, or choose another directory\n",
+        )
+        assert first.wait(240) == 0, log.read_text()
+    finally:
+        first.terminate()
+        first.wait()
+    assert files.numbers() == whole_run.numbers()
+    assert_same_weights(files, whole_run)
+    assert result(files)["launch_id"]
+    assert "deepspeed" in log.read_text().splitlines()[0]
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("ligo_dist")
+    assert experiment is not None
+    tracked = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(tracked) == {"launched", "small", "medium", "large"}
+    assert all(run.info.status == "FINISHED" for run in tracked.values())
+    history = client.get_metric_history(tracked["large"].info.run_id, "train/loss")
+    assert len(history) == 5
+    assert os.path.exists(tracked["launched"].data.tags["export.path"])
