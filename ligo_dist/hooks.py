@@ -62,8 +62,8 @@ class Evaluate:
     measure: Callable[[], float]
     state: RunState
     tracker: Tracker
-    show: PhaseProgress
     every: int
+    measured: Step | None = None
 
     def __call__(self, step: Step) -> None:
         began = time.perf_counter()
@@ -71,24 +71,27 @@ class Evaluate:
         self.state.record.final_loss = loss
         self.state.record.seconds += time.perf_counter() - began
         self.tracker.log({"evaluate/loss": loss, **cumulative(self.state)}, step.global_number)
-        self.show.update(step.number, validation_loss=loss)
+        self.measured = step
 
 
 @dataclass
 class Show:
-    """Shows each step to whoever is watching."""
+    """Shows each step to whoever is watching, with the validation loss where it was just measured."""
 
     show: PhaseProgress
     tokens_per_step: int
-    remaining_fraction: Callable[[Step], float]
+    evaluation: Evaluate
+    remaining_fraction: Callable[[], float]
     every: int = 1
 
     def __call__(self, step: Step) -> None:
+        evaluated = self.evaluation.measured is step
         self.show.update(
             step.number,
             loss=step.result.loss,
             tokens_per_second=self.tokens_per_step / step.seconds,
-            remaining_fraction=self.remaining_fraction(step),
+            validation_loss=self.evaluation.state.record.final_loss if evaluated else None,
+            remaining_fraction=self.remaining_fraction(),
         )
 
 

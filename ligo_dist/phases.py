@@ -131,13 +131,18 @@ class PhaseRunner:
         settings, state = self.settings, self.state
         sequence_length = self.corpus.train.sequence_length
         tokens = phase.batch_size * sequence_length
+        evaluate = Evaluate(
+            lambda: self.validation_loss(engine), state, self.tracker, settings.evaluate_every
+        )
+
+        def remaining_fraction() -> float:
+            return max(0.0, 1 - state.flops / settings.planned_flops)
+
         return [
             StopAtNonFinite(stage.name, lambda: self.last_checkpoint),
             Account(state, sequence_length, flops_per_step),
-            Show(show, tokens, lambda step: max(0.0, 1 - state.flops / settings.planned_flops)),
             LogMetrics(state, self.tracker, tokens, self.world, settings.log_every),
-            Evaluate(
-                lambda: self.validation_loss(engine), state, self.tracker, show, settings.evaluate_every
-            ),
+            evaluate,
+            Show(show, tokens, evaluate, remaining_fraction),
             SaveCheckpoint(lambda step: self.save(step, snapshot()), settings.checkpoint_every),
         ]

@@ -83,6 +83,11 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 
+_NOT_COMPARED = {
+    "time", "stage", "phase", "step", "memory/peak_bytes", "grow/seconds",
+    "train/tokens_per_second", "learn/tokens_per_second",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Site:
@@ -131,14 +136,15 @@ class RunFiles:
     def numbers(self, only: str = "") -> dict[tuple[str, str, int, str], float]:
         """What a run measured, by (stage, phase, step, metric): without times and memory, which are never the same."""
         numbers: dict[tuple[str, str, int, str], float] = {}
+        seen = set()
         for record in self.records():
-            for name, value in record.items():
-                if name in ("time", "stage", "phase", "step", "grow/seconds", "memory/peak_bytes"):
-                    continue
-                key = (record["stage"], record["phase"], record["step"], name)
-                if not name.endswith("tokens_per_second") and only in name:
-                    assert key not in numbers, f"{key} is there twice"
-                    numbers[key] = value
+            place = (record["stage"], record["phase"], record["step"])
+            identity = (*place, frozenset(record))
+            assert identity not in seen, f"{identity} is recorded twice"
+            seen.add(identity)
+            for name in sorted(set(record) - _NOT_COMPARED):
+                if only in name:
+                    assert numbers.setdefault((*place, name), record[name]) == record[name]
         return numbers
 
     def checkpoints(self) -> list[str]:
