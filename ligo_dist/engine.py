@@ -116,6 +116,7 @@ def engine_config(
         "steps_per_print": 10**12,
         "bf16": {"enabled": precision == "bf16"},
         "data_types": {"grad_accum_dtype": "fp32"},
+        "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {
             "stage": 3,
             "overlap_comm": get_accelerator().device_name() != "cpu",

@@ -96,12 +96,11 @@ class _MixAndGather(torch.autograd.Function):
         dtype: torch.dtype,
         world: World,
     ) -> tuple[Tensor, ...]:
-        mixed_S = torch.cat(
-            [mix_depth(depth_K, stack) for depth_K, stack in zip(depth_RK, stacks, strict=True)]
-        )
+        # Where the optimizer is offloaded the partitions lie in the processors' memory, and are mixed there.
+        rows_RK = depth_RK.to(stacks[0].device)
+        mixed_S = torch.cat([mix_depth(row_K, stack) for row_K, stack in zip(rows_RK, stacks, strict=True)])
         gathered_NS = _all_gather(mixed_S.to(dtype), world)
-        ctx.stacks, ctx.world = stacks, world
-        ctx.depth_dtype = depth_RK.dtype
+        ctx.stacks, ctx.world, ctx.depth = stacks, world, (depth_RK.device, depth_RK.dtype)
         sizes = [stack.shape[1] for stack in stacks]
         parts = gathered_NS.split(sizes, dim=1)
         return tuple(_whole(part, shape) for part, shape in zip(parts, shapes, strict=True))
@@ -112,10 +111,8 @@ class _MixAndGather(torch.autograd.Function):
         sizes = [stack.shape[1] for stack in ctx.stacks]
         grad_NS = torch.cat([_spread(g, s, world.size) for g, s in zip(grads, sizes, strict=True)], dim=1)
         grad_S = _reduce_scatter_mean(grad_NS, world)
-        parts = [
-            stack @ grad.to(stack.dtype) for stack, grad in zip(ctx.stacks, grad_S.split(sizes), strict=True)
-        ]
-        return (torch.stack(parts) * world.size).to(ctx.depth_dtype), None, None, None, None
+        parts = [stack @ grad.to(stack) for stack, grad in zip(ctx.stacks, grad_S.split(sizes), strict=True)]
+        return (torch.stack(parts) * world.size).to(*ctx.depth), None, None, None, None
 
 
 def _whole(part_NS: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -131,6 +128,7 @@ def _spread(full: Tensor, size: int, world_size: int) -> Tensor:
 
 
 def _all_gather(local_S: Tensor, world: World) -> Tensor:
+    local_S = local_S.to(world.device)
     if world.size == 1:
         return local_S.unsqueeze(0)
     gathered_NS = local_S.new_empty(world.size, local_S.numel())
