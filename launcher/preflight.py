@@ -9,7 +9,8 @@ from ligo_dist.config import Config, check_world_size
 from ligo_dist.config.huggingface import check_huggingface_keys_apart
 from ligo_dist.corpus.text_files import find_files
 from ligo_dist.corpus.tokenizer import Tokenizer
-from ligo_dist.errors import ConfigError, DataError, Fault
+from ligo_dist.errors import ConfigError, DataError, Fault, LigoError
+from ligo_dist.tracking import tracking_address
 
 
 def check_before_start(config: Config, num_ranks: int, num_accelerators: int, source: str) -> None:
@@ -26,6 +27,7 @@ def check_before_start(config: Config, num_ranks: int, num_accelerators: int, so
     faults += _input_faults(config)
     faults += _directory_faults("run_dir", config.run_dir)
     faults += _directory_faults("data.cache_dir", config.data.cache_dir)
+    faults += _tracking_faults(config)
     faults += check_huggingface_keys_apart(config)
     if faults:
         raise ConfigError(faults, source)
@@ -59,8 +61,18 @@ def _input_faults(config: Config) -> list[Fault]:
     return faults
 
 
-def _as_fault(error: DataError) -> Fault:
-    """Errors of the data begin with the key at fault."""
+def _tracking_faults(config: Config) -> list[Fault]:
+    if not config.tracking.mlflow:
+        return []
+    try:
+        tracking_address(config.tracking.uri, Path(config.run_dir))
+    except LigoError as error:
+        return [_as_fault(error)]
+    return []
+
+
+def _as_fault(error: LigoError) -> Fault:
+    """Errors of the data and of the tracking begin with the key at fault."""
     path, _, message = str(error).partition(": ")
     return Fault(path, message)
 

@@ -5,11 +5,12 @@ What is written down as code here was checked in DeepSpeed 0.19.8; see docs/deep
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -305,7 +306,7 @@ class Engine:
         self.parameters = {}
         del self._engine, root
         gc.collect()
-        get_accelerator().empty_cache()
+        _return_freed_memory()
 
 
 def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -317,6 +318,14 @@ def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, 
     vectors = [p for p in parameters if dims(p) <= 1]
     groups = [(matrices, weight_decay), (vectors, 0.0)]
     return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+
+
+def _return_freed_memory() -> None:
+    """Give what was freed back to the device, or to the system where there is none."""
+    get_accelerator().empty_cache()
+    if get_accelerator_name() == "cpu":
+        with suppress(AttributeError, OSError):  # not glibc
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _without_padding(parameter: Any, local: Tensor, world: World) -> Tensor:

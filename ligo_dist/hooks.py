@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 
 from ligo_dist.distributed import World, max_over_ranks
@@ -107,6 +108,7 @@ class LogMetrics:
 
     def __call__(self, step: Step) -> None:
         kind = step.phase.kind
+        held = max_over_ranks(memory_bytes(self.world.device), self.world)
         peak = max_over_ranks(peak_memory_bytes(self.world.device), self.world)
         self.tracker.log(
             {
@@ -114,6 +116,7 @@ class LogMetrics:
                 f"{kind}/learning_rate": step.learning_rate,
                 f"{kind}/gradient_norm": step.result.gradient_norm,
                 f"{kind}/tokens_per_second": self.tokens_per_step / step.seconds,
+                "memory/held_bytes": held,
                 "memory/peak_bytes": peak,
                 **cumulative(self.state),
             },
@@ -135,6 +138,13 @@ class SaveCheckpoint:
 def cumulative(state: RunState) -> dict[str, float]:
     """What the run has cost so far, beside every loss."""
     return {"cumulative/tokens": state.tokens, "cumulative/flops": state.flops}
+
+
+def memory_bytes(device: torch.device) -> int:
+    """The memory this process holds now: of the accelerator, or resident where there is none."""
+    if device.type != "cpu":
+        return torch.get_device_module(device).memory_allocated(device)
+    return psutil.Process().memory_info().rss
 
 
 def peak_memory_bytes(device: torch.device) -> int:

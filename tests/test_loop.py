@@ -38,7 +38,7 @@ class StandIn:
     """Engine and batches in one: notes what it is asked for."""
 
     losses: list[float] = field(default_factory=lambda: [1.0] * 100)
-    world: World = World(0, 1, torch.device("cpu"))
+    world: World = field(default_factory=lambda: World(0, 1, torch.device("cpu")))
     taken: list[tuple[int, float]] = field(default_factory=list)
     random: list[float] = field(default_factory=list)
 

@@ -50,7 +50,7 @@ def test_initialisation_equals_the_librarys_on_one_process(family: str, tied: bo
 
 
 def test_the_statistics_of_a_gpt2():
-    """GPT-2 (Radford et al., 2019): 0.02 everywhere, projections to the residual stream scaled by 1 / sqrt(2 layers)."""
+    """Radford et al., 2019: 0.02 everywhere, projections to the residual stream scaled by 1 / sqrt(2 layers)."""
     shape = ModelShape(3, 96, 3, 3, 384, vocab=512, positions=64, tied=True)
     (weights,) = run_ranks(initialised, 1, "gpt2", shape)
     assert weights["transformer.wte.weight"].std().item() == pytest.approx(0.02, rel=0.02)

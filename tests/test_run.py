@@ -220,7 +220,7 @@ def refused(files: RunFiles, capsys: pytest.CaptureFixture[str], *overrides: str
 @pytest.mark.parametrize(
     ("override", "nproc", "said"),
     [
-        ("data.files=['nowhere/*.txt']", 2, "data.files: 'nowhere/*.txt'"),
+        ("data.files=['nowhere/*.txt']", 2, "data.files: no file matches 'nowhere/*.txt'"),
         ("stages[0].size.hedas=3", 2, "stages[0].size.hedas: unknown key; did you mean 'heads'?"),
         ("stages[1].size.heads=7", 2, "stages[1].size.heads: 7 heads do not divide the width 40"),
         ("seed=3", 3, "batch_size"),
@@ -252,8 +252,8 @@ def test_an_empty_corpus(site: Site):
     (site.directory / "empty.txt").touch()
     code, said = run_warm(site.config("empty"), 1, f"data.files=['{site.directory / 'empty.txt'}']")
     assert code == 2
-    assert said.startswith("ligo-dist: data.")
-    assert said.count("\n") <= 2
+    assert said.startswith("ligo-dist: data.files: ")
+    assert said.count("\n") == 1
 
 
 def test_a_corrupt_checkpoint(whole_run: RunFiles):
@@ -371,4 +371,4 @@ def test_the_launcher_runs_it_tracks_it_and_keeps_a_second_run_out(site: Site, w
     assert all(run.info.status == "FINISHED" for run in tracked.values())
     history = client.get_metric_history(tracked["large"].info.run_id, "train/loss")
     assert len(history) == 5
-    assert os.path.exists(tracked["launched"].data.tags["export.path"])
+    assert os.path.exists(tracked["large"].data.tags["export.path"])

@@ -40,7 +40,7 @@ def test_a_dry_run_shows_stages_and_command_and_makes_no_file(capsys, tmp_path):
         "parameters",
         "tokens",
         "FLOPs",
-        "7,399,936",
+        "6,610,176",
         "6 (6)",
         "nothing was started",
     ):
@@ -81,12 +81,13 @@ def test_the_plan_has_the_numbers_of_the_accounting():
     [
         (
             ["--nproc", "3"],
-            "stages[0].train.batch_size: 32 is no multiple of 8 (micro_batch_size) x 3 (ranks)",
+            "stages[0].train.batch_size: 32 is no multiple of 16 (micro_batch_size) x 3 (ranks)",
         ),
         (["stages[0].size.heads=5"], "stages[0].size.heads: 5 heads do not divide the width 128; 4 would"),
         (["tokenizer.file=no.model"], "tokenizer.file: 'no.model' cannot be read: No such file or directory"),
         (["data.source=text", "data.files=[no/*.txt]"], "data.files: no file matches 'no/*.txt'"),
         (["run_dir=file/run"], "run_dir: 'file/run' cannot be a directory: "),
+        (["tracking.uri=redis://there"], "tracking.uri: 'redis://there' has the unknown scheme 'redis'"),
         (["data.cache_dir=file"], "data.cache_dir: 'file' cannot be a directory: "),
         (
             ["model.huggingface.resid_pdropp=0.1"],
