@@ -49,7 +49,7 @@ clean:  ## remove the environment and all caches; runs and prepared data stay
 
 # What pip says, cut down to what shows that it gets on: large downloads, builds, the long last step.
 SHOW_PROGRESS := sed -unE \
-	-e 's/^ *(Downloading|Using cached) .*\/?([^/ ]+) \(([0-9.]+ [MG]B)\)$$/  \2 (\3)/p' \
+	-e 's/^ *(Downloading|Using cached) ([^ ]*\/)?([^ /]+) \(([0-9.]+ [MG]B)\)$$/  \3 (\4)/p' \
 	-e 's/^ *(Building wheel for [^ ]+) .*: started.*/  \1/p' \
 	-e 's/^Installing collected packages:.*/  installing (this takes a while)/p'
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off

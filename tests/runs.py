@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ranks import run_ranks
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ligo_dist.config import load_config
 from ligo_dist.corpus import build_corpus
 from ligo_dist.distributed import World
+from ranks import run_ranks
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ("bisect.py", "heapq.py", "shlex.py", "string.py", "stat.py", "textwrap.py")

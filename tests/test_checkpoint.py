@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import run_ranks
 from torch import Tensor
 
 from ligo_dist.checkpoint import (
@@ -24,6 +23,7 @@ from ligo_dist.distributed import World
 from ligo_dist.errors import CheckpointError
 from ligo_dist.shards import Shards, partition_size, shard_of
 from ligo_dist.stages import LEARN, TRAIN, RunState
+from ranks import run_ranks
 
 ALONE = World(0, 1, torch.device("cpu"))
 SHAPES = {"a.weight": (5, 7), "a.bias": (3,), "scale": (1,), "b": (4, 2)}

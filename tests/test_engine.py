@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from engines import NOTHING_WHOLE, SETTINGS, build_engine, partitions, whole
-from ranks import run_ranks
-from small_models import library_model, logits_of, model_shape, token_ids, weights_of
 from torch import Tensor
 
+from engines import NOTHING_WHOLE, SETTINGS, build_engine, partitions, whole
 from ligo_dist.architectures import ModelShape
 from ligo_dist.distributed import World
 from ligo_dist.engine import OptimizerSettings, engine_config
+from ranks import run_ranks
+from small_models import library_model, logits_of, model_shape, token_ids, weights_of
 
 # 33 and 77: no parameter divides by 2 or by 4 everywhere, and biases of 3 * 33 by nothing.
 GPT2 = model_shape((2, 33, 3, 3, 77), True)

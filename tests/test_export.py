@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from engines import build_engine, engine_model_config
-from ranks import run_ranks
-from small_models import library_model, logits_of, model_shape, token_ids, weights_of
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from engines import build_engine, engine_model_config
 from ligo_dist.architectures import get_architecture
 from ligo_dist.distributed import World
 from ligo_dist.errors import CheckpointError
+from ranks import run_ranks
+from small_models import library_model, logits_of, model_shape, token_ids, weights_of
 
 SIZES = {"gpt2": (2, 33, 3, 3, 77), "llama": (2, 24, 6, 2, 41)}
 

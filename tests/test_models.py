@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from engines import build_engine, engine_model_config, whole
-from ranks import run_ranks
-from small_models import model_shape, token_ids
 from torch import Tensor
 from transformers.initialization import no_init_weights
 
+from engines import build_engine, engine_model_config, whole
 from ligo_dist.architectures import ModelShape, get_architecture
 from ligo_dist.distributed import World, seed_everything
 from ligo_dist.models import build_meta_model, initial_shards
+from ranks import run_ranks
+from small_models import model_shape, token_ids
 
 SIZES = {"gpt2": (3, 48, 3, 3, 100), "llama": (3, 48, 6, 2, 77)}
 SEED = 7

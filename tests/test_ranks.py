@@ -8,9 +8,9 @@ import time
 import pytest
 import torch
 import torch.distributed as dist
-from ranks import RanksError, run_ranks
 
 from ligo_dist.distributed import World, gather_objects, sum_over_ranks
+from ranks import RanksError, run_ranks
 
 
 def _sum(world: World, base: int) -> tuple[int, int, float]:

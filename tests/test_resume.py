@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ranks import run_ranks
-from test_checkpoint import ALONE, snapshot, state_at
 
 from ligo_dist.checkpoint import save_checkpoint
 from ligo_dist.distributed import World
 from ligo_dist.errors import CheckpointError, LigoError
 from ligo_dist.resume import find_checkpoint, recorded_config, run_lock
+from ranks import run_ranks
+from test_checkpoint import ALONE, snapshot, state_at
 
 
 def config(**changes: Any) -> dict[str, Any]:

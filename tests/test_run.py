@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import run_ranks
-from runs import ROOT, RunFiles, Site, environment, launcher, result, run_warm, started_by_hand
 
 from launcher.cli import main as launch
 from ligo_dist.distributed import World
 from ligo_dist.tracking.jsonl import read_records
+from ranks import run_ranks
+from runs import ROOT, RunFiles, Site, environment, launcher, result, run_warm, started_by_hand
 
 pytestmark = pytest.mark.slow
 
@@ -299,9 +299,8 @@ def test_a_batch_that_does_not_divide_is_refused_by_the_worker_too(site: Site):
 
 
 def diverge(world: World, config: str) -> tuple[int, str]:
-    from runs import _worker_main
-
     from ligo_dist import engine
+    from runs import _worker_main
 
     step = engine.Engine.train_step
 

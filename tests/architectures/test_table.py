@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable
 
 import pytest
-from small_models import library_model, model_shape
 
 from ligo_dist.architectures import Architecture, ModelShape, architecture_names, get_architecture
 from ligo_dist.errors import ArchitectureError
+from small_models import library_model, model_shape
 
 SIZES = {"gpt2": (3, 48, 4, 4, 100), "llama": (3, 48, 6, 2, 100)}
 

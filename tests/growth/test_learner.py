@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import run_ranks
-from small_models import library_model, model_shape, token_ids, weights_of
 from torch import Tensor
 
 from ligo_dist.architectures import get_architecture
@@ -17,6 +15,8 @@ from ligo_dist.growth.methods import get_method, initial_value
 from ligo_dist.growth.operators import Growth
 from ligo_dist.growth.sharded import SourceShards
 from ligo_dist.shards import shard_of
+from ranks import run_ranks
+from small_models import library_model, model_shape, token_ids, weights_of
 
 SIZES = {"gpt2": ((2, 24, 3, 3, 50), (7, 40, 5, 5, 111)), "llama": ((2, 32, 4, 2, 50), (7, 48, 6, 3, 111))}
 

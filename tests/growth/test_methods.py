@@ -4,15 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_models import (
-    Sizes,
-    library_model,
-    load_weights,
-    logits_of,
-    model_shape,
-    token_ids,
-    weights_of,
-)
 from torch import Tensor
 
 from ligo_dist.architectures import get_architecture
@@ -26,6 +17,15 @@ from ligo_dist.growth.methods import (
 )
 from ligo_dist.growth.names import METHODS
 from ligo_dist.growth.operators import Growth
+from small_models import (
+    Sizes,
+    library_model,
+    load_weights,
+    logits_of,
+    model_shape,
+    token_ids,
+    weights_of,
+)
 
 
 def growth(family: str, source: Sizes, target: Sizes, method: str, tied_embeddings: bool = True) -> Growth:

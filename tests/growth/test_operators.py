@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 import torch
-from small_models import Sizes, library_model, model_shape, weights_of
 from torch import Tensor
 
 from ligo_dist.architectures import get_architecture
 from ligo_dist.errors import ArchitectureError
 from ligo_dist.growth.operators import Growth, growth_faults
+from small_models import Sizes, library_model, model_shape, weights_of
 
 
 def growth(family: str, source: Sizes, target: Sizes, tied: bool, tied_embeddings: bool = True) -> Growth:

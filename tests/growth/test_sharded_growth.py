@@ -11,8 +11,6 @@ from functools import cache
 
 import pytest
 import torch
-from ranks import run_ranks
-from small_models import Sizes, library_model, model_shape, token_ids, weights_of
 from torch import Tensor
 from torch.func import functional_call
 
@@ -22,6 +20,8 @@ from ligo_dist.growth.methods import get_method, initial_value
 from ligo_dist.growth.operators import Growth
 from ligo_dist.growth.sharded import SourceShards, gather_matrix
 from ligo_dist.shards import shard_of
+from ranks import run_ranks
+from small_models import Sizes, library_model, model_shape, token_ids, weights_of
 
 SEQUENCES = 12
 NOTHING_WHOLE = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
