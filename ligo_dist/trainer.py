@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PretrainedConfig
 
 from ligo_dist.accounting import growing_flops, learning_step_flops, parameter_count, training_step_flops
@@ -88,12 +87,10 @@ class Trainer:
         source = groups.pop("source", {})
         for stage in self.stages[self.state.stage :]:
             self.tracker.start_stage(stage.name, self._description(stage))
-            trained = "model" in groups and self.state.step == stage.train.steps
-            model = (
-                groups["model"]
-                if trained
-                else self._train(stage, self._engine_to_train(stage, source, groups))
-            )
+            if "model" in groups and self.state.step == stage.train.steps:
+                model = groups["model"]
+            else:
+                model = self._train(stage, self._engine_to_train(stage, source, groups))
             groups = {}
             self.on_stage_end(stage, self.huggingface_config(stage), model)
             self.tracker.end_stage()
@@ -168,7 +165,14 @@ class Trainer:
         config = self.huggingface_config(stage)
         target = build_meta_model(self.models.architecture, stage.shape, config, self.world.device)
         module = LearnedGrowth(growth, source, target, _DTYPES[self.models.precision], self.world)
-        return self._engine(module, phase)
+        return Engine(
+            module,
+            phase.optimizer,
+            self._engine_config(phase),
+            self.world,
+            external_parameters=module.external_parameters(),
+            rename=operator_name,
+        )
 
     def _apply(self, stage: StagePlan, source: SourceShards, operator: OperatorValues) -> Engine:
         """Build the target's engine and write the grown model into its partitions."""
@@ -214,20 +218,16 @@ class Trainer:
         model = build_partitioned_model(self.models.architecture, stage.shape, config, dtype)
         if stage.train.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        return self._engine(model, stage.train)
+        return Engine(model, stage.train.optimizer, self._engine_config(stage.train), self.world)
 
-    def _engine(self, module: nn.Module, phase: PhasePlan) -> Engine:
-        config = engine_config(
+    def _engine_config(self, phase: PhasePlan) -> dict[str, Any]:
+        return engine_config(
             self.models.precision,
             phase.micro_batch_size,
             phase.batch_size // (phase.micro_batch_size * self.world.size),
             phase.optimizer.gradient_clipping,
             self.models.deepspeed,
         )
-        if isinstance(module, LearnedGrowth):
-            external = module.external_parameters()
-            return Engine(module, phase.optimizer, config, self.world, external, rename=operator_name)
-        return Engine(module, phase.optimizer, config, self.world)
 
     def _restore(self, engine: Engine, group: str, groups: dict[str, Shards]) -> None:
         engine.write_shards(groups.pop(group).items())
