@@ -148,9 +148,8 @@ def killed_run(site: Site, whole_run: RunFiles) -> dict[str, RunFiles]:
     note("grow")
     kill_when(files, measured(files, "medium", "train", 13))
     note("train of a grown model")
-    for _ in range(
-        5
-    ):  # a checkpoint of this size is written in milliseconds: perhaps it is complete just in time
+    # A checkpoint of this size is written in milliseconds: perhaps it is complete just in time.
+    for _ in range(5):
         kill_when(files, exists(files, ".writing-*"))
         if exists(files, ".writing-*")():
             break
