@@ -157,6 +157,11 @@ def _serve(pipe: Connection) -> None:
         sys.path[:] = path
         try:
             world = _join(rank, world_size, store, timeout)
+        except BaseException:
+            # What a group that never was leaves behind in torch is not known: another worker takes over.
+            pipe.send((False, traceback.format_exc()))
+            return
+        try:
             fn, args = pickle.loads(call)
             answer = (True, fn(world, *args))
         except BaseException:
@@ -175,7 +180,10 @@ def _join(rank: int, world_size: int, store: str, timeout: float) -> World:
     # DeepSpeed takes the group that is there.
     limit = timedelta(seconds=timeout)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size, timeout=limit)
-    return start_world(timeout)
+    world = start_world(timeout)
+    # A rank that is done at once must not leave while others are still connecting.
+    dist.barrier()
+    return world
 
 
 def _leave() -> None:
