@@ -12,6 +12,7 @@ All counts are exact integers, summed over all ranks. Nothing here knows of torc
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ligo_dist.architectures import Architecture, Axis, Dim, ModelShape, ParameterSpec
@@ -116,9 +117,8 @@ def learning_step_flops(
 def growing_flops(architecture: Architecture, source: ModelShape, target: ModelShape) -> int:
     """Applying the operator once to make the target: every rank makes its own partition, so all together make
     one."""
-    return (
-        _mixing_flops(architecture, source, target) + _expansion_flops(architecture, source, target).forward
-    )
+    products = _products(architecture, source, target)
+    return _mixing_flops(architecture, source, target) + sum(sum(costs) for _, costs in products)
 
 
 @dataclass(frozen=True)
@@ -149,15 +149,25 @@ def _mixing_flops(architecture: Architecture, source: ModelShape, target: ModelS
 
 
 def _expansion_flops(architecture: Architecture, source: ModelShape, target: ModelShape) -> _Expansion:
+    """Generating the weights for one call of the target: a tied embedding is made for either of its two uses."""
     forward = backward = 0
-    small = {spec.role: spec for spec in architecture.parameters(source)}
-    for spec in architecture.parameters(target):
-        products = _product_flops(architecture, small[spec.role], spec, source, target)
-        forward += sum(products)
+    for spec, products in _products(architecture, source, target):
+        is_embedding = any(segment.axis.name == "vocab" for dim in spec.dims for segment in dim)
+        uses = 2 if is_embedding and target.tied else 1
         # What is frozen needs no gradient: outside the blocks the first product reads the source itself.
         frozen = products[0] if spec.layer is None and products else 0
-        backward += _BACKWARD * sum(products) - frozen
+        forward += uses * sum(products)
+        backward += uses * (_BACKWARD * sum(products) - frozen)
     return _Expansion(forward, backward)
+
+
+def _products(
+    architecture: Architecture, source: ModelShape, target: ModelShape
+) -> Iterator[tuple[ParameterSpec, list[int]]]:
+    """Each target parameter with the costs of the products that expand it."""
+    small = {spec.role: spec for spec in architecture.parameters(source)}
+    for spec in architecture.parameters(target):
+        yield spec, _product_flops(architecture, small[spec.role], spec, source, target)
 
 
 def _product_flops(

@@ -12,9 +12,13 @@ from transformers import PretrainedConfig
 from ligo_dist.architectures import ModelShape, get_architecture
 from ligo_dist.distributed import World
 from ligo_dist.engine import Engine, OptimizerSettings, engine_config
-from ligo_dist.growth.sharded import gather_matrix
-from ligo_dist.models import build_partitioned_model, huggingface_config
+from ligo_dist.growth.learner import LearnedGrowth, operator_name
+from ligo_dist.growth.methods import get_method, initial_value
+from ligo_dist.growth.operators import Growth
+from ligo_dist.growth.sharded import SourceShards, gather_matrix
+from ligo_dist.models import build_meta_model, build_partitioned_model, huggingface_config
 from ligo_dist.shards import Shards, shard_of
+from small_models import library_model, weights_of
 
 SETTINGS = OptimizerSettings(1e-2, (0.9, 0.95), 1e-8, weight_decay=0.1, gradient_clipping=1.0)
 NOTHING_WHOLE = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
@@ -58,3 +62,17 @@ def whole(world: World, family: str, shape: ModelShape, shards: Shards) -> dict[
     """A model's tensors from their partitions. Collective."""
     specs = get_architecture(family).parameters(shape)
     return {spec.name: gather_matrix(shards[spec.name], spec.shape, world) for spec in specs}
+
+
+def bare_learner(world: World, growth: Growth, dtype: torch.dtype) -> LearnedGrowth:
+    """The learner by itself, its parameters set, with no engine around it."""
+    weights = weights_of(library_model(growth.architecture.name, growth.source))
+    shards = {name: shard_of(weight, world.rank, world.size) for name, weight in weights.items()}
+    config = huggingface_config(growth.architecture, growth.target, {})
+    target = build_meta_model(growth.architecture, growth.target, config, world.device)
+    learner = LearnedGrowth(growth, SourceShards.build(growth, shards), target, dtype, world)
+    start = {p.name: initial_value(growth, get_method("ligo"), p, 0) for p in growth.operator_parameters}
+    for name, parameter in learner.named_parameters():
+        parameter.data = start.pop(operator_name(name)).to(dtype)
+    assert not start, "every operator parameter is a parameter of the learner"
+    return learner

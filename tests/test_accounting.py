@@ -18,7 +18,9 @@ from ligo_dist.accounting import (
     training_step_flops,
 )
 from ligo_dist.architectures import Architecture, ModelShape, get_architecture
+from ligo_dist.distributed import World
 from ligo_dist.growth.operators import Growth
+from ranks import run_ranks
 
 GPT2 = ModelShape(layers=3, width=24, heads=3, key_value_heads=3, ffn=96, vocab=50, positions=20, tied=True)
 LLAMA = ModelShape(layers=2, width=32, heads=4, key_value_heads=2, ffn=88, vocab=50, positions=20, tied=False)
@@ -115,23 +117,23 @@ def test_growing_costs_what_torch_counts(family, source, target):
     assert measured == growing_flops(architecture, source, target)
 
 
+def learning_flops(world: World, family: str, source: ModelShape, target: ModelShape) -> int:
+    """What torch counts in a forward and a backward pass of the learner itself, on two sequences of 16 tokens."""
+    from engines import bare_learner
+
+    growth = Growth(get_architecture(family), source, target, tied=False)
+    learner = bare_learner(world, growth, torch.float32)
+    batch = torch.arange(32).view(2, 16)
+    return counted(lambda: learner(input_ids=batch, labels=batch).loss.backward())
+
+
 @pytest.mark.parametrize(("family", "source", "target"), GROWTHS)
-def test_gradients_of_the_operator_cost_what_torch_counts(family, source, target):
-    architecture = get_architecture(family)
-    growth = Growth(architecture, source, target, tied=False)
-    weights = random_tensors(architecture.parameters(source))
-    operator = {
-        name: value.requires_grad_() for name, value in random_tensors(growth.operator_parameters).items()
-    }
-
-    def forward_and_backward() -> None:
-        sum(value.sum() for value in growth.grow_dense(weights, operator).values()).backward()
-
-    step = learning_step_flops(architecture, source, target, 16, 4, micro_batch_size=4)
-    forward = growing_flops(architecture, source, target)
-    expected = step.mixing + step.expansion - forward  # the recomputation, which this has none of
-    # The outer products of the gradients of biases and norms are not among what torch counts.
-    assert counted(forward_and_backward) == pytest.approx(expected, rel=0.02)
+def test_learning_costs_what_torch_counts(family, source, target):
+    step = learning_step_flops(get_architecture(family), source, target, 16, 2, micro_batch_size=2)
+    (measured,) = run_ranks(learning_flops, 1, family, source, target)
+    # Not counted by torch: outer products, in the gradients of what grows biases and norms. Counted here and left
+    # out by torch's checkpointing: the last product of what is recomputed.
+    assert measured == pytest.approx(step.total, rel=0.03)
 
 
 def test_generation_worked_out_by_hand():
@@ -145,11 +147,14 @@ def test_generation_worked_out_by_hand():
     # Outside: wte 2*3*2, wpe 2*2*2, ln_f 2*4.
     layer = (12 + 24) + 3 * (4 + 8) + 10 * 4
     outside = 12 + 8 + 8
+    generated = 12 + outside  # wte is the head too, and generated for either
     assert growing_flops(architecture, source, target) == mixing + 2 * layer + outside
     step = learning_step_flops(architecture, source, target, 2, 8, micro_batch_size=2, world_size=2)
     assert step.model == training_step_flops(architecture, target, 2, 8, checkpointed=True)
     assert step.mixing == 2 * 3 * mixing  # two micro-steps of both ranks
-    assert step.expansion == 4 * (4 * 2 * layer + (4 - 1) * outside)  # four executions; the source is frozen
+    assert step.expansion == 4 * (
+        4 * 2 * layer + (4 - 1) * generated
+    )  # four executions; the source is frozen
     assert step.total == step.model + step.mixing + step.expansion
     alone = learning_step_flops(architecture, source, target, 2, 8, micro_batch_size=8)
     assert (alone.mixing, alone.expansion) == (step.mixing // 2, step.expansion // 4)

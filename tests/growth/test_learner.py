@@ -11,12 +11,9 @@ from torch import Tensor
 
 from ligo_dist.architectures import get_architecture
 from ligo_dist.distributed import World
-from ligo_dist.growth.methods import get_method, initial_value
 from ligo_dist.growth.operators import Growth
-from ligo_dist.growth.sharded import SourceShards
-from ligo_dist.shards import shard_of
 from ranks import run_ranks
-from small_models import library_model, model_shape, token_ids, weights_of
+from small_models import model_shape, token_ids
 
 SIZES = {"gpt2": ((2, 24, 3, 3, 50), (7, 40, 5, 5, 111)), "llama": ((2, 32, 4, 2, 50), (7, 48, 6, 3, 111))}
 
@@ -24,23 +21,6 @@ SIZES = {"gpt2": ((2, 24, 3, 3, 50), (7, 40, 5, 5, 111)), "llama": ((2, 32, 4, 2
 def pair_of(family: str) -> Growth:
     source, target = (model_shape(sizes, True) for sizes in SIZES[family])
     return Growth(get_architecture(family), source, target, tied=True)
-
-
-def build_learner(world: World, growth: Growth, dtype: torch.dtype) -> Any:
-    """The learner by itself, its parameters set, with no engine around it."""
-    from ligo_dist.growth.learner import LearnedGrowth, operator_name
-    from ligo_dist.models import build_meta_model, huggingface_config
-
-    weights = weights_of(library_model(growth.architecture.name, growth.source))
-    shards = {name: shard_of(weight, world.rank, world.size) for name, weight in weights.items()}
-    config = huggingface_config(growth.architecture, growth.target, {})
-    target = build_meta_model(growth.architecture, growth.target, config, world.device)
-    learner = LearnedGrowth(growth, SourceShards.build(growth, shards), target, dtype, world)
-    start = {p.name: initial_value(growth, get_method("ligo"), p, 0) for p in growth.operator_parameters}
-    for name, parameter in learner.named_parameters():
-        parameter.data = start.pop(operator_name(name)).to(dtype)
-    assert not start, "every operator parameter is a parameter of the learner"
-    return learner
 
 
 class Alive:
@@ -61,6 +41,7 @@ class Alive:
 
 
 def generated_alive(world: World, family: str) -> tuple[int, int, int, int]:
+    from engines import bare_learner
     from ligo_dist.growth import learner as module
 
     growth, alive, expand = pair_of(family), Alive(), module.expand_width
@@ -70,7 +51,7 @@ def generated_alive(world: World, family: str) -> tuple[int, int, int, int]:
         alive.add(result)
         return result
 
-    learner = build_learner(world, growth, torch.float32)
+    learner = bare_learner(world, growth, torch.float32)
     module.expand_width = counted
     try:
         ids = token_ids(2)
@@ -96,10 +77,12 @@ def test_generated_weights_are_alive_for_one_block_at_a_time(family: str):
 
 
 def losses(world: World, family: str) -> list[float]:
+    from engines import bare_learner
+
     ids = token_ids(8)
     values = []
     for dtype in (torch.float32, torch.bfloat16):
-        learner = build_learner(world, pair_of(family), dtype)
+        learner = bare_learner(world, pair_of(family), dtype)
         with torch.no_grad():
             values.append(learner(input_ids=ids, labels=ids).loss.item())
     return values
