@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import uuid
@@ -11,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.accelerators import count_accelerators
-from launcher.command import LAUNCH_ID, Command, compose_command, free_port
+from launcher.command import Command, compose_command, free_port
 from launcher.preflight import check_before_start, vocabulary_size
 from launcher.processes import run_in_group
 from ligo_dist import __version__
 from ligo_dist.config import Config, load_config
 from ligo_dist.errors import LigoError
+from ligo_dist.result import LAUNCH_ID, has_finished
 
 _EXAMPLES = """\
 examples:
@@ -117,7 +117,7 @@ def _launch(command: Command, run_dir: Path) -> int:
         raise LigoError(f"run_dir: {str(run_dir)!r} cannot be made: {error.strerror}") from None
     launch_id = uuid.uuid4().hex
     code = run_in_group(command.argv, {**os.environ, **command.environment, LAUNCH_ID: launch_id})
-    if code == 0 and not _finished(run_dir / "result.json", launch_id):
+    if code == 0 and not has_finished(run_dir, launch_id):
         print(
             "ligo-dist: deepspeed ended without an error, but the run did not report its end: one of its"
             " processes was killed (out of memory?). The same command resumes from the last checkpoint.",
@@ -125,17 +125,6 @@ def _launch(command: Command, run_dir: Path) -> int:
         )
         return 1
     return code
-
-
-def _finished(result: Path, launch_id: str) -> bool:
-    try:
-        content = json.loads(result.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and (content.get("status"), content.get("launch_id")) == (
-        "finished",
-        launch_id,
-    )
 
 
 def _positive(text: str) -> int:

@@ -14,9 +14,6 @@ from pathlib import Path
 from ligo_dist.errors import LigoError
 
 WORKER_MODULE = "ligo_dist"
-LAUNCH_ID = "LIGO_DIST_LAUNCH_ID"
-"""Environment variable with a word that the worker repeats in its result, so that a result of before is not
-taken for this launch's."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TypeVar
 
 import numpy as np
@@ -103,7 +102,3 @@ def seed_everything(*parts: int) -> None:
     torch.manual_seed(int(state[0] % 2**63))
     np.random.seed(int(state[1] % 2**32))
     random.seed(int(state[1]))
-
-
-def timeout_of(seconds: float) -> timedelta:
-    return timedelta(seconds=seconds)

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import deepspeed
@@ -26,7 +27,7 @@ from deepspeed.utils import (
 from torch import Tensor, nn
 from transformers.integrations.deepspeed import prevent_arange_dtype_change
 
-from ligo_dist.distributed import World, sum_over_ranks, timeout_of
+from ligo_dist.distributed import World, sum_over_ranks
 from ligo_dist.shards import Shards, padded, partition_range
 
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -67,7 +68,7 @@ def start_world(timeout_seconds: float) -> World:
         accelerator.set_device(int(os.environ["LOCAL_RANK"]))
     backend = accelerator.communication_backend_name()
     backend = "gloo" if device.type == "cpu" else backend
-    deepspeed.init_distributed(backend, timeout=timeout_of(timeout_seconds), verbose=False)
+    deepspeed.init_distributed(backend, timeout=timedelta(seconds=timeout_seconds), verbose=False)
     return World(dist.get_rank(), dist.get_world_size(), device)
 
 

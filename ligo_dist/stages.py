@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ligo_dist.architectures import ModelShape, get_architecture
 from ligo_dist.config import model_shape
 from ligo_dist.engine import OptimizerSettings
-from ligo_dist.growth.methods import Method, build_growth_arguments, get_method
+from ligo_dist.growth.methods import Method, get_method, resolve_tied
 from ligo_dist.growth.operators import Growth
 from ligo_dist.schedules import LearningRate
 
@@ -154,7 +154,7 @@ def build_stages(config: Config, vocab: int) -> list[StagePlan]:
         growth = method = learn = None
         if stage.grow is not None:
             method = get_method(stage.grow.method)
-            tied = build_growth_arguments(method, stage.grow.tied)
+            tied = resolve_tied(method, stage.grow.tied)
             growth = Growth(architecture, plans[-1].shape, shape, tied)
             learn = _build_phase(LEARN, stage.grow.learn, stage.train)
         plans.append(

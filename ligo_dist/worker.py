@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from ligo_dist.errors import LigoError
 from ligo_dist.export import export_model
 from ligo_dist.phases import PhaseRunner, PhaseSettings
 from ligo_dist.progress import Progress
+from ligo_dist.result import write_result
 from ligo_dist.resume import find_checkpoint, recorded_config, run_lock
 from ligo_dist.shards import Shards
 from ligo_dist.stages import RunState, StagePlan, build_stages
@@ -37,9 +36,6 @@ from ligo_dist.tracking import (
     tracking_address,
 )
 from ligo_dist.trainer import ModelSettings, Trainer, planned_flops
-
-LAUNCH_ID = "LIGO_DIST_LAUNCH_ID"
-"""Set by the launcher, repeated in the result, so that it can tell this run's result from an older one's."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +55,6 @@ class RunPaths:
     @property
     def log(self) -> Path:
         return self.run_dir / "run.log"
-
-    @property
-    def result(self) -> Path:
-        return self.run_dir / "result.json"
 
     def export(self, stage: str) -> Path:
         return self.run_dir / "export" / stage
@@ -214,9 +206,7 @@ def _conclude(config: Config, paths: RunPaths, stages: list[StagePlan], state: R
     ]
     write_summary(paths.run_dir, summaries, locations)
     show_summary(Console(), summaries, locations)
-    result = paths.result.with_suffix(".writing")
-    result.write_text(json.dumps({"status": "finished", "launch_id": os.environ.get(LAUNCH_ID)}) + "\n")
-    os.replace(result, paths.result)
+    write_result(paths.run_dir)
 
 
 def _global_step(state: RunState, stages: list[StagePlan]) -> int:

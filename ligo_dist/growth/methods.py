@@ -59,7 +59,7 @@ def get_method(name: str) -> Method:
     return _METHODS[name]
 
 
-def build_growth_arguments(method: Method, tied: bool | None) -> bool:
+def resolve_tied(method: Method, tied: bool | None) -> bool:
     """Whether the operator is tied: the user's choice, or the method's.
 
     Raises:

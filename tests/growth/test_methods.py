@@ -10,10 +10,10 @@ from ligo_dist.architectures import get_architecture
 from ligo_dist.errors import ArchitectureError
 from ligo_dist.growth.methods import (
     DEPTH_NOISE,
-    build_growth_arguments,
     get_method,
     initial_value,
     placed_units,
+    resolve_tied,
 )
 from ligo_dist.growth.names import METHODS
 from ligo_dist.growth.operators import Growth
@@ -174,7 +174,7 @@ def test_what_lossless_adds_learns(family: str, source: Sizes, target: Sizes):
 
 def test_lossless_cannot_be_tied():
     with pytest.raises(ArchitectureError) as caught:
-        build_growth_arguments(get_method("lossless"), True)
+        resolve_tied(get_method("lossless"), True)
     assert str(caught.value) == "method 'lossless' needs a matrix for each side of an axis: set tied: false"
 
 
@@ -183,4 +183,4 @@ def test_lossless_cannot_be_tied():
     [("ligo", None, True), ("ligo", False, False), ("ligo", True, True), ("lossless", None, False)],
 )
 def test_the_method_chooses_where_the_user_does_not(method: str, asked: bool | None, given: bool):
-    assert build_growth_arguments(get_method(method), asked) is given
+    assert resolve_tied(get_method(method), asked) is given
