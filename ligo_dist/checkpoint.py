@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ligo_dist.distributed import World, first_rank_only, gather_objects, raise_together
 from ligo_dist.errors import CheckpointError
+from ligo_dist.files import make_empty
 from ligo_dist.shards import Shards, overlaps, padded, partition_size
 from ligo_dist.stages import RunState
 
@@ -91,7 +92,7 @@ def save_checkpoint(
     unfinished = directory / f"{_UNFINISHED}{path.name}"
     failure: Exception | None = None
     written: tuple[str, int, int] = ("", 0, 0)
-    first_rank_only(lambda: _make_empty(unfinished), world)
+    first_rank_only(lambda: make_empty(unfinished, "checkpoint"), world)
     try:
         written = _write_rank_file(unfinished / _rank_file(world.rank), snapshot.groups)
     except OSError as error:
@@ -184,16 +185,6 @@ def _order(path: Path) -> tuple[int, int, bool]:
     """Names sort by global step, then stage, then phase: `learn` comes before `train`."""
     _, step, stage, phase = path.name.split("-")
     return int(step), int(stage), phase == "train"
-
-
-def _make_empty(path: Path) -> None:
-    try:
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"checkpoint directory {path} cannot be made: {error.strerror or error}"
-        ) from error
 
 
 def _write_rank_file(path: Path, groups: Mapping[str, Shards]) -> tuple[str, int, int]:

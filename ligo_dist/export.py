@@ -15,6 +15,7 @@ from transformers import PretrainedConfig
 from ligo_dist.architectures import ParameterSpec
 from ligo_dist.distributed import World, first_rank_only
 from ligo_dist.errors import CheckpointError
+from ligo_dist.files import make_empty
 from ligo_dist.growth.sharded import gather_matrix
 from ligo_dist.shards import Shards
 
@@ -46,7 +47,7 @@ def export_model(
         CheckpointError: if the directory cannot be written.
     """
     unfinished = directory.with_name(f".writing-{directory.name}")
-    first_rank_only(lambda: _begin(unfinished), world)
+    first_rank_only(lambda: make_empty(unfinished, "export"), world)
     names: list[list[str]] = []
     sizes = 0
     for part in _parts(specs, shards, world):
@@ -77,16 +78,6 @@ def _parts(specs: list[ParameterSpec], shards: Shards, world: World) -> Iterator
         # Ranks but the first only take part in the gathering.
         part[spec.name] = tensor.cpu().contiguous() if world.is_first else tensor.new_empty(0)
     yield part
-
-
-def _begin(unfinished: Path) -> None:
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"export directory {unfinished} cannot be made: {error.strerror or error}"
-        ) from error
 
 
 def _write_part(unfinished: Path, number: int, part: dict[str, Tensor]) -> None:

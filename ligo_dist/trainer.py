@@ -107,10 +107,14 @@ class Trainer:
         if "model" in groups:
             self._restore(engine, "model", groups)
         else:
-            architecture, seed = self.models.architecture, self.models.seed
-            config = self.huggingface_config(stage)
-            engine.write_shards(initial_shards(architecture, config, seed, self.world).items())
+            self._initialise(engine, stage)
         return engine
+
+    def _initialise(self, engine: Engine, stage: StagePlan) -> None:
+        """Give an engine's model the library's own random values."""
+        config = self.huggingface_config(stage)
+        shards = initial_shards(self.models.architecture, config, self.models.seed, self.world)
+        engine.write_shards(shards.items())
 
     def _train(self, stage: StagePlan, engine: Engine) -> Shards:
         """Train a stage's model; returns its weights, the engine released."""
@@ -181,8 +185,7 @@ class Trainer:
         self.tracker.start_phase("grow")
         engine = self._target_engine(stage)
         if self.models.compare_random:
-            config = self.huggingface_config(stage)
-            engine.write_shards(initial_shards(architecture, config, self.models.seed, self.world).items())
+            self._initialise(engine, stage)
             record.random_loss = self.runner.validation_loss(engine)
         began = time.perf_counter()
         engine.write_shards(grown_shards(growth, source, operator, self.world))

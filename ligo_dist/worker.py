@@ -89,8 +89,7 @@ def _run(config: Config, corpus: Corpus, world: World, command: list[str], paths
                 "tokenizer.fingerprint": corpus.tokenizer.fingerprint,
             },
         )
-        if world.is_first:
-            tracker.artifact(yaml.safe_dump(config.resolved(), sort_keys=False), "config.yaml")
+        tracker.artifact(yaml.safe_dump(config.resolved(), sort_keys=False), "config.yaml")
         trainer = _build_trainer(config, corpus, world, paths, stages, recorded, tracker, progress)
         _announce(progress, checkpoint, corpus, world)
         trainer.run(checkpoint)

@@ -21,7 +21,6 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 from ligo_dist.errors import ArchitectureError
@@ -234,8 +233,3 @@ class Architecture:
             for role, pattern in self._patterns(shape).items()
             if not any(pattern.fullmatch(name) for name in actual)
         ]
-
-    @cached_property
-    def layer_prefix(self) -> str:
-        """What the names of a block's parameters begin with, `{layer}` included."""
-        return f"{self.layers_path}.{LAYER}."

@@ -1,0 +1,21 @@
+"""Directories that are written under another name before they take their own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ligo_dist.errors import CheckpointError
+
+
+def make_empty(path: Path, what: str) -> None:
+    """Make a directory, without anything that an earlier, killed run may have left in it.
+
+    Raises:
+        CheckpointError: if it cannot be made; `what` says what it is for.
+    """
+    try:
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise CheckpointError(f"{what} directory {path} cannot be made: {error.strerror or error}") from error
