@@ -25,7 +25,7 @@ def huggingface_config(
 ) -> PretrainedConfig:
     """The library's configuration of a model: what the shape sets, the user's further keys, no key-value cache."""
     config_class = getattr(transformers, architecture.config_class)
-    keys = {**_no_dropout(config_class), **_fast_attention(), **architecture.config_keys(shape), **extra}
+    keys = {**_no_dropout(config_class), **_fast_attention(), **architecture.library_keys(shape), **extra}
     return config_class(**keys, use_cache=False, architectures=[architecture.model_class])
 
 

@@ -30,7 +30,7 @@ def library_config(architecture: Architecture, shape: ModelShape, **extra: Any) 
         for name in config_class().to_dict()
         if name.endswith(("_pdrop", "_dropout", "_dropout_prob"))
     }
-    keys = {**no_dropout, **architecture.config_keys(shape), "bos_token_id": 1, "eos_token_id": 2, **extra}
+    keys = {**no_dropout, **architecture.library_keys(shape), "bos_token_id": 1, "eos_token_id": 2, **extra}
     return config_class(**keys, use_cache=False, attn_implementation="eager")
 
 

@@ -37,7 +37,7 @@ GROWTHS = [("gpt2", GPT2, GPT2_LARGE), ("llama", LLAMA, LLAMA_LARGE)]
 
 def build(architecture: Architecture, shape: ModelShape, device: str) -> torch.nn.Module:
     config = getattr(transformers, architecture.config_class)(
-        **architecture.config_keys(shape), use_cache=False, attn_implementation="eager"
+        **architecture.library_keys(shape), use_cache=False, attn_implementation="eager"
     )
     with torch.device(device):
         return getattr(transformers, architecture.model_class)(config)

@@ -6,7 +6,15 @@ import difflib
 
 from ligo_dist.architectures.gpt2 import GPT2
 from ligo_dist.architectures.llama import LLAMA
-from ligo_dist.architectures.table import Architecture, Axis, Dim, ModelShape, ParameterSpec, Segment
+from ligo_dist.architectures.table import (
+    Architecture,
+    Axis,
+    Dim,
+    ModelShape,
+    Objective,
+    ParameterSpec,
+    Segment,
+)
 from ligo_dist.errors import ArchitectureError
 
 __all__ = [
@@ -14,6 +22,7 @@ __all__ = [
     "Axis",
     "Dim",
     "ModelShape",
+    "Objective",
     "ParameterSpec",
     "Segment",
     "architecture_names",

@@ -14,6 +14,16 @@ _AXES = (
     Axis("ffn", lambda shape: shape.ffn, "layer"),
 )
 
+_CONFIG_KEYS = {
+    "n_layer": "layers",
+    "n_embd": "width",
+    "n_head": "heads",
+    "n_inner": "ffn",
+    "vocab_size": "vocab",
+    "n_positions": "positions",
+    "tie_word_embeddings": "tied",
+}
+
 
 def _table(shape: ModelShape) -> dict[str, str]:
     table = {
@@ -39,28 +49,17 @@ def _table(shape: ModelShape) -> dict[str, str]:
     return table
 
 
-def _config_keys(shape: ModelShape) -> dict[str, object]:
-    return {
-        "n_layer": shape.layers,
-        "n_embd": shape.width,
-        "n_head": shape.heads,
-        "n_inner": shape.ffn,
-        "vocab_size": shape.vocab,
-        "n_positions": shape.positions,
-        "tie_word_embeddings": shape.tied,
-    }
-
-
 GPT2 = Architecture(
     name="gpt2",
     model_class="GPT2LMHeadModel",
     config_class="GPT2Config",
     layers_path="transformer.h",
+    objective="causal_lm",
     normalization="layer_norm",
     axes={axis.name: axis for axis in _AXES},
     table=_table,
-    config_keys=_config_keys,
+    config_keys=_CONFIG_KEYS,
     default_ffn=lambda width: 4 * width,
     ties_embeddings=True,
-    rotary=False,
+    norm_epsilon="layer_norm_epsilon",
 )

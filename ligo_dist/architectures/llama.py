@@ -7,12 +7,24 @@ from ligo_dist.architectures.table import Architecture, Axis, ModelShape
 _AXES = (
     Axis("vocab", lambda shape: shape.vocab, "fixed"),
     Axis("hidden", lambda shape: shape.width, "model"),
-    Axis("query", lambda shape: shape.width, "layer", unit="head", grouped=True),
+    Axis("query", lambda shape: shape.attention_width, "layer", unit="head", grouped=True),
     Axis("key", lambda shape: shape.key_value_heads * shape.head_size, "layer", unit="head"),
     Axis("value", lambda shape: shape.key_value_heads * shape.head_size, "layer"),
-    Axis("attention", lambda shape: shape.width, "layer", lifted_from="value"),
+    Axis("attention", lambda shape: shape.attention_width, "layer", lifted_from="value"),
     Axis("ffn", lambda shape: shape.ffn, "layer"),
 )
+
+_CONFIG_KEYS = {
+    "num_hidden_layers": "layers",
+    "hidden_size": "width",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "key_value_heads",
+    "head_dim": "head_size",
+    "intermediate_size": "ffn",
+    "vocab_size": "vocab",
+    "max_position_embeddings": "positions",
+    "tie_word_embeddings": "tied",
+}
 
 
 def _table(shape: ModelShape) -> dict[str, str]:
@@ -34,20 +46,6 @@ def _table(shape: ModelShape) -> dict[str, str]:
     return table
 
 
-def _config_keys(shape: ModelShape) -> dict[str, object]:
-    return {
-        "num_hidden_layers": shape.layers,
-        "hidden_size": shape.width,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.key_value_heads,
-        "head_dim": shape.head_size,
-        "intermediate_size": shape.ffn,
-        "vocab_size": shape.vocab,
-        "max_position_embeddings": shape.positions,
-        "tie_word_embeddings": shape.tied,
-    }
-
-
 def _default_ffn(width: int) -> int:
     """8/3 of the width, so that three matrices cost what two of 4x would, rounded up to a multiple of 8."""
     return -(-8 * width // 3 // 8) * 8
@@ -58,11 +56,14 @@ LLAMA = Architecture(
     model_class="LlamaForCausalLM",
     config_class="LlamaConfig",
     layers_path="model.layers",
+    objective="causal_lm",
     normalization="rms_norm",
     axes={axis.name: axis for axis in _AXES},
     table=_table,
-    config_keys=_config_keys,
+    config_keys=_CONFIG_KEYS,
     default_ffn=_default_ffn,
     ties_embeddings=False,
+    norm_epsilon="rms_norm_eps",
     rotary=True,
+    free_head_size=True,
 )

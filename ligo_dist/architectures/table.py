@@ -1,8 +1,9 @@
 """What a model family is to this system: a table of parameter name -> growth axes, and the sizes of those axes.
 
 A table line reads `name: dim dim ...`; a dim is one or more `axis.side` joined by `+` (a fused dim, such as the
-query, key and value of GPT-2's `c_attn`), in the order of the tensor's dims as the library stores it. The side says
-which of an axis's operators applies (design: `B_out` writes, `A_in` reads):
+query, key and value of GPT-2's `c_attn`) or by `|` where they alternate head by head (as in GPT-NeoX's
+`query_key_value`), in the order of the tensor's dims as the library stores it. The side says which of an axis's
+operators applies (design: `B_out` writes, `A_in` reads):
 
     out        writes the axis: rows of a projection, an embedding, a bias
     in         reads the axis: columns of a projection
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,20 +29,27 @@ from ligo_dist.errors import ArchitectureError
 SIDES = ("out", "in", "gain", "bias", "head_gain", "head_bias")
 LAYER = "{layer}"
 
+Objective = Literal["causal_lm", "masked_lm", "image_classification", "features"]
+
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The numbers that make one model of a family.
+    """The numbers that make one model of a family; those that a family has no use for are 0.
 
     Attributes:
         layers: number of transformer blocks.
         width: size of the residual stream.
-        heads: query heads; `width // heads` is the head size.
+        heads: query heads.
         key_value_heads: heads of keys and values; `heads` unless attention is grouped.
         ffn: inner width of the feed-forward block.
+        tied: the embedding is the output head too.
+        head_size: elements of a head; 0 given: `width // heads`.
         vocab: rows of the embedding.
         positions: longest sequence the model takes.
-        tied: the embedding is the output head too.
+        token_types: kinds of segments that an encoder tells apart.
+        labels: classes of an image.
+        image_size, patch_size: side of a square image and of a patch of it, in pixels.
+        channels: of an image.
     """
 
     layers: int
@@ -49,13 +57,29 @@ class ModelShape:
     heads: int
     key_value_heads: int
     ffn: int
-    vocab: int
-    positions: int
     tied: bool
+    head_size: int = 0
+    vocab: int = 0
+    positions: int = 0
+    token_types: int = 0
+    labels: int = 0
+    image_size: int = 0
+    patch_size: int = 0
+    channels: int = 0
+
+    def __post_init__(self) -> None:
+        if self.head_size == 0:
+            object.__setattr__(self, "head_size", self.width // self.heads)
 
     @property
-    def head_size(self) -> int:
-        return self.width // self.heads
+    def attention_width(self) -> int:
+        """Elements of all query heads."""
+        return self.heads * self.head_size
+
+    @property
+    def patches(self) -> int:
+        """Patches of an image."""
+        return (self.image_size // self.patch_size) ** 2 if self.patch_size else 0
 
     @property
     def queries_per_group(self) -> int:
@@ -75,6 +99,9 @@ class Axis:
             (rotary position embeddings pair the elements inside a head, so those must keep their places).
         grouped: the axis is ordered by key/value group (query heads under grouped-query attention).
         lifted_from: the axis repeats another one once per query head of a group, and has that axis's operator.
+        elementwise: something acts on its elements one by one before a norm takes their statistics or another part of
+            the model reads them through the same matrix: an activation, or the gain of a norm that lies *on* the
+            residual stream (post-norm). What keeps the function can then only copy units, not mix them.
     """
 
     name: str
@@ -83,6 +110,7 @@ class Axis:
     unit: Literal["element", "head"] = "element"
     grouped: bool = False
     lifted_from: str | None = None
+    elementwise: bool = False
 
     def units(self, shape: ModelShape) -> int:
         """Rows (or columns) of the axis's operator for a model of this shape."""
@@ -100,7 +128,15 @@ class Segment:
     side: str | None
 
 
-Dim = tuple[Segment, ...]
+@dataclass(frozen=True)
+class Dim:
+    """The axis segments of one tensor dim, one after the other, or (`interleaved`) alternating head by head."""
+
+    segments: tuple[Segment, ...]
+    interleaved: bool = False
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self.segments)
 
 
 @dataclass(frozen=True)
@@ -135,26 +171,45 @@ class Architecture:
         model_class: class in `transformers` that is trained and exported.
         config_class: its configuration class.
         layers_path: dotted path of the list of blocks inside the model.
+        objective: what it is trained for; `features`: nothing, it can only be grown.
         normalization: which statistics its norms take; decides how a lossless start is built.
         axes: the growth axes, by name.
         table: lines `parameter name -> dims`; a function of the shape, as tied heads change it.
-        config_keys: keys of the Hugging Face configuration that a shape sets.
+        config_keys: keys of the Hugging Face configuration -> the attribute of `ModelShape` that each holds.
         default_ffn: inner width where the user gives none.
-        ties_embeddings: whether the family ties its head to its embedding unless told otherwise.
+        ties_embeddings: whether the family ties its head to its embedding unless told otherwise; None: it has no
+            choice (encoders always do, image models have no embedding).
         rotary: positions are rotations inside the head, whose size must then be even.
+        post_norm: norms lie on the residual stream, behind each addition (BERT), not in front of each branch.
+        free_head_size: the head size may differ from `width / heads`.
+        position_offset: rows of the position embedding beyond the positions there are (RoBERTa: 2).
+        norm_epsilon: key of the configuration that holds the norms' epsilon.
     """
 
     name: str
     model_class: str
     config_class: str
     layers_path: str
+    objective: Objective
     normalization: Literal["layer_norm", "rms_norm"]
     axes: Mapping[str, Axis]
     table: Callable[[ModelShape], Mapping[str, str]]
-    config_keys: Callable[[ModelShape], dict[str, object]]
+    config_keys: Mapping[str, str]
     default_ffn: Callable[[int], int]
-    ties_embeddings: bool
-    rotary: bool
+    ties_embeddings: bool | None
+    norm_epsilon: str
+    rotary: bool = False
+    post_norm: bool = False
+    free_head_size: bool = False
+    position_offset: int = 0
+
+    def library_keys(self, shape: ModelShape) -> dict[str, object]:
+        """The keys of the Hugging Face configuration that a shape sets."""
+        values = {key: getattr(shape, attribute) for key, attribute in self.config_keys.items()}
+        for key, attribute in self.config_keys.items():
+            if attribute == "positions":
+                values[key] += self.position_offset
+        return values
 
     def parameters(self, shape: ModelShape) -> list[ParameterSpec]:
         """All parameters of a model of this shape; a tied head counts once, under the embedding's name."""
@@ -174,7 +229,11 @@ class Architecture:
 
     def parse_dims(self, line: str) -> tuple[Dim, ...]:
         """Raises ArchitectureError for an axis or side that does not exist."""
-        return tuple(tuple(self._segment(word) for word in dim.split("+")) for dim in line.split())
+        return tuple(self._dim(words) for words in line.split())
+
+    def _dim(self, words: str) -> Dim:
+        separator = "|" if "|" in words else "+"
+        return Dim(tuple(self._segment(word) for word in words.split(separator)), separator == "|")
 
     def _segment(self, word: str) -> Segment:
         name, _, side = word.partition(".")

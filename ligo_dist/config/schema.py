@@ -31,28 +31,34 @@ class Model(Section):
     """The model family and what all stages share."""
 
     family: Text
-    """The model family: `gpt2` or `llama`."""
-    max_positions: Count
-    """The longest sequence the model takes."""
+    """The model family: one of `ligo-dist architectures`, or `package.module:NAME` for a table of your own."""
+    max_positions: Count | None = None
+    """The longest sequence the model takes; for text. `null` only where `stages[0].from` says it."""
+    patch_size: Count | None = None
+    """Side of the square patches that an image is cut into, in pixels; for images. `null` only where
+    `stages[0].from` says it."""
     tie_embeddings: bool | None = None
-    """Whether the embedding is the output head too; `null`: as the family does (gpt2 yes, llama no)."""
+    """Whether the embedding is the output head too; `null`: as `stages[0].from`, else as the family does (gpt2
+    yes, llama no)."""
     huggingface: dict[str, Any] = {}
     """More keys of the family's Hugging Face configuration class (`rope_theta`, `resid_pdrop`, ...). Keys
     that the size, the positions or the vocabulary set are refused."""
 
 
 class Size(Section):
-    """How large a stage's model is. The head size, `width / heads`, is the same in all stages."""
+    """How large a stage's model is. The head size is the same in all stages."""
 
-    layers: Count
-    """Number of transformer blocks."""
+    layers: CountOrZero
+    """Number of transformer blocks; 0: the embedding and the head alone."""
     width: Count
     """Size of the residual stream; a multiple of `heads`."""
     heads: Count
     """Number of attention (query) heads."""
     key_value_heads: Count | None = None
-    """Number of key/value heads (grouped-query attention; llama only), a divisor of `heads`; `null`:
-    `heads`."""
+    """Number of key/value heads (grouped-query attention; families that have it), a divisor of `heads`;
+    `null`: `heads`."""
+    head_size: Count | None = None
+    """Elements of a head (families that let it differ); `null`: `width / heads`."""
     ffn: Count | None = None
     """Inner width of the feed-forward block; `null`: the family's, gpt2 4 x `width`, llama 8/3 x `width`
     rounded up to a multiple of 8."""
@@ -89,7 +95,7 @@ class Schedule(Section):
     """The course after the warm-up. `constant`; `cosine` and `linear` fall until the last step; `wsd`
     (warm-up, stable, decay) stays, then falls linearly during the last `decay_steps`."""
     warmup_steps: CountOrZero = 0
-    """Steps of linear rise from 0."""
+    """Steps of linear rise from 0. After growing: the re-warm-up."""
     decay_steps: Count | None = None
     """Steps of the final fall; for `wsd`, and only there."""
     final_ratio: Ratio = 0.1
@@ -99,8 +105,8 @@ class Schedule(Section):
 class Train(Section):
     """How a stage's model is trained."""
 
-    steps: Count
-    """Optimizer steps."""
+    steps: CountOrZero
+    """Optimizer steps; 0: the model is taken as it is."""
     batch_size: Count
     """Sequences per optimizer step, over all ranks: a multiple of `micro_batch_size` x ranks."""
     micro_batch_size: Count
@@ -112,6 +118,24 @@ class Train(Section):
     activation_checkpointing: bool = False
     """Compute each block's activations again in the backward pass rather than keep them: less memory, a third
     more compute."""
+
+
+class DepthRate(Section):
+    """The learning rate of the depth coefficients, where it is not that of the width matrices."""
+
+    learning_rate: Positive = 3.0e-4
+    """The highest learning rate of the schedule."""
+    schedule: Schedule = Schedule()
+    """Its course."""
+
+
+class Sweep(Section):
+    """A short search for the operator's learning rate before it is learned. Its cost is counted."""
+
+    learning_rates: Annotated[list[Positive], Field(min_length=2)]
+    """Candidates for `optimizer.learning_rate`; the one with the lowest validation loss is taken."""
+    steps: Count = 10
+    """Optimizer steps with each, at a constant rate, from the operator's start and on the same data."""
 
 
 class Learn(Section):
@@ -127,17 +151,38 @@ class Learn(Section):
     """The optimizer of the operator."""
     schedule: Schedule = Schedule()
     """The learning rate of the operator."""
+    depth: DepthRate | None = None
+    """The learning rate of the depth coefficients; `null`: the operator's."""
+    sweep: Sweep | None = None
+    """A short search for the learning rate of the operator; `null`: none."""
 
 
 class Grow(Section):
     """How a stage's model is made from the one before."""
 
     method: Text = "ligo"
-    """Where the growth operator starts: `ligo` as in the paper's code (identity on top of random rows; layers
-    stacked, with noise), `lossless` where the target computes what the source computes."""
+    """Where the growth operator starts: one of `ligo-dist methods`. It names a way to grow in depth and one to
+    grow in width, which `depth` and `width` may replace."""
+    depth: Text | None = None
+    """How layers are made from layers: one of `ligo-dist methods`; `null`: the method's own."""
+    width: Text | None = None
+    """How the axes expand: one of `ligo-dist methods`; `null`: the method's own."""
+    noise: PositiveOrZero = 0.0
+    """Noise on the new rows of the width matrices, to break symmetry: its standard deviation relative to the
+    root mean square of a matrix's rows. A method that keeps the function keeps it only with 0."""
     tied: bool | None = None
     """Whether an axis expands by one and the same matrix where it is read and where it is written (the
     paper's way); `null`: the method's own choice."""
+    identity: Literal["fixed", "learned"] | None = None
+    """Whether learning leaves the rows alone that carry the source's own units (the published code's way);
+    `null`: the method's own choice."""
+    share_depth: bool = False
+    """One row of depth coefficients for all roles of a layer, rather than one per role."""
+    share_width: bool = False
+    """One operator per axis for all layers, rather than one per target layer."""
+    optimizer_state: Literal["fresh", "grown", "asymmetric"] = "fresh"
+    """AdamW's moments after growing: `fresh` ones; `grown` from the source's by the same linear map (second
+    moments by its elementwise square); `asymmetric`: grown for the units that were there, zero for new ones."""
     learn: Learn = Learn()
     """How the operator is learned."""
 
@@ -148,13 +193,16 @@ class Stage(Section):
     name: Text
     """The stage's name in logs, in tracking and in file names: letters, digits, `.`, `_`, `-`; each one
     once."""
-    size: Size
-    """The size of its model."""
+    from_: Annotated[Text | None, Field(alias="from")] = None
+    """A Hugging Face directory, or a name on the hub, that holds the first stage's model; `null`: the first
+    stage begins with random values."""
+    size: Size | None = None
+    """The size of its model; `null` only with `from`, whose configuration then says it."""
     grow: Grow | None = None
     """How it grows out of the stage before; absent in the first stage, present in every other one (`grow: {}`
     takes the defaults)."""
-    train: Train
-    """How it is trained."""
+    train: Train | None = None
+    """How it is trained; `null` only with `from`: the model is taken as it is."""
 
 
 class Defaults(Section):
@@ -182,20 +230,41 @@ class Evaluation(Section):
 class Data(Section):
     """The corpus, and how it becomes sequences."""
 
-    source: Literal["stdlib", "text", "json", "parquet", "arrow", "hub"] = "stdlib"
+    source: Literal["stdlib", "text", "json", "parquet", "arrow", "hub", "digits", "images"] = "stdlib"
     """What is read. `stdlib`: the Python sources of the running interpreter's standard library, so that
     nothing needs a download; `text`, `json` (JSON lines), `parquet`, `arrow`: local `files`; `hub`: the data
-    set `name`."""
+    set `name`. For image models: `digits`, the handwritten digits that scikit-learn ships; `images`: the
+    directory `name` with a folder of image files for each class; `parquet`, `arrow`, `hub` with an
+    `image_column` and a `label_column`."""
     files: list[Text] = []
     """Paths or globs, relative to the working directory; for `text`, `json`, `parquet`, `arrow`."""
     name: Text | None = None
-    """Name of a data set on the Hugging Face hub, or a local directory; for `hub`."""
+    """Name of a data set on the Hugging Face hub, or a local directory; for `hub` and `images`."""
     subset: Text | None = None
     """Subset (configuration) of the data set; for `hub`."""
     split: Text = "train"
     """Split of the data set; for `hub`."""
     text_column: Text = "text"
     """The column that holds a document's text; for `json`, `parquet`, `arrow`, `hub`."""
+    image_column: Text = "image"
+    """The column that holds the images; for image models and `parquet`, `arrow`, `hub`."""
+    label_column: Text = "label"
+    """The column that holds an image's class; for image models and `parquet`, `arrow`, `hub`."""
+    image_size: Count | None = None
+    """Side of the square that images are resized to, in pixels, a multiple of the patch size; for image models.
+    `null` only where `stages[0].from` says it."""
+    channels: Literal[1, 3] = 3
+    """1: images are read as grey values, 3: as colours; for image models."""
+    labels: Count | None = None
+    """Number of classes; for image models. `null` only where `stages[0].from` says it."""
+    random_shift: CountOrZero = 0
+    """Training images are shifted by up to so many pixels either way, differently at every step; for image
+    models."""
+    random_flip: bool = False
+    """Half of the training images are mirrored; for image models."""
+    mask_fraction: Fraction = 0.15
+    """Part of a sequence's tokens that are to be predicted: 80 % of them are replaced by the mask, 10 % by a
+    random token, 10 % left; for masked language models."""
     document: Literal["file", "paragraph", "line"] = "file"
     """What one document is; for `text`."""
     include_tests: bool = False
@@ -207,7 +276,7 @@ class Data(Section):
     validation_fraction: Fraction = 0.02
     """Part of the documents, chosen by a hash of their content, that is kept for validation."""
     sequence_length: Count = 128
-    """Tokens per sequence; at most `model.max_positions`."""
+    """Tokens per sequence; at most the model's positions. For text."""
     workers: Count | None = None
     """Processes that tokenize; `null`: one per core."""
     cache_dir: Text = "data/cache"
@@ -215,13 +284,16 @@ class Data(Section):
 
 
 class Tokenizer(Section):
-    """The sentencepiece tokenizer: trained on the corpus, or given."""
+    """The tokenizer of the text: sentencepiece, trained on the corpus or given, or a Hugging Face one."""
 
     file: Text | None = None
     """An existing sentencepiece `.model`; `null`: one is trained on the corpus."""
     vocab_size: Annotated[int, Field(ge=260)] | None = None
     """Pieces of the vocabulary, with the 256 single bytes; needed where the tokenizer is trained, `null` or
     the file's own number where it is given."""
+    huggingface: Text | None = None
+    """A directory (or a name on the hub) with a `tokenizer.json`, instead of a sentencepiece one; `null`: that of
+    `stages[0].from`, if there is one and no other tokenizer is asked for."""
     model_type: Literal["bpe", "unigram"] = "bpe"
     """The kind of tokenizer that is trained."""
 
@@ -280,7 +352,7 @@ class Config(Section):
     """The validation loss."""
     data: Data = Data()
     """The corpus."""
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer = Tokenizer()
     """The tokenizer."""
     deepspeed: dict[str, Any] = {}
     """Keys of a DeepSpeed configuration, or the path of a JSON file that holds them. They are merged into
@@ -295,4 +367,4 @@ class Config(Section):
     def resolved(self) -> dict[str, Any]:
         """Everything as plain values, the stages with what they inherited: for the record, and to compare on
         resume."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)

@@ -271,4 +271,4 @@ def test_batches_must_divide_over_the_ranks():
 @pytest.mark.parametrize("family", architecture_names())
 def test_every_key_that_a_size_sets_is_refused_from_the_user(family):
     shape = ModelShape(2, 32, 4, 4, 64, 512, 64, tied=True)
-    assert set(get_architecture(family).config_keys(shape)) <= set(OWNED_HUGGINGFACE_KEYS)
+    assert set(get_architecture(family).config_keys) <= set(OWNED_HUGGINGFACE_KEYS)
