@@ -15,6 +15,7 @@ from launcher.preflight import check_before_start, vocabulary_size
 from launcher.processes import run_in_group
 from ligo_dist import __version__
 from ligo_dist.config import Config, load_config
+from ligo_dist.config.source import with_source_apart
 from ligo_dist.errors import LigoError
 from ligo_dist.result import LAUNCH_ID, has_finished
 
@@ -23,6 +24,8 @@ examples:
   ligo-dist run configs/quickstart.yaml --dry-run
   ligo-dist run configs/quickstart.yaml --nproc 2
   ligo-dist run configs/quickstart.yaml seed=1 'stages[1].train.steps=300' run_dir=runs/other
+  ligo-dist architectures llama
+  ligo-dist methods
 
 Running again on the same run directory resumes. Every key is described in docs/configuration.md.
 """
@@ -33,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopped."""
     arguments = _parse(argv)
     try:
-        return _run(arguments)
+        return _COMMANDS[arguments.command](arguments)
     except LigoError as error:
         print(f"ligo-dist: {error}", file=sys.stderr)
         return error.exit_code
@@ -46,7 +49,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     unknown = [word for word in rest if word.startswith("-")]
     if unknown:
         parser.error(f"unknown option: {' '.join(unknown)}")
-    arguments.overrides += rest
+    if rest and arguments.command != "run":
+        parser.error(f"too many arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides += rest
     return arguments
 
 
@@ -78,13 +84,35 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--dry-run", action="store_true", help="check everything, print stages and command, start nothing"
     )
+    families = commands.add_parser("architectures", help="list the model families and their growth axes")
+    families.add_argument(
+        "name", metavar="NAME", nargs="?", help="show one: its axes and parameters; also package.module:NAME"
+    )
+    commands.add_parser("methods", help="list the ways to grow, what each preserves and where it is from")
     return parser
+
+
+def _architectures(arguments: argparse.Namespace) -> int:
+    from launcher.listings import print_architecture, print_architectures
+
+    if arguments.name is None:
+        print_architectures()
+    else:
+        print_architecture(arguments.name)
+    return 0
+
+
+def _methods(_arguments: argparse.Namespace) -> int:
+    from launcher.listings import print_methods
+
+    print_methods()
+    return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:
     num_accelerators = count_accelerators()
     num_ranks = arguments.nproc or max(1, num_accelerators)
-    config = load_config(arguments.config, arguments.overrides)
+    config = with_source_apart(load_config(arguments.config, arguments.overrides), arguments.config)
     check_before_start(config, num_ranks, num_accelerators, arguments.config)
     command = compose_command(
         arguments.config,
@@ -125,6 +153,9 @@ def _launch(command: Command, run_dir: Path) -> int:
         )
         return 1
     return code
+
+
+_COMMANDS = {"run": _run, "architectures": _architectures, "methods": _methods}
 
 
 def _positive(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TextIO
 
 from rich import box
@@ -43,6 +44,15 @@ def print_plan(plans: Sequence[StagePlan], file: TextIO | None = None) -> None:
     console = Console(file=file, width=_WIDEST)
     width = console.measure(table).maximum
     Console(file=file, width=width).print(table)
+    for before, plan in pairwise(plans):
+        console.print(_claim(before, plan), highlight=False, markup=False)
+
+
+def _claim(before: StagePlan, plan: StagePlan) -> str:
+    """Whether growing keeps the function, and why not."""
+    if plan.obstacles:
+        return f"{plan.name}: does not start as the function of {before.name}: {'; '.join(plan.obstacles)}"
+    return f"{plan.name}: starts as the function of {before.name}, which the run verifies right after growing"
 
 
 def _row(plan: StagePlan) -> list[str]:
@@ -50,7 +60,7 @@ def _row(plan: StagePlan) -> list[str]:
     steps = f"{plan.learn.steps:,} + {plan.train.steps:,}" if plan.learn else f"{plan.train.steps:,}"
     return [
         plan.name,
-        plan.method or "-",
+        plan.method or ("-" if plan.source is None else "from"),
         str(shape.layers),
         str(shape.width),
         f"{shape.heads} ({shape.key_value_heads})",

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from ligo_dist.accounting import growing_flops, learning_step_flops, parameter_count, training_step_flops
 from ligo_dist.architectures import Architecture, ModelShape, get_architecture
-from ligo_dist.config import Config, model_shape
+from ligo_dist.config import Config, stage_shapes
+from ligo_dist.config.phase_checks import learn_batch, ways_to_grow
 from ligo_dist.config.schema import Grow, Train
-from ligo_dist.config.stage_checks import learn_batch
+from ligo_dist.config.shapes import tokens_per_sample
+from ligo_dist.growth.claims import obstacles  # noqa: TID251 - shapes alone: no torch
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,22 @@ class PhaseCost:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage: its model and its phases; `learn` and `grow` are None in the first."""
+    """One stage: its model and its phases; `learn` and `grow` are None in the first.
+
+    Attributes:
+        name: the user's name for it.
+        source: where its model is taken from; None: from the stage before, or random values.
+        method: how it is grown; None in the first.
+        obstacles: why the grown model does not compute what the one before does; None in the first, empty where it
+            does: then the run verifies it.
+        shape, parameters: of its model.
+        learn, grow, train: what its phases cost.
+    """
 
     name: str
+    source: str | None
     method: str | None
+    obstacles: list[str] | None
     shape: ModelShape
     parameters: int
     learn: PhaseCost | None
@@ -47,21 +61,23 @@ class StagePlan:
 
 
 def plan_stages(config: Config, vocabulary: int, world_size: int) -> list[StagePlan]:
-    """The stages of a checked configuration; `vocabulary` is the tokenizer's number of pieces."""
+    """The stages of a checked configuration; `vocabulary` is the tokenizer's number of pieces, 0 for images."""
     architecture = get_architecture(config.model.family)
-    length = config.data.sequence_length
     plans: list[StagePlan] = []
-    for stage in config.stages:
-        shape = model_shape(config.model, stage.size, vocabulary)
-        learn = grow = None
+    for stage, shape in zip(config.stages, stage_shapes(config, vocabulary), strict=True):
+        length = tokens_per_sample(architecture, shape, config.data.sequence_length)
+        learn = grow = unkept = None
         if stage.grow is not None:
             source = plans[-1].shape
+            unkept = _obstacles(architecture, source, shape, stage.grow)
             learn = _learn_cost(architecture, source, shape, length, stage.grow, stage.train, world_size)
             grow = PhaseCost(0, 0, growing_flops(architecture, source, shape))
         plans.append(
             StagePlan(
                 name=stage.name,
-                method=stage.grow.method if stage.grow else None,
+                source=stage.from_,
+                method=_method_name(stage.grow) if stage.grow else None,
+                obstacles=unkept,
                 shape=shape,
                 parameters=parameter_count(architecture, shape),
                 learn=learn,
@@ -72,7 +88,30 @@ def plan_stages(config: Config, vocabulary: int, world_size: int) -> list[StageP
     return plans
 
 
-def _train_cost(architecture: Architecture, shape: ModelShape, length: int, train: Train) -> PhaseCost:
+def _method_name(grow: Grow) -> str:
+    """The method with what replaces its own ways."""
+    return " + ".join(name for name in (grow.method, grow.depth, grow.width) if name is not None)
+
+
+def _obstacles(architecture: Architecture, source: ModelShape, target: ModelShape, grow: Grow) -> list[str]:
+    """Why growing changes the function; empty where it keeps it."""
+    ways = ways_to_grow(grow)
+    if ways is None:
+        return [f"{grow.method!r} starts anew"]
+    return obstacles(
+        architecture,
+        source,
+        target,
+        depth=ways[0],
+        width=ways[1],
+        noise=grow.noise,
+        share_depth=grow.share_depth,
+    )
+
+
+def _train_cost(architecture: Architecture, shape: ModelShape, length: int, train: Train | None) -> PhaseCost:
+    if train is None:
+        return PhaseCost(0, 0, 0)
     checkpointed = train.activation_checkpointing
     flops = training_step_flops(architecture, shape, length, train.batch_size, checkpointed=checkpointed)
     return PhaseCost(train.steps, train.steps * train.batch_size * length, train.steps * flops)
@@ -84,9 +123,11 @@ def _learn_cost(
     target: ModelShape,
     length: int,
     grow: Grow,
-    train: Train,
+    train: Train | None,
     world_size: int,
 ) -> PhaseCost:
+    if train is None:
+        return PhaseCost(0, 0, 0)
     batch, micro = learn_batch(grow.learn, train)
     step = learning_step_flops(
         architecture, source, target, length, batch, micro_batch_size=micro, world_size=world_size

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ligo_dist.config import Config, check_world_size
+from ligo_dist.architectures import get_architecture
+from ligo_dist.config import Config, check_world_size, stage_shapes
 from ligo_dist.config.huggingface import check_huggingface_keys_apart
+from ligo_dist.config.shapes import is_image_family
+from ligo_dist.corpus.given_tokenizer import given_tokenizer
 from ligo_dist.corpus.text_files import find_files
-from ligo_dist.corpus.tokenizer import Tokenizer
-from ligo_dist.errors import ConfigError, DataError, Fault, LigoError
+from ligo_dist.errors import CheckpointError, ConfigError, DataError, Fault, LigoError
+from ligo_dist.hub import find_weight_files, resolve_directory
 from ligo_dist.tracking import tracking_address
 
 
@@ -34,17 +37,22 @@ def check_before_start(config: Config, num_ranks: int, num_accelerators: int, so
 
 
 def vocabulary_size(config: Config) -> int:
-    """Pieces of the tokenizer, read from its file where one is given.
+    """Pieces of the tokenizer, read from its files where it is given; 0 for images.
 
     Raises:
-        DataError: the file cannot be read, is no sentencepiece model that the project can use, or has another
-            number of pieces than the configuration asks for.
+        DataError: the files cannot be read, are no tokenizer that the project can use, or have another number of
+            pieces than the configuration asks for.
+        CheckpointError: the directory of a Hugging Face tokenizer cannot be had.
     """
-    tokenizer = config.tokenizer
-    if tokenizer.file is None:
-        assert tokenizer.vocab_size is not None, "a checked configuration has one or the other"
+    if is_image_family(get_architecture(config.model.family)):
+        return 0
+    name = config.stages[0].from_
+    directory = None if name is None else resolve_directory(name, weights=False)
+    tokenizer = given_tokenizer(config.tokenizer, directory)
+    if tokenizer is not None:
         return tokenizer.vocab_size
-    return Tokenizer.from_file(tokenizer.file, tokenizer.vocab_size).vocab_size
+    assert config.tokenizer.vocab_size is not None, "a checked configuration has one or the other"
+    return config.tokenizer.vocab_size
 
 
 def _input_faults(config: Config) -> list[Fault]:
@@ -55,9 +63,17 @@ def _input_faults(config: Config) -> list[Fault]:
         except DataError as error:
             faults.append(_as_fault(error))
     try:
-        vocabulary_size(config)
-    except DataError as error:
+        stage_shapes(config, vocabulary_size(config))
+    except ConfigError as error:
+        faults += error.faults
+    except LigoError as error:
         faults.append(_as_fault(error))
+    name = config.stages[0].from_
+    if name is not None and Path(name).is_dir():
+        try:
+            find_weight_files(Path(name))
+        except CheckpointError as error:
+            faults.append(Fault("stages[0].from", str(error)))
     return faults
 
 

@@ -28,11 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     _quiet_libraries()
     # After the quieting: importing these loads torch, transformers and DeepSpeed.
     from ligo_dist.engine import stop_world
-    from ligo_dist.errors import LigoError, NonFiniteLossError
+    from ligo_dist.errors import LigoError, RunError
 
     try:
         _work(arguments.config, [*arguments.overrides, *rest])
-    except (LigoError, NonFiniteLossError) as error:
+    except (LigoError, RunError) as error:
         if int(os.environ.get("RANK", "0")) == 0:
             print(f"ligo-dist: {error}", file=sys.stderr, flush=True)
         stop_world()
@@ -47,23 +47,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(config_path: str, overrides: list[str]) -> None:
-    from ligo_dist.config import check_huggingface_keys, check_world_size, load_config
+    from ligo_dist.config import check_huggingface_keys, check_world_size, load_config, with_source
     from ligo_dist.corpus import build_corpus
     from ligo_dist.distributed import environment_world_size
     from ligo_dist.engine import start_world
     from ligo_dist.errors import ConfigError
+    from ligo_dist.hub import resolve_directory
     from ligo_dist.worker import run
 
-    config = load_config(config_path, overrides)
+    config = with_source(load_config(config_path, overrides), config_path)
     faults = check_world_size(config, environment_world_size()) + check_huggingface_keys(config)
     if faults:
         raise ConfigError(faults, config_path)
     # Before the ranks meet: preparing a large corpus takes longer than they wait for each other.
-    corpus = build_corpus(config)
+    name = config.stages[0].from_
+    source = None if name is None else resolve_directory(name)
+    corpus = build_corpus(config, source)
     world = start_world(config.distributed.timeout_seconds)
     if world.device.type == "cpu":
         _keep_freed_memory()
-    run(config, corpus, world, sys.orig_argv)
+    run(config, corpus, world, sys.orig_argv, source)
 
 
 def _keep_freed_memory() -> None:

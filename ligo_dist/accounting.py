@@ -11,6 +11,7 @@ All counts are exact integers, summed over all ranks. Nothing here knows of torc
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,10 +28,17 @@ def parameter_count(architecture: Architecture, shape: ModelShape) -> int:
 
 
 def forward_flops(architecture: Architecture, shape: ModelShape, sequence_length: int, sequences: int) -> int:
-    """One forward pass, logits included; the look-up of embeddings costs none."""
+    """One forward pass, logits included; the look-up of embeddings costs none.
+
+    Args:
+        architecture: the family.
+        shape: the model.
+        sequence_length: positions that the blocks work on: tokens, or the patches and special tokens of an image.
+        sequences: sequences, or images.
+    """
     blocks = _block_flops(architecture, shape, sequence_length, sequences)
-    head = 2 * shape.vocab * architecture.axes["hidden"].size(shape)
-    return blocks + head * sequence_length * sequences
+    ends = _patch_flops(architecture, shape) + _head_flops(architecture, shape, sequence_length)
+    return blocks + ends * sequences
 
 
 def evaluation_flops(
@@ -50,11 +58,12 @@ def training_step_flops(
     checkpointed: bool,
 ) -> int:
     """One optimizer step on `batch_size` sequences: forward, backward twice that, and the blocks' forward
-    once more where activations are checkpointed. The optimizer's own arithmetic has no matrix products and
-    counts nothing."""
+    once more where activations are checkpointed. Pixels need no gradient. The optimizer's own arithmetic has no
+    matrix products and counts nothing."""
     forward = forward_flops(architecture, shape, sequence_length, batch_size)
+    pixels = _patch_flops(architecture, shape) * batch_size
     again = _block_flops(architecture, shape, sequence_length, batch_size) if checkpointed else 0
-    return (1 + _BACKWARD) * forward + again
+    return (1 + _BACKWARD) * forward - pixels + again
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,7 @@ def learning_step_flops(
     *,
     micro_batch_size: int,
     world_size: int = 1,
+    columns: int | None = None,
 ) -> LearningFlops:
     """One optimizer step that learns the operator between two models.
 
@@ -95,17 +105,16 @@ def learning_step_flops(
         architecture: the family.
         source: the model that is there.
         target: the model to come.
-        sequence_length: tokens per sequence.
+        sequence_length: positions per sequence that the blocks work on.
         batch_size: sequences per optimizer step, over all ranks.
         micro_batch_size: sequences per rank in one forward pass.
         world_size: number of ranks; each micro-step of all of them together mixes the depth once.
+        columns: layers that are mixed, where there are more (or fewer) than the source's own.
     """
     executions = -(-batch_size // micro_batch_size)
     micro_steps = -(-executions // world_size)
-    mixing, expansion = (
-        _mixing_flops(architecture, source, target),
-        _expansion_flops(architecture, source, target),
-    )
+    mixing = _mixing_flops(architecture, source, target, columns)
+    expansion = _expansion_flops(architecture, source, target)
     return LearningFlops(
         model=training_step_flops(architecture, target, sequence_length, batch_size, checkpointed=True),
         # The source is frozen: the only gradient of mixing is that of the coefficients.
@@ -114,11 +123,13 @@ def learning_step_flops(
     )
 
 
-def growing_flops(architecture: Architecture, source: ModelShape, target: ModelShape) -> int:
+def growing_flops(
+    architecture: Architecture, source: ModelShape, target: ModelShape, *, columns: int | None = None
+) -> int:
     """Applying the operator once to make the target: every rank makes its own partition, so all together make
-    one."""
-    products = _products(architecture, source, target)
-    return _mixing_flops(architecture, source, target) + sum(sum(costs) for _, costs in products)
+    one. `columns` as in `learning_step_flops`."""
+    expansion = sum(sum(costs) for _, costs in _products(architecture, source, target))
+    return _mixing_flops(architecture, source, target, columns) + expansion
 
 
 @dataclass(frozen=True)
@@ -142,18 +153,52 @@ def _block_flops(architecture: Architecture, shape: ModelShape, sequence_length:
     return (2 * matrices + attention) * sequence_length * sequences
 
 
-def _mixing_flops(architecture: Architecture, source: ModelShape, target: ModelShape) -> int:
-    """Every target layer is a weighted sum of all source layers, element by element."""
-    layer = sum(spec.numel for spec in architecture.parameters(source) if spec.layer == 0)
-    return 2 * target.layers * source.layers * layer
+def _patch_flops(architecture: Architecture, shape: ModelShape) -> int:
+    """Embedding the patches of one image: each is multiplied by the projection once."""
+    projections = [spec for spec in architecture.parameters(shape) if "patch" in _axis_names(spec)]
+    return 2 * shape.patches * sum(spec.numel for spec in projections if len(spec.dims) > 1)
+
+
+def _head_flops(architecture: Architecture, shape: ModelShape, sequence_length: int) -> int:
+    """What one sequence costs behind the blocks: the matrices there that read an axis, and a tied embedding.
+
+    A language model's head reads every token; a classifier or a pooler reads one token of a sequence.
+    """
+    outside = [spec for spec in architecture.parameters(shape) if spec.layer is None and len(spec.dims) == 2]
+    matrices = sum(spec.numel for spec in outside if "in" in _sides(spec))
+    if shape.tied:
+        matrices += sum(spec.numel for spec in outside if "vocab" in _axis_names(spec))
+    reads_every_token = architecture.objective in ("causal_lm", "masked_lm")
+    return 2 * matrices * (sequence_length if reads_every_token else 1)
+
+
+def _axis_names(spec: ParameterSpec) -> set[str]:
+    return {segment.axis.name for dim in spec.dims for segment in dim}
+
+
+def _sides(spec: ParameterSpec) -> set[str | None]:
+    return {segment.side for dim in spec.dims for segment in dim}
+
+
+def _mixing_flops(
+    architecture: Architecture, source: ModelShape, target: ModelShape, columns: int | None
+) -> int:
+    """Every target layer is a weighted sum of all columns - the source's layers unless said otherwise - element by
+    element."""
+    layer = sum(spec.numel for spec in architecture.parameters(_with_a_layer(source)) if spec.layer == 0)
+    return 2 * target.layers * (source.layers if columns is None else columns) * layer
+
+
+def _with_a_layer(source: ModelShape) -> ModelShape:
+    """A source of no layer has layers' shapes nonetheless: new layers are made at its width."""
+    return dataclasses.replace(source, layers=1)
 
 
 def _expansion_flops(architecture: Architecture, source: ModelShape, target: ModelShape) -> _Expansion:
     """Generating the weights for one call of the target: a tied embedding is made for either of its two uses."""
     forward = backward = 0
     for spec, products in _products(architecture, source, target):
-        is_embedding = any(segment.axis.name == "vocab" for dim in spec.dims for segment in dim)
-        uses = 2 if is_embedding and target.tied else 1
+        uses = 2 if "vocab" in _axis_names(spec) and target.tied else 1
         # What is frozen needs no gradient: outside the blocks the first product reads the source itself.
         frozen = products[0] if spec.layer is None and products else 0
         forward += uses * sum(products)
@@ -165,7 +210,7 @@ def _products(
     architecture: Architecture, source: ModelShape, target: ModelShape
 ) -> Iterator[tuple[ParameterSpec, list[int]]]:
     """Each target parameter with the costs of the products that expand it."""
-    small = {spec.role: spec for spec in architecture.parameters(source)}
+    small = {spec.role: spec for spec in architecture.parameters(_with_a_layer(source))}
     for spec in architecture.parameters(target):
         yield spec, _product_flops(architecture, small[spec.role], spec, source, target)
 

@@ -52,6 +52,14 @@ class StepResult:
     gradient_norm: float
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss per prediction; for classifiers the part of the samples that they get right, else None."""
+
+    loss: float
+    accuracy: float | None = None
+
+
 def start_world(timeout_seconds: float) -> World:
     """Join the process group that the environment describes (RANK, WORLD_SIZE, MASTER_ADDR, ...)."""
     # The shared-memory op serves inference only, and compiling it takes over a minute or hangs on a stale lock.
@@ -141,7 +149,8 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 class Engine:
     """A module trained by DeepSpeed ZeRO-3, with its partitions open to reading and writing.
 
-    The module is called as `module(input_ids=..., labels=...)` and returns an object with a scalar `loss`.
+    The module is called with a micro-batch's tensors by name, `labels` among them, and returns an object with a
+    scalar `loss`, the mean over the micro-batch's predictions, and (classifiers) `logits`.
     """
 
     def __init__(
@@ -152,6 +161,7 @@ class Engine:
         world: World,
         external_parameters: Iterable[tuple[nn.Module, nn.Parameter]] = (),
         rename: Callable[[str], str] = str,
+        kind_of: Callable[[str], str] = lambda name: "model",
     ) -> None:
         """
         Args:
@@ -161,11 +171,12 @@ class Engine:
             world: the ranks.
             external_parameters: (module, parameter) where a module uses another one's parameter: it is gathered for it.
             rename: from a parameter's name in the module to its name in `parameters`, and so in shards.
+            kind_of: from that name to the kind of the parameter; each kind has its own learning rate.
         """
         self.world = world
         for user, parameter in external_parameters:
             deepspeed.zero.register_external_parameter(user, parameter)
-        groups = _parameter_groups(module, optimizer.weight_decay)
+        groups = _parameter_groups(module, optimizer.weight_decay, lambda name: kind_of(rename(name)))
         inner = torch.optim.AdamW(
             groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.epsilon
         )
@@ -184,16 +195,23 @@ class Engine:
         """Micro-batches a rank takes for one optimizer step."""
         return self._engine.gradient_accumulation_steps()
 
-    def train_step(self, micro_batches: Iterable[Tensor], learning_rate: float) -> StepResult:
-        """One optimizer step over this rank's micro-batches of token ids, each [sequences, tokens]."""
+    def train_step(
+        self, micro_batches: Iterable[Mapping[str, Tensor]], learning_rates: Mapping[str, float]
+    ) -> StepResult:
+        """One optimizer step over this rank's micro-batches.
+
+        Args:
+            micro_batches: the module's inputs by name; every one with as many predictions as any other, so that the
+                mean over micro-batches is the mean over predictions.
+            learning_rates: of each kind of parameter.
+        """
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rates[group["kind"]]
         self._engine.train()
         total = torch.zeros((), device=self.world.device, dtype=torch.float64)
         count = 0
-        for input_ids in micro_batches:
-            input_ids = input_ids.to(self.world.device)
-            loss = self._engine(input_ids=input_ids, labels=input_ids).loss
+        for micro_batch in micro_batches:
+            loss = self._engine(**self._inputs(micro_batch)).loss
             self._engine.backward(loss)
             self._engine.step()
             total += loss.detach()
@@ -203,32 +221,48 @@ class Engine:
         return StepResult(mean, float(self._engine.get_global_grad_norm()))
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[tuple[Tensor, int]]) -> float:
-        """Mean loss per predicted token over all ranks.
+    def evaluate(self, batches: Iterable[tuple[Mapping[str, Tensor], int]]) -> Evaluation:
+        """Mean loss per prediction over all ranks, and the accuracy where labels are classes of whole samples.
 
         Args:
-            batches: (token ids [sequences, tokens], how many of the sequences count). Every rank must bring the same
-                number of batches; sequences beyond the count are there to keep the ranks together.
+            batches: (the module's inputs, how many of the samples count), the labels of the other samples -100; all
+                samples have equally many predictions. Every rank must bring the same number of batches; those of
+                which no sample counts are there to keep the ranks together.
         """
         self._engine.eval()
-        loss_sum, tokens = 0.0, 0
-        for input_ids, valid in batches:
-            input_ids = input_ids.to(self.world.device)
-            counted = input_ids.clone()
-            counted[valid:] = -100
-            labels = counted if valid else input_ids
-            loss = self._engine(input_ids=input_ids, labels=labels).loss.item()
-            predicted = valid * (input_ids.shape[1] - 1)
-            loss_sum += loss * predicted if valid else 0.0
-            tokens += predicted
-        loss_sum, tokens_everywhere = sum_over_ranks([loss_sum, tokens], self.world)
-        return loss_sum / tokens_everywhere
+        loss_sum, samples, correct = 0.0, 0, 0
+        classifies = False
+        for batch, valid in batches:
+            inputs = self._inputs(batch)
+            output = self._engine(**inputs)
+            if valid:
+                loss_sum += output.loss.item() * valid
+                samples += valid
+            if inputs["labels"].dim() == 1:
+                classifies = True
+                predicted = output.logits[:valid].argmax(dim=-1)
+                correct += int((predicted == inputs["labels"][:valid]).sum())
+        loss_sum, samples_everywhere, correct_everywhere = sum_over_ranks(
+            [loss_sum, samples, correct], self.world
+        )
+        accuracy = correct_everywhere / samples_everywhere if classifies else None
+        return Evaluation(loss_sum / samples_everywhere, accuracy)
 
     @torch.no_grad()
-    def logits(self, input_ids: Tensor) -> Tensor:
-        """Logits [sequences, tokens, vocabulary] of the current weights. Collective."""
+    def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What a Hugging Face model makes of a batch, labels aside, under its current weights: the logits, or the
+        hidden states of a model without a head. Collective."""
         self._engine.eval()
-        return self._engine(input_ids=input_ids.to(self.world.device)).logits
+        inputs = self._inputs({name: tensor for name, tensor in batch.items() if name != "labels"})
+        return self._engine(**inputs)[0]
+
+    def _inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A batch where and as the module takes it: images in the precision of the weights."""
+        dtype = next(self._engine.module.parameters()).dtype
+        return {
+            name: tensor.to(self.world.device, dtype if tensor.is_floating_point() else None)
+            for name, tensor in batch.items()
+        }
 
     @property
     def numels(self) -> dict[str, int]:
@@ -310,15 +344,24 @@ class Engine:
         _return_freed_memory()
 
 
-def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def _parameter_groups(
+    module: nn.Module, weight_decay: float, kind_of: Callable[[str], str]
+) -> list[dict[str, Any]]:
+    """The optimizer's groups: by kind, and in each kind matrices and vectors, of which only matrices decay."""
+
     def dims(parameter: nn.Parameter) -> int:
         return len(parameter.ds_shape) if hasattr(parameter, "ds_shape") else parameter.dim()
 
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    matrices = [p for p in parameters if dims(p) > 1]
-    vectors = [p for p in parameters if dims(p) <= 1]
-    groups = [(matrices, weight_decay), (vectors, 0.0)]
-    return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((kind_of(name), dims(parameter) > 1), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": weight_decay if decays else 0.0, "kind": kind}
+        for (kind, decays), parameters in sorted(
+            groups.items(), key=lambda item: (item[0][0], not item[0][1])
+        )
+    ]
 
 
 def _return_freed_memory() -> None:

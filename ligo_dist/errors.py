@@ -49,7 +49,15 @@ class ArchitectureError(LigoError):
     """A model whose parameters disagree with its table, or a growth that its structure does not allow."""
 
 
-class NonFiniteLossError(RuntimeError):
-    """Training met a loss or gradient that is not a finite number."""
+class RunError(RuntimeError):
+    """A run that cannot go on, though what was asked for is right: shown as its message alone."""
 
     exit_code = 1
+
+
+class NonFiniteLossError(RunError):
+    """Training met a loss or gradient that is not a finite number."""
+
+
+class PreservationError(RunError):
+    """A grown model that should compute what its source computes, and does not."""

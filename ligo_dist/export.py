@@ -28,10 +28,10 @@ def export_model(
     specs: list[ParameterSpec],
     shards: Shards,
     config: PretrainedConfig,
-    write_tokenizer: Callable[[Path], None],
+    write_processor: Callable[[Path], None],
     world: World,
 ) -> None:
-    """Write `config.json`, the weights (fp32, safetensors) and the tokenizer. Collective.
+    """Write `config.json`, the weights (fp32, safetensors) and what makes inputs for it. Collective.
 
     An export that is there already is replaced at the end, when the new one is complete.
 
@@ -40,7 +40,8 @@ def export_model(
         specs: the model's parameters; a tied head is not among them, as the library leaves it out too.
         shards: this rank's partitions.
         config: the library's configuration of the model.
-        write_tokenizer: writes the tokenizer's files into a directory; called on the first rank.
+        write_processor: writes the files of the tokenizer or image processor into a directory; called on the first
+            rank.
         world: the ranks.
 
     Raises:
@@ -59,7 +60,7 @@ def export_model(
         _name_parts(unfinished, names, sizes)
         config.dtype = "float32"
         config.save_pretrained(unfinished)
-        write_tokenizer(unfinished)
+        write_processor(unfinished)
         shutil.rmtree(directory, ignore_errors=True)
         os.replace(unfinished, directory)
 

@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from ligo_dist.distributed import World, max_over_ranks
+from ligo_dist.engine import Evaluation
 from ligo_dist.errors import NonFiniteLossError
 from ligo_dist.loop import Step
 from ligo_dist.progress import PhaseProgress
@@ -46,33 +47,42 @@ class Account:
     """Adds each step to what the run has cost."""
 
     state: RunState
-    sequence_length: int
+    tokens_per_step: int
     flops_per_step: float
     every: int = 1
 
     def __call__(self, step: Step) -> None:
         self.state.step = step.number
-        tokens = step.phase.batch_size * self.sequence_length
-        self.state.add(tokens, self.flops_per_step, step.seconds)
+        self.state.add(self.tokens_per_step, self.flops_per_step, step.seconds)
 
 
 @dataclass
 class Evaluate:
-    """Measures the validation loss."""
+    """Measures the validation loss, and of classifiers the accuracy."""
 
-    measure: Callable[[], float]
+    measure: Callable[[], Evaluation | None]
     state: RunState
     tracker: Tracker
     every: int
     measured: Step | None = None
 
     def __call__(self, step: Step) -> None:
-        began = time.perf_counter()
-        loss = self.measure()
-        self.state.record.final_loss = loss
-        self.state.record.seconds += time.perf_counter() - began
-        self.tracker.log({"evaluate/loss": loss, **cumulative(self.state)}, step.global_number)
+        self.run(step.global_number)
         self.measured = step
+
+    def run(self, global_step: int) -> None:
+        """Measure now, and record it."""
+        began = time.perf_counter()
+        measured = self.measure()
+        if measured is None:
+            return
+        record = self.state.record
+        record.final_loss, record.final_accuracy = measured.loss, measured.accuracy
+        record.seconds += time.perf_counter() - began
+        metrics = {"evaluate/loss": measured.loss}
+        if measured.accuracy is not None:
+            metrics["evaluate/accuracy"] = measured.accuracy
+        self.tracker.log({**metrics, **cumulative(self.state)}, global_step)
 
 
 @dataclass
@@ -87,11 +97,13 @@ class Show:
 
     def __call__(self, step: Step) -> None:
         evaluated = self.evaluation.measured is step
+        record = self.evaluation.state.record
         self.show.update(
             step.number,
             loss=step.result.loss,
             tokens_per_second=self.tokens_per_step / step.seconds,
-            validation_loss=self.evaluation.state.record.final_loss if evaluated else None,
+            validation_loss=record.final_loss if evaluated else None,
+            accuracy=record.final_accuracy if evaluated else None,
             remaining_fraction=self.remaining_fraction(),
         )
 
@@ -113,7 +125,7 @@ class LogMetrics:
         self.tracker.log(
             {
                 f"{kind}/loss": step.result.loss,
-                f"{kind}/learning_rate": step.learning_rate,
+                **_named_rates(step),
                 f"{kind}/gradient_norm": step.result.gradient_norm,
                 f"{kind}/tokens_per_second": self.tokens_per_step / step.seconds,
                 "memory/held_bytes": held,
@@ -122,6 +134,14 @@ class LogMetrics:
             },
             step.global_number,
         )
+
+
+def _named_rates(step: Step) -> dict[str, float]:
+    """`train/learning_rate`; of the operator `learn/learning_rate` (its matrices) and `learn/depth_learning_rate`."""
+    return {
+        f"{step.phase.kind}/{'' if kind in ('model', 'width') else f'{kind}_'}learning_rate": rate
+        for kind, rate in step.learning_rates.items()
+    }
 
 
 @dataclass

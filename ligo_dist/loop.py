@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,14 +21,14 @@ class Step:
         number: within its phase, from 1.
         phase: the phase it belongs to.
         result: loss and gradient norm.
-        learning_rate: it was taken with.
+        learning_rates: it was taken with, by kind of parameter.
         seconds: wall time of the step.
     """
 
     number: int
     phase: PhasePlan
     result: StepResult
-    learning_rate: float
+    learning_rates: Mapping[str, float]
     seconds: float
 
     @property
@@ -57,10 +57,10 @@ def training_steps(
     for number in range(done, phase.steps):
         began = time.perf_counter()
         seed_everything(seed, phase.first_step + number, world.rank)
-        learning_rate = phase.learning_rate(number)
+        learning_rates = phase.rates(number)
         micro_batches = batches.micro_batches(number, world.rank, world.size, phase.micro_batch_size)
-        result = engine.train_step(micro_batches, learning_rate)
-        yield Step(number + 1, phase, result, learning_rate, time.perf_counter() - began)
+        result = engine.train_step(micro_batches, learning_rates)
+        yield Step(number + 1, phase, result, learning_rates, time.perf_counter() - began)
 
 
 def run_phase(

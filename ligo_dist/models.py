@@ -21,12 +21,25 @@ from ligo_dist.shards import Shards
 
 
 def huggingface_config(
-    architecture: Architecture, shape: ModelShape, extra: Mapping[str, Any]
+    architecture: Architecture, shape: ModelShape, extra: Mapping[str, Any], epsilon_factor: float = 1.0
 ) -> PretrainedConfig:
-    """The library's configuration of a model: what the shape sets, the user's further keys, no key-value cache."""
+    """The library's configuration of a model: what the shape sets, the user's further keys, no key-value cache.
+
+    Args:
+        architecture: the family.
+        shape: of the model.
+        extra: further keys.
+        epsilon_factor: what the norms' epsilon is multiplied by (`growth.claims.epsilon_factor`).
+    """
     config_class = getattr(transformers, architecture.config_class)
     keys = {**_no_dropout(config_class), **_fast_attention(), **architecture.library_keys(shape), **extra}
-    return config_class(**keys, use_cache=False, architectures=[architecture.model_class])
+    if architecture.objective == "causal_lm":
+        keys["use_cache"] = False
+    config = config_class(**keys, architectures=[architecture.model_class])
+    if epsilon_factor != 1.0:
+        epsilon = getattr(config, architecture.norm_epsilon)
+        setattr(config, architecture.norm_epsilon, epsilon * epsilon_factor)
+    return config
 
 
 def _fast_attention() -> dict[str, str]:

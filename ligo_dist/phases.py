@@ -11,11 +11,11 @@ from ligo_dist.checkpoint import Snapshot, save_checkpoint
 from ligo_dist.corpus import Corpus
 from ligo_dist.corpus.batches import Batches, fixed_batches
 from ligo_dist.distributed import World
-from ligo_dist.engine import Engine
+from ligo_dist.engine import Engine, Evaluation
 from ligo_dist.hooks import Account, Evaluate, LogMetrics, SaveCheckpoint, Show, StopAtNonFinite
 from ligo_dist.loop import Hook, run_phase
 from ligo_dist.progress import PhaseProgress, Progress
-from ligo_dist.stages import PhasePlan, RunState, StagePlan
+from ligo_dist.stages import TRAIN, PhasePlan, RunState, StagePlan
 from ligo_dist.tracking import Tracker
 
 
@@ -78,7 +78,7 @@ class PhaseRunner:
         flops_per_step: float,
         snapshot: Callable[[], Snapshot],
     ) -> None:
-        """Take the steps of a phase that are not done yet.
+        """Take the steps of a phase that are not done yet; a model that is not to be trained is evaluated once.
 
         Args:
             stage: the stage it belongs to.
@@ -91,12 +91,23 @@ class PhaseRunner:
         batches = Batches(self.corpus.train, self.settings.seed, phase.batch_size, phase.first_sample)
         done = self.state.step
         with self.progress.phase(stage.name, phase.kind, phase.steps, done) as show:
+            if phase.kind == TRAIN and phase.steps == 0:
+                self._evaluation(engine).run(phase.first_step)
+                record = self.state.record
+                show.update(0, validation_loss=record.final_loss, accuracy=record.final_accuracy)
             hooks = self._hooks(stage, phase, engine, flops_per_step, snapshot, show)
             run_phase(engine, batches, phase, done, self.settings.seed, hooks)
 
-    def validation_loss(self, engine: Engine) -> float:
-        """Mean loss per token of the fixed validation set."""
+    def validation_loss(self, engine: Engine) -> float | None:
+        """Mean loss per prediction on the fixed validation set; None for a model that predicts nothing."""
+        measured = self.evaluate(engine)
+        return None if measured is None else measured.loss
+
+    def evaluate(self, engine: Engine) -> Evaluation | None:
+        """Loss and accuracy on the fixed validation set; None for a model that predicts nothing."""
         settings, world = self.settings, self.world
+        if not self.corpus.validation.labelled:
+            return None
         batches = fixed_batches(
             self.corpus.validation,
             settings.evaluation_sequences,
@@ -119,6 +130,10 @@ class PhaseRunner:
             self.world,
         )
 
+    def _evaluation(self, engine: Engine) -> Evaluate:
+        every = self.settings.evaluate_every
+        return Evaluate(lambda: self.evaluate(engine), self.state, self.tracker, every)
+
     def _hooks(
         self,
         stage: StagePlan,
@@ -129,18 +144,15 @@ class PhaseRunner:
         show: PhaseProgress,
     ) -> list[Hook]:
         settings, state = self.settings, self.state
-        sequence_length = self.corpus.train.sequence_length
-        tokens = phase.batch_size * sequence_length
-        evaluate = Evaluate(
-            lambda: self.validation_loss(engine), state, self.tracker, settings.evaluate_every
-        )
+        tokens = phase.batch_size * self.corpus.train.tokens_per_sample
+        evaluate = self._evaluation(engine)
 
         def remaining_fraction() -> float:
             return max(0.0, 1 - state.flops / settings.planned_flops)
 
         return [
             StopAtNonFinite(stage.name, lambda: self.last_checkpoint),
-            Account(state, sequence_length, flops_per_step),
+            Account(state, tokens, flops_per_step),
             LogMetrics(state, self.tracker, tokens, self.world, settings.log_every),
             evaluate,
             Show(show, tokens, evaluate, remaining_fraction),

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ligo_dist.errors import LigoError
-from ligo_dist.quantities import count, duration, loss
+from ligo_dist.quantities import count, duration, loss, percent
 
 REFRESH_SECONDS = 0.25
 BAR_WIDTHS = (8, 32)
@@ -133,6 +133,7 @@ class PhaseProgress:
         self.step = self._start_step = start_step
         self.loss: float | None = None
         self.validation_loss: float | None = None
+        self.accuracy: float | None = None
         self.tokens_per_second: float | None = None
         self.run_left: float | None = None
         self._began = self._refreshed = progress.clock()
@@ -167,6 +168,7 @@ class PhaseProgress:
         loss: float | None = None,
         tokens_per_second: float | None = None,
         validation_loss: float | None = None,
+        accuracy: float | None = None,
         remaining_fraction: float | None = None,
     ) -> None:
         """Show that a step is done. What is left out keeps its last value.
@@ -176,6 +178,7 @@ class PhaseProgress:
             loss: training loss of the step.
             tokens_per_second: over all ranks.
             validation_loss: when it was just measured.
+            accuracy: of classifiers, measured with it; 0 to 1.
             remaining_fraction: part of the whole run's work still ahead, 0 to 1, for the run's time left.
         """
         if not self._progress.enabled:
@@ -184,6 +187,7 @@ class PhaseProgress:
         self.loss = self.loss if loss is None else loss
         self.tokens_per_second = self.tokens_per_second if tokens_per_second is None else tokens_per_second
         self.validation_loss = self.validation_loss if validation_loss is None else validation_loss
+        self.accuracy = self.accuracy if accuracy is None else accuracy
         if remaining_fraction is not None:
             self.run_left = self._progress.run_seconds_left(remaining_fraction)
         now = self._progress.clock()
@@ -211,7 +215,8 @@ class PhaseProgress:
 
     def _losses(self) -> list[str]:
         named = (("loss", self.loss), ("validation", self.validation_loss))
-        return [f"{name} {loss(value)}" for name, value in named if value is not None]
+        accuracy = [] if self.accuracy is None else [f"accuracy {percent(self.accuracy)}"]
+        return [f"{name} {loss(value)}" for name, value in named if value is not None] + accuracy
 
     def _plain(self) -> Text:
         parts = [f"  {self.step:>{len(str(self.total_steps))}}/{self.total_steps}", *self._losses()]
@@ -258,6 +263,8 @@ class _LiveLine:
             parts["loss"] = Text.assemble(("loss ", "dim"), (loss(phase.loss), "bold"))
         if phase.validation_loss is not None:
             parts["validation"] = Text.assemble(("val ", "dim"), (loss(phase.validation_loss), "bold"))
+        if phase.accuracy is not None:
+            parts["accuracy"] = Text.assemble(("acc ", "dim"), (percent(phase.accuracy), "bold"))
         if phase.tokens_per_second is not None:
             parts["speed"] = Text.assemble(count(phase.tokens_per_second), (" tok/s", "dim"))
         if (left := phase.seconds_left()) is not None:
@@ -267,11 +274,11 @@ class _LiveLine:
         return parts
 
 
-_PARTS = ("name", "step", "loss", "left", "validation", "speed", "run")
+_PARTS = ("name", "step", "loss", "left", "validation", "accuracy", "speed", "run")
 """The parts of the live line, what matters most first."""
-_LESS_THAN_BAR = ("validation", "speed", "run")
+_LESS_THAN_BAR = ("validation", "accuracy", "speed", "run")
 """Those that matter less than the bar does."""
-_ORDER = ("name", "step", "loss", "validation", "speed", "left", "run")
+_ORDER = ("name", "step", "loss", "validation", "accuracy", "speed", "left", "run")
 """The same from left to right."""
 
 

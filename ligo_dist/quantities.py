@@ -36,6 +36,11 @@ def loss(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def percent(part: float) -> str:
+    """A part of a whole in percent, with one decimal: 93.1 %."""
+    return f"{100 * part:.1f} %"
+
+
 def _scaled(number: float, prefixes: tuple[str, ...]) -> str:
     if not math.isfinite(number):
         return str(number)

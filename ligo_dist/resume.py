@@ -69,9 +69,13 @@ def find_checkpoint(directory: Path, config: dict[str, Any]) -> Checkpoint | Non
     return checkpoint
 
 
-def recorded_config(resolved: dict[str, Any], corpus_fingerprint: str) -> dict[str, Any]:
-    """The configuration as checkpoints keep it: with the fingerprint of the corpus and its tokenizer."""
-    return {**resolved, "corpus_fingerprint": corpus_fingerprint}
+def recorded_config(
+    resolved: dict[str, Any], corpus_fingerprint: str, source_fingerprint: str | None = None
+) -> dict[str, Any]:
+    """The configuration as checkpoints keep it: with the fingerprints of the corpus and its tokenizer, and of the
+    model that the first stage begins from, if there is one."""
+    fingerprints = {"corpus_fingerprint": corpus_fingerprint, "source_fingerprint": source_fingerprint}
+    return {**resolved, **fingerprints}
 
 
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:
@@ -85,6 +89,6 @@ def _comparable(config: dict[str, Any]) -> dict[str, Any]:
     for stage in config.get("stages", []):
         # Another split into micro-batches changes how many fit into memory, not what is computed.
         learn = (stage.get("grow") or {}).get("learn", {})
-        for phase in (stage["train"], learn):
+        for phase in (stage["train"] or {}, learn):
             phase.pop("micro_batch_size", None)
     return config

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ligo_dist.architectures import ModelShape, get_architecture
-from ligo_dist.config import model_shape
+from ligo_dist.architectures import Architecture, ModelShape, get_architecture
+from ligo_dist.config import Config, stage_shapes
+from ligo_dist.config.schema import Grow, Learn, Schedule, Train
 from ligo_dist.engine import OptimizerSettings
-from ligo_dist.growth.methods import Method, get_method, resolve_tied
+from ligo_dist.growth.methods import Method, build_growth, get_method, norm_epsilon_factor
 from ligo_dist.growth.operators import Growth
 from ligo_dist.schedules import LearningRate
-
-if TYPE_CHECKING:
-    from ligo_dist.config import Config
-    from ligo_dist.config.schema import Learn, Train
 
 LEARN, TRAIN = "learn", "train"
 
@@ -34,6 +31,7 @@ class PhasePlan:
         micro_batch_size: sequences per rank and forward pass.
         optimizer: AdamW's settings.
         learning_rate: of each step.
+        depth_learning_rate: the same for depth coefficients; None: as `learning_rate`.
         activation_checkpointing: recompute the blocks' activations in the backward pass.
         first_step: the run's global step when the phase begins.
         first_sample: global number of the first training sample it takes.
@@ -46,8 +44,43 @@ class PhasePlan:
     optimizer: OptimizerSettings
     learning_rate: LearningRate
     activation_checkpointing: bool
+    depth_learning_rate: LearningRate | None = None
     first_step: int = 0
     first_sample: int = 0
+
+    def rates(self, step: int) -> dict[str, float]:
+        """The learning rate of each kind of parameter at a step of the phase."""
+        rate = self.learning_rate(step)
+        if self.kind == TRAIN:
+            return {"model": rate}
+        return {"depth": (self.depth_learning_rate or self.learning_rate)(step), "width": rate}
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A short search for the operator's learning rate: a few steps with each candidate, all from the start."""
+
+    learning_rates: tuple[float, ...]
+    steps: int
+
+
+@dataclass(frozen=True)
+class GrowPlan:
+    """How a stage's model is made from the one before.
+
+    Attributes:
+        growth: the pair of models and its operator.
+        method: where the operator starts.
+        learn: how it is learned.
+        sweep: a search for the learning rate before that.
+        optimizer_state: `fresh`, `grown` or `asymmetric` moments of AdamW.
+    """
+
+    growth: Growth
+    method: Method
+    learn: PhasePlan
+    sweep: SweepPlan | None
+    optimizer_state: str
 
 
 @dataclass(frozen=True)
@@ -58,28 +91,31 @@ class StagePlan:
         name: the user's name for it.
         index: its place in the schedule.
         shape: of its model.
-        growth: from the stage before; None for the first.
-        method: where the operator starts; None for the first.
-        learn: how the operator is learned; None for the first.
+        grow: how it grows out of the stage before; None for the first, and for one that starts from scratch.
         train: how the model is trained.
+        epsilon_factor: what the library's norm epsilon is multiplied by, all growths so far together.
     """
 
     name: str
     index: int
     shape: ModelShape
-    growth: Growth | None
-    method: Method | None
-    learn: PhasePlan | None
+    grow: GrowPlan | None
     train: PhasePlan
+    epsilon_factor: float = 1.0
 
     @property
     def phases(self) -> list[PhasePlan]:
-        return [phase for phase in (self.learn, self.train) if phase is not None]
+        return [self.train] if self.grow is None else [self.grow.learn, self.train]
 
 
 @dataclass
 class StageRecord:
-    """What is known of a stage so far; see `summary.StageSummary` for the fields."""
+    """What is known of a stage so far; see `summary.StageSummary` for those that are shown.
+
+    Attributes:
+        operator_learning_rate: what a sweep chose.
+        adam_steps: steps that the optimizer's state had seen before the stage's first one.
+    """
 
     tokens: int = 0
     flops: float = 0.0
@@ -88,6 +124,9 @@ class StageRecord:
     grown_loss: float | None = None
     random_loss: float | None = None
     final_loss: float | None = None
+    final_accuracy: float | None = None
+    operator_learning_rate: float | None = None
+    adam_steps: int = 0
 
 
 @dataclass
@@ -127,11 +166,6 @@ class RunState:
         self.record.flops += flops
         self.record.seconds += seconds
 
-    @property
-    def order(self) -> tuple[int, int, int]:
-        """Grows as the run goes on."""
-        return (self.stage, (LEARN, TRAIN).index(self.phase), self.step)
-
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -141,37 +175,63 @@ class RunState:
         return cls(**{**values, "records": records})
 
 
-def build_stages(config: Config, vocab: int) -> list[StagePlan]:
-    """The schedule that a configuration describes.
+def build_stages(config: Config, pieces: int) -> list[StagePlan]:
+    """The schedule that a configuration describes; `pieces` is the tokenizer's number of pieces, 0 for images.
 
     Raises:
         ArchitectureError: for a growth that the family or the method does not allow.
     """
     architecture = get_architecture(config.model.family)
+    shapes = stage_shapes(config, pieces)
     plans: list[StagePlan] = []
-    for index, stage in enumerate(config.stages):
-        shape = model_shape(config.model, stage.size, vocab)
-        growth = method = learn = None
+    epsilon = 1.0
+    for index, (stage, shape) in enumerate(zip(config.stages, shapes, strict=True)):
+        train = _build_phase(TRAIN, stage.train, stage.train)
+        grow = None
         if stage.grow is not None:
-            method = get_method(stage.grow.method)
-            tied = resolve_tied(method, stage.grow.tied)
-            growth = Growth(architecture, plans[-1].shape, shape, tied)
-            learn = _build_phase(LEARN, stage.grow.learn, stage.train)
-        plans.append(
-            StagePlan(
-                stage.name, index, shape, growth, method, learn, _build_phase(TRAIN, stage.train, stage.train)
-            )
-        )
+            grow = _build_grow(architecture, shapes[index - 1], shape, stage.grow, stage.train)
+            epsilon *= 1.0 if grow is None else norm_epsilon_factor(grow.growth, grow.method)
+        plans.append(StagePlan(stage.name, index, shape, grow, train, epsilon))
     return list(_numbered(plans))
 
 
-def _build_phase(kind: str, section: Learn | Train, train: Train) -> PhasePlan:
-    optimizer, schedule = section.optimizer, section.schedule
+def _build_grow(
+    architecture: Architecture, source: ModelShape, target: ModelShape, section: Grow, train: Train | None
+) -> GrowPlan | None:
+    method = get_method(section.method, section.depth, section.width, section.noise)
+    if method is None:
+        return None
+    growth = build_growth(
+        architecture,
+        source,
+        target,
+        method,
+        tied=section.tied,
+        identity=section.identity,
+        share_depth=section.share_depth,
+        share_width=section.share_width,
+    )
+    learn = _build_phase(LEARN, section.learn, train)
+    sweep = section.learn.sweep
+    return GrowPlan(
+        growth,
+        method,
+        learn,
+        SweepPlan(tuple(sweep.learning_rates), sweep.steps) if sweep and learn.steps else None,
+        section.optimizer_state,
+    )
+
+
+def _build_phase(kind: str, section: Learn | Train | None, train: Train | None) -> PhasePlan:
+    """A phase; without a section one of no step, for a model that is taken as it is."""
+    section = section or _AS_IT_IS
+    optimizer = section.optimizer
+    depth = section.depth if isinstance(section, Learn) else None
     return PhasePlan(
         kind=kind,
         steps=section.steps,
-        batch_size=section.batch_size or train.batch_size,
-        micro_batch_size=section.micro_batch_size or train.micro_batch_size,
+        batch_size=section.batch_size or (train or _AS_IT_IS).batch_size,
+        micro_batch_size=section.micro_batch_size or (train or _AS_IT_IS).micro_batch_size,
         optimizer=OptimizerSettings(
             optimizer.learning_rate,
             optimizer.betas,
@@ -179,27 +239,36 @@ def _build_phase(kind: str, section: Learn | Train, train: Train) -> PhasePlan:
             optimizer.weight_decay,
             optimizer.gradient_clipping,
         ),
-        learning_rate=LearningRate(
-            schedule.kind,
-            optimizer.learning_rate,
-            section.steps,
-            schedule.warmup_steps,
-            schedule.decay_steps or 0,
-            schedule.final_ratio,
-        ),
-        activation_checkpointing=kind == TRAIN and train.activation_checkpointing,
+        learning_rate=_learning_rate(optimizer.learning_rate, section.schedule, section.steps),
+        depth_learning_rate=_learning_rate(depth.learning_rate, depth.schedule, section.steps)
+        if depth
+        else None,
+        activation_checkpointing=kind == TRAIN
+        and isinstance(section, Train)
+        and section.activation_checkpointing,
+    )
+
+
+_AS_IT_IS = Train(steps=0, batch_size=1, micro_batch_size=1)
+
+
+def _learning_rate(peak: float, schedule: Schedule, steps: int) -> LearningRate:
+    return LearningRate(
+        schedule.kind, peak, steps, schedule.warmup_steps, schedule.decay_steps or 0, schedule.final_ratio
     )
 
 
 def _numbered(plans: list[StagePlan]) -> Iterator[StagePlan]:
     """Fill in where each phase begins: steps and samples are counted through the whole run."""
     step = sample = 0
+
+    def placed(phase: PhasePlan) -> PhasePlan:
+        nonlocal step, sample
+        here = replace(phase, first_step=step, first_sample=sample)
+        step += phase.steps
+        sample += phase.steps * phase.batch_size
+        return here
+
     for plan in plans:
-        phases: dict[str, PhasePlan | None] = {LEARN: None}
-        for phase in plan.phases:
-            phases[phase.kind] = replace(phase, first_step=step, first_sample=sample)
-            step += phase.steps
-            sample += phase.steps * phase.batch_size
-        train = phases[TRAIN]
-        assert train is not None
-        yield replace(plan, learn=phases[LEARN], train=train)
+        grow = plan.grow and replace(plan.grow, learn=placed(plan.grow.learn))
+        yield replace(plan, grow=grow, train=placed(plan.train))

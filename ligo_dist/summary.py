@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ligo_dist.quantities import count, duration, flops, loss
+from ligo_dist.quantities import count, duration, flops, loss, percent
 from ligo_dist.tracking.address import how_to_open, redact
 
 SUMMARY_FILE = "summary.json"
@@ -35,6 +35,7 @@ class StageSummary:
         random_loss: of a model of the same size with random values.
         final_loss: at the stage's end.
         seconds: wall time.
+        final_accuracy: part of the validation images that the model gets right at the end; None for text.
     """
 
     name: str
@@ -46,6 +47,7 @@ class StageSummary:
     random_loss: float | None
     final_loss: float | None
     seconds: float
+    final_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def write_summary(run_dir: Path, stages: Sequence[StageSummary], locations: Loca
 
 def _table(stages: Sequence[StageSummary]) -> Table:
     grown = any(stage.source_loss is not None or stage.grown_loss is not None for stage in stages)
+    classifies = any(stage.final_accuracy is not None for stage in stages)
     table = Table(
         box=box.SIMPLE_HEAD,
         show_footer=len(stages) > 1,
@@ -107,6 +110,8 @@ def _table(stages: Sequence[StageSummary]) -> Table:
         table.add_column("just\ngrown", style="bold", **number)
         table.add_column("random\ninit", style="dim", **number)
     table.add_column("final\nloss", style="bold", **number)
+    if classifies:
+        table.add_column("accu-\nracy", style="bold", **number)
     table.add_column("time", duration(sum(stage.seconds for stage in stages)), **number)
     for stage in stages:
         growth = [loss(stage.source_loss), loss(stage.grown_loss), loss(stage.random_loss)] if grown else []
@@ -117,6 +122,7 @@ def _table(stages: Sequence[StageSummary]) -> Table:
             flops(stage.flops),
             *growth,
             loss(stage.final_loss),
+            *([percent(stage.final_accuracy)] if classifies else []),
             duration(stage.seconds),
         )
     return table

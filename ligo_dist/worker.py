@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,23 @@ import yaml
 from rich.console import Console
 from transformers import PretrainedConfig
 
+from ligo_dist import costs
 from ligo_dist.accounting import parameter_count
 from ligo_dist.architectures import get_architecture
+from ligo_dist.building import Builder, ModelSettings
 from ligo_dist.checkpoint import Checkpoint
 from ligo_dist.config import Config
 from ligo_dist.corpus import Corpus
-from ligo_dist.corpus.huggingface_tokenizer import write_huggingface_tokenizer
 from ligo_dist.distributed import World, first_rank_only, gather_objects, raise_together
 from ligo_dist.errors import LigoError
 from ligo_dist.export import export_model
+from ligo_dist.hub import source_fingerprint
 from ligo_dist.phases import PhaseRunner, PhaseSettings
 from ligo_dist.progress import Progress
 from ligo_dist.result import write_result
 from ligo_dist.resume import find_checkpoint, recorded_config, run_lock
 from ligo_dist.shards import Shards
-from ligo_dist.stages import RunState, StagePlan, build_stages
+from ligo_dist.stages import RunState, StagePlan, StageRecord, build_stages
 from ligo_dist.summary import Locations, StageSummary, show_summary, write_summary
 from ligo_dist.tracking import (
     METRICS_FILE,
@@ -35,7 +37,7 @@ from ligo_dist.tracking import (
     environment_tags,
     tracking_address,
 )
-from ligo_dist.trainer import ModelSettings, Trainer, planned_flops
+from ligo_dist.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -60,21 +62,31 @@ class RunPaths:
         return self.run_dir / "export" / stage
 
 
-def run(config: Config, corpus: Corpus, world: World, command: list[str]) -> None:
+def run(config: Config, corpus: Corpus, world: World, command: list[str], source: Path | None = None) -> None:
     """Take a configured run to its end, or from its last checkpoint to its end. Collective.
+
+    Args:
+        config: with what the source says filled in.
+        corpus: what is trained on.
+        world: the ranks.
+        command: how this process was started, for the record.
+        source: directory of the first stage's model; None: it begins with random values.
 
     Raises:
         LigoError: the run directory is in use, the checkpoint does not fit, ...
     """
     paths = RunPaths(Path(config.run_dir).absolute())
     with run_lock(paths.run_dir, world):
-        _run(config, corpus, world, command, paths)
+        _run(config, corpus, world, command, source, paths)
 
 
-def _run(config: Config, corpus: Corpus, world: World, command: list[str], paths: RunPaths) -> None:
-    recorded = recorded_config(config.resolved(), corpus.fingerprint)
+def _run(
+    config: Config, corpus: Corpus, world: World, command: list[str], source: Path | None, paths: RunPaths
+) -> None:
+    of_source = first_rank_only(lambda: source_fingerprint(source) if source else None, world)
+    recorded = recorded_config(config.resolved(), corpus.fingerprint, of_source)
     checkpoint = first_rank_only(lambda: find_checkpoint(paths.checkpoints, recorded), world)
-    stages = build_stages(config, corpus.tokenizer.vocab_size)
+    stages = build_stages(config, corpus.vocab_size)
     resume_step = None if checkpoint is None else _global_step(checkpoint.state, stages)
     progress, tracker = _open_records(config, paths, world, resume_step)
     hosts = sorted(set(gather_objects(socket.gethostname(), world)))
@@ -86,11 +98,11 @@ def _run(config: Config, corpus: Corpus, world: World, command: list[str], paths
             {
                 **environment_tags(command, world.size, hosts),
                 "corpus.fingerprint": corpus.fingerprint,
-                "tokenizer.fingerprint": corpus.tokenizer.fingerprint,
+                **({"tokenizer.fingerprint": corpus.tokenizer.fingerprint} if corpus.tokenizer else {}),
             },
         )
         tracker.artifact(yaml.safe_dump(config.resolved(), sort_keys=False), "config.yaml")
-        trainer = _build_trainer(config, corpus, world, paths, stages, recorded, tracker, progress)
+        trainer = _build_trainer(config, corpus, world, source, paths, stages, recorded, tracker, progress)
         _announce(progress, checkpoint, corpus, world)
         trainer.run(checkpoint)
         if world.is_first:
@@ -126,24 +138,21 @@ def _build_trainer(
     config: Config,
     corpus: Corpus,
     world: World,
+    source: Path | None,
     paths: RunPaths,
     stages: list[StagePlan],
     recorded: dict[str, Any],
     tracker: Tracker,
     progress: Progress,
 ) -> Trainer:
-    tokenizer = corpus.tokenizer
     models = ModelSettings(
         architecture=get_architecture(config.model.family),
         seed=config.seed,
         precision=config.precision,
-        huggingface={
-            "bos_token_id": tokenizer.bos_id,
-            "eos_token_id": tokenizer.eos_id,
-            **config.model.huggingface,
-        },
+        huggingface={**corpus.library_keys(), **config.model.huggingface},
         deepspeed=config.deepspeed,
         compare_random=config.evaluation.compare_random,
+        source=source,
     )
     settings = PhaseSettings(
         seed=config.seed,
@@ -155,7 +164,7 @@ def _build_trainer(
         checkpoint_every=config.checkpoints.every_steps,
         keep_checkpoints=config.checkpoints.keep,
         resolved_config=recorded,
-        planned_flops=planned_flops(models.architecture, stages, config.data.sequence_length, world.size),
+        planned_flops=costs.schedule(models.architecture, stages, corpus.train.tokens_per_sample, world.size),
     )
     runner = PhaseRunner(settings, corpus, world, tracker, progress)
     last = stages[-1]
@@ -165,25 +174,16 @@ def _build_trainer(
             return
         directory = paths.export(stage.name)
         specs = models.architecture.parameters(stage.shape)
-
-        def write_tokenizer(target: Path) -> None:
-            write_huggingface_tokenizer(
-                tokenizer, target, corpus.sample_documents(4), config.model.max_positions
-            )
-
-        export_model(directory, specs, shards, model_config, write_tokenizer, world)
+        export_model(directory, specs, shards, model_config, corpus.write_processor, world)
         tracker.set_tags({"export.path": str(directory)})
         progress.message(f"exported {stage.name} to {directory}")
 
-    return Trainer(stages, models, runner, on_stage_end)
+    return Trainer(stages, Builder(models, world), runner, on_stage_end)
 
 
 def _announce(progress: Progress, checkpoint: Checkpoint | None, corpus: Corpus, world: World) -> None:
-    train = corpus.statistics["train"]
     ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
-    progress.message(
-        f"{ranks}; {train.documents:,} documents, {train.tokens:,} tokens to train on, in {corpus.directory}"
-    )
+    progress.message(f"{ranks}; {corpus.description}")
     if checkpoint is not None:
         progress.message(f"resumed from {checkpoint.path}")
 
@@ -200,12 +200,18 @@ def _conclude(config: Config, paths: RunPaths, stages: list[StagePlan], state: R
     )
     architecture = get_architecture(config.model.family)
     summaries = [
-        StageSummary(stage.name, parameter_count(architecture, stage.shape), **asdict(record))
+        StageSummary(stage.name, parameter_count(architecture, stage.shape), **_shown(record))
         for stage, record in zip(stages, state.records, strict=True)
     ]
     write_summary(paths.run_dir, summaries, locations)
     show_summary(Console(), summaries, locations)
     write_result(paths.run_dir)
+
+
+def _shown(record: StageRecord) -> dict[str, Any]:
+    """What a summary shows of a stage's record."""
+    shown = {field.name for field in fields(StageSummary)}
+    return {name: value for name, value in asdict(record).items() if name in shown}
 
 
 def _global_step(state: RunState, stages: list[StagePlan]) -> int:

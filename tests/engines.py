@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -41,6 +41,7 @@ def build_engine(
     accumulation: int = 1,
     precision: str = "fp32",
     deepspeed: Mapping[str, Any] = NOTHING_WHOLE,
+    kind_of: Callable[[str], str] = lambda name: "model",
 ) -> Engine:
     """An engine of a family's model; with `weights` (whole tensors), those are written."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
@@ -48,10 +49,15 @@ def build_engine(
         get_architecture(family), shape, engine_model_config(family, shape), dtype
     )
     config = engine_config(precision, micro_batch_size, accumulation, settings.gradient_clipping, deepspeed)
-    engine = Engine(model, settings, config, world)
+    engine = Engine(model, settings, config, world, kind_of=kind_of)
     if weights is not None:
         engine.write_shards(partitions(world, weights).items())
     return engine
+
+
+def causal(input_ids: Tensor) -> dict[str, Tensor]:
+    """A micro-batch for a causal language model."""
+    return {"input_ids": input_ids, "labels": input_ids}
 
 
 def partitions(world: World, weights: Mapping[str, Tensor]) -> Shards:

@@ -17,9 +17,51 @@ POSITIONS = 32
 Sizes = tuple[int, int, int, int, int]
 """layers, width, heads, key/value heads, ffn"""
 
+EXTRAS = {
+    "vocab": VOCAB,
+    "positions": POSITIONS,
+    "token_types": 2,
+    "labels": 7,
+    "image_size": 12,
+    "patch_size": 4,
+    "channels": 3,
+}
+"""What a shape has beside its sizes; a family takes those that its configuration has a key for."""
+
 
 def model_shape(sizes: Sizes, tied: bool) -> ModelShape:
     return ModelShape(*sizes, vocab=VOCAB, positions=POSITIONS, tied=tied)
+
+
+def small_shape(
+    family: str,
+    layers: int = 2,
+    heads: int = 6,
+    *,
+    width: int | None = None,
+    ffn: int | None = None,
+    tied: bool | None = None,
+    key_value_heads: int | None = None,
+    head_size: int = 8,
+    **extras: int,
+) -> ModelShape:
+    """A small model of any family: heads of 8, six to the width, three of them to a key/value head where the family
+    groups them (a number of heads that three does not divide: one to each)."""
+    architecture = get_architecture(family)
+    groups = any(axis.grouped for axis in architecture.axes.values())
+    if key_value_heads is None:
+        key_value_heads = heads // 3 if groups and heads % 3 == 0 else heads
+    has = set(architecture.config_keys.values())
+    return ModelShape(
+        layers=layers,
+        width=heads * head_size if width is None else width,
+        heads=heads,
+        key_value_heads=key_value_heads,
+        ffn=2 * heads * head_size + 5 if ffn is None else ffn,
+        tied=architecture.tied_by_default if tied is None else tied,
+        head_size=head_size,
+        **{name: extras.get(name, size) for name, size in EXTRAS.items() if name in has},
+    )
 
 
 def library_config(architecture: Architecture, shape: ModelShape, **extra: Any) -> PretrainedConfig:
@@ -30,7 +72,10 @@ def library_config(architecture: Architecture, shape: ModelShape, **extra: Any) 
         for name in config_class().to_dict()
         if name.endswith(("_pdrop", "_dropout", "_dropout_prob"))
     }
-    keys = {**no_dropout, **architecture.library_keys(shape), "bos_token_id": 1, "eos_token_id": 2, **extra}
+    specials = (
+        {"bos_token_id": 1, "eos_token_id": 2} if shape.vocab and not architecture.position_offset else {}
+    )
+    keys = {**no_dropout, **architecture.library_keys(shape), **specials, **extra}
     return config_class(**keys, use_cache=False, attn_implementation="eager")
 
 
@@ -66,6 +111,45 @@ def load_weights(model: PreTrainedModel, weights: dict[str, Tensor]) -> PreTrain
 def token_ids(sequences: int, length: int = 16, vocab: int = VOCAB, seed: int = 1) -> Tensor:
     """Random tokens [sequences, length]."""
     return torch.randint(0, vocab, (sequences, length), generator=torch.Generator().manual_seed(seed))
+
+
+def random_inputs(
+    family: str, shape: ModelShape, samples: int, length: int = 16, seed: int = 1
+) -> dict[str, Tensor]:
+    """What a model of the family is called with: tokens [samples, length] (and their types), or images [samples,
+    channels, height, width]."""
+    generator = torch.Generator().manual_seed(seed)
+    if shape.image_size:
+        size = (samples, shape.channels, shape.image_size, shape.image_size)
+        return {"pixel_values": torch.randn(size, generator=generator)}
+    # RoBERTa's padding token, just before its first position, has no position of its own.
+    first = get_architecture(family).position_offset
+    inputs = {"input_ids": torch.randint(first, shape.vocab, (samples, length), generator=generator)}
+    if shape.token_types > 1:
+        inputs["token_type_ids"] = torch.randint(0, shape.token_types, (samples, length), generator=generator)
+    return inputs
+
+
+def random_batch(
+    family: str, shape: ModelShape, samples: int, length: int = 16, seed: int = 1
+) -> dict[str, Tensor]:
+    """The same with labels: what the family is trained on. A masked model predicts every fourth token."""
+    inputs = random_inputs(family, shape, samples, length, seed)
+    objective = get_architecture(family).objective
+    if objective == "image_classification":
+        generator = torch.Generator().manual_seed(seed)
+        return {**inputs, "labels": torch.randint(0, shape.labels, (samples,), generator=generator)}
+    labels = inputs["input_ids"].clone()
+    if objective == "masked_lm":
+        labels[:, torch.arange(length) % 4 != 0] = -100
+    return {**inputs, "labels": labels}
+
+
+@torch.no_grad()
+def outputs_of(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
+    """Logits, or the last hidden state of a model that has none."""
+    outputs = model(**inputs)
+    return outputs.logits if "logits" in outputs else outputs.last_hidden_state
 
 
 @torch.no_grad()

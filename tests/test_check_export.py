@@ -15,6 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from ligo_dist.corpus.batches import fixed_batches
 from ligo_dist.corpus.blocks import PackedBlocks
 from ligo_dist.corpus.packing import pack
+from ligo_dist.corpus.samples import CausalSamples
 from ligo_dist.corpus.tokenizer import Tokenizer
 from ligo_dist.corpus.tokenizer_training import train_tokenizer
 
@@ -53,8 +54,8 @@ def reported(export: Path) -> float:
     blocks = PackedBlocks(export / "validation.bin", "uint16", LENGTH)
     loss = count = 0.0
     for rank in range(2):
-        for tokens, num_valid in fixed_batches(blocks, SEQUENCES, rank, 2, 4):
-            for row in tokens[:num_valid]:
+        for inputs, num_valid in fixed_batches(CausalSamples(blocks), SEQUENCES, rank, 2, 4):
+            for row in inputs["input_ids"][:num_valid]:
                 with torch.no_grad():
                     loss += model(input_ids=row[None], labels=row[None]).loss.item()
                 count += 1

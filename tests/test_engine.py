@@ -5,16 +5,17 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from engines import NOTHING_WHOLE, SETTINGS, build_engine, partitions, whole
+from engines import NOTHING_WHOLE, SETTINGS, build_engine, causal, partitions, whole
 from ligo_dist.architectures import ModelShape
 from ligo_dist.distributed import World
-from ligo_dist.engine import OptimizerSettings, engine_config
+from ligo_dist.engine import Engine, Evaluation, OptimizerSettings, engine_config
 from ranks import run_ranks
 from small_models import library_model, logits_of, model_shape, token_ids, weights_of
 
@@ -30,10 +31,10 @@ DEEPSPEED = {"nothing whole": NOTHING_WHOLE, "small parameters whole": {}}
 def write_and_read(world: World, shape: ModelShape, weights: dict[str, Tensor], deepspeed: Any) -> Any:
     engine = build_engine(world, "gpt2", shape, weights, deepspeed=deepspeed)
     shards = engine.read_shards()
-    ids = token_ids(2)
+    ids = causal(token_ids(2))
     first = engine.logits(ids)
     mine = token_ids(8, seed=3).chunk(world.size)[world.rank]
-    engine.train_step([mine], 0.1)
+    engine.train_step([causal(mine)], {"model": 0.1})
     trained = engine.logits(ids)
     engine.write_shards(partitions(world, weights).items())
     again = engine.logits(ids)
@@ -91,7 +92,7 @@ def interrupted(world: World, precision: str) -> Any:
     batches = [token_ids(8, seed=step).chunk(world.size)[world.rank] for step in range(5)]
 
     def run(engine: Any, steps: range) -> list[float]:
-        return [engine.train_step([batches[step]], 0.01).loss for step in steps]
+        return [engine.train_step([causal(batches[step])], {"model": 0.01}).loss for step in steps]
 
     engine = build_engine(world, "llama", LLAMA, weights, precision=precision)
     assert engine.read_moments() == {}
@@ -134,7 +135,7 @@ def engine_steps(
     results = []
     for step, rate in enumerate(rates):
         mine = token_ids(8, seed=step).chunk(world.size)[world.rank]
-        result = engine.train_step(mine.split(micro), rate)
+        result = engine.train_step(map(causal, mine.split(micro)), {"model": rate})
         results.append((result.loss, result.gradient_norm))
     final = whole(world, "gpt2", GPT2, engine.read_shards())
     engine.release()
@@ -192,7 +193,7 @@ def test_steps_are_those_of_plain_adamw(settings: OptimizerSettings, world_size:
 def wrong_count(world: World) -> str:
     engine = build_engine(world, "gpt2", GPT2, weights_of(library_model("gpt2", GPT2)), accumulation=2)
     with pytest.raises(AssertionError) as caught:
-        engine.train_step([token_ids(2)], 0.1)
+        engine.train_step([causal(token_ids(2))], {"model": 0.1})
     engine.release()
     return str(caught.value)
 
@@ -204,7 +205,7 @@ def test_too_few_micro_batches_are_noticed():
 # --- evaluation ---
 
 
-def evaluate_with_padding(world: World) -> float:
+def evaluate_with_padding(world: World) -> Evaluation:
     """Five sequences of which each rank has its own number, with batches of two."""
     engine = build_engine(world, "gpt2", GPT2, weights_of(library_model("gpt2", GPT2)))
     ids = token_ids(5)
@@ -212,10 +213,14 @@ def evaluate_with_padding(world: World) -> float:
     batches = []
     for first in range(0, -(-5 // world.size), 2):
         rows = mine[first : first + 2]
-        batches.append((torch.cat([rows, ids[:1].repeat(2 - len(rows), 1)]), len(rows)))
-    loss = engine.evaluate(batches)
+        inputs = torch.cat([rows, ids[:1].repeat(2 - len(rows), 1)])
+        labels = inputs.clone()
+        if len(rows):
+            labels[len(rows) :] = -100
+        batches.append(({"input_ids": inputs, "labels": labels}, len(rows)))
+    result = engine.evaluate(batches)
     engine.release()
-    return loss
+    return result
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
@@ -223,7 +228,76 @@ def test_evaluation_counts_each_token_once(world_size: int):
     ids = token_ids(5)
     with torch.no_grad():
         expected = library_model("gpt2", GPT2)(input_ids=ids, labels=ids).loss.item()
-    assert run_ranks(evaluate_with_padding, world_size) == pytest.approx([expected] * world_size, rel=1e-5)
+    for result in run_ranks(evaluate_with_padding, world_size):
+        assert result.loss == pytest.approx(expected, rel=1e-5)
+        assert result.accuracy is None
+
+
+class Classifier(torch.nn.Module):
+    """Of images of one pixel: class 1 if it is bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([[-1.0], [1.0]]))
+
+    def forward(self, pixel_values: Tensor, labels: Tensor) -> Any:
+        assert pixel_values.dtype == self.weight.dtype, "images come in the precision of the weights"
+        logits = pixel_values.flatten(1) @ self.weight.T
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels)
+        return SimpleNamespace(loss=loss, logits=logits)
+
+
+PIXELS = torch.tensor([-2.0, -1, 1, 2, 3])
+CLASSES = torch.tensor([0, 1, 1, 0, 1])
+
+
+def evaluate_classes(world: World, precision: str) -> Evaluation:
+    """Five images, two of them judged wrongly; a rank has two batches of two."""
+    config = engine_config(precision, 2, 1, 0.0, NOTHING_WHOLE)
+    engine = Engine(Classifier(), SETTINGS, config, world)
+    batches = []
+    for mine in list(range(5))[world.rank :: world.size], []:
+        indices = [*mine, 0, 0, 0, 0, 0][:5]
+        labels = CLASSES[indices].clone()
+        if mine:
+            labels[len(mine) :] = -100
+        inputs = {"pixel_values": PIXELS[indices].reshape(-1, 1, 1, 1), "labels": labels}
+        batches.append((inputs, len(mine)))
+    result = engine.evaluate(batches)
+    engine.release()
+    return result
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_classifiers_have_an_accuracy(world_size: int, precision: str):
+    logits = torch.stack([-PIXELS, PIXELS], dim=1)
+    expected = torch.nn.functional.cross_entropy(logits, CLASSES).item()
+    for result in run_ranks(evaluate_classes, world_size, precision):
+        assert result.accuracy == 3 / 5
+        assert result.loss == pytest.approx(expected, rel=1e-5 if precision == "fp32" else 1e-2)
+
+
+# --- kinds of parameters ---
+
+
+def step_by_kind(world: World) -> tuple[dict[str, Tensor], dict[str, Tensor], list[tuple[str, float]]]:
+    """Weights before and after a step in which the biases, and they alone, have a learning rate."""
+    weights = weights_of(library_model("gpt2", GPT2))
+    engine = build_engine(world, "gpt2", GPT2, weights, kind_of=lambda name: name.rsplit(".")[-1])
+    before = engine.read_shards()
+    engine.train_step([causal(token_ids(2))], {"weight": 0.0, "bias": 0.1})
+    groups = [(group["kind"], group["weight_decay"]) for group in engine._engine.optimizer.param_groups]
+    after = engine.read_shards()
+    engine.release()
+    return before, after, groups
+
+
+def test_each_kind_of_parameter_has_its_own_learning_rate():
+    ((before, after, groups),) = run_ranks(step_by_kind, 1)
+    assert groups == [("bias", 0.0), ("weight", SETTINGS.weight_decay), ("weight", 0.0)]
+    for name, shard in before.items():
+        assert torch.equal(after[name], shard) is not name.endswith("bias"), name
 
 
 # --- releasing ---
@@ -241,7 +315,7 @@ def build_and_release(world: World) -> tuple[list[bool], list[int]]:
     alive, resident = [], []
     for _ in range(4):
         engine = build_engine(world, "gpt2", shape, weights, deepspeed={})
-        engine.train_step([token_ids(2)], 0.01)
+        engine.train_step([causal(token_ids(2))], {"model": 0.01})
         references = [weakref.ref(engine), weakref.ref(engine.module), weakref.ref(engine._engine)]
         references += [weakref.ref(parameter) for parameter in engine.parameters.values()]
         engine.release()

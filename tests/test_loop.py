@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,8 @@ class StandIn:
         assert (rank, world_size, size) == (0, 1, 4)
         yield torch.tensor(step)
 
-    def train_step(self, micro_batches: Iterable[Tensor], learning_rate: float) -> StepResult:
-        (step,) = micro_batches
+    def train_step(self, micro_batches: Iterable[Tensor], learning_rates: Mapping[str, float]) -> StepResult:
+        (step,), learning_rate = micro_batches, learning_rates["model"]
         self.taken.append((int(step), round(learning_rate, 6)))
         self.random.append(torch.rand(()).item())
         return StepResult(self.losses[int(step)], 0.5)
@@ -132,14 +132,14 @@ def test_a_loss_that_is_no_number_stops_the_run(
 
 
 def test_a_gradient_that_is_no_number_stops_the_run():
-    step = Step(1, phase(kind=LEARN), StepResult(2.0, float("inf")), 0.1, 0.5)
+    step = Step(1, phase(kind=LEARN), StepResult(2.0, float("inf")), {"model": 0.1}, 0.5)
     with pytest.raises(NonFiniteLossError, match=r"learn step 1 \(global step 101\): gradient norm is inf"):
         StopAtNonFinite("large", lambda: None)(step)
 
 
 def test_the_account_adds_tokens_and_flops():
     state = RunState()
-    run(StandIn(), phase(), 0, [Account(state, sequence_length=16, flops_per_step=7.0)])
+    run(StandIn(), phase(), 0, [Account(state, tokens_per_step=128, flops_per_step=7.0)])
     assert (state.step, state.tokens, state.flops) == (5, 5 * 8 * 16, 35.0)
     assert (state.record.tokens, state.record.flops) == (640, 35.0)
     state.enter(1, LEARN)

@@ -54,5 +54,9 @@ def test_duration(seconds: float, text: str) -> None:
     assert quantities.duration(seconds) == text
 
 
+def test_percent() -> None:
+    assert [quantities.percent(x) for x in (0, 0.93149, 1)] == ["0.0 %", "93.1 %", "100.0 %"]
+
+
 def test_loss() -> None:
     assert [quantities.loss(x) for x in (2.34567, None, math.nan)] == ["2.346", "-", "nan"]

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import os
+import sys
+from collections.abc import Iterable
 
+from ligo_dist.architectures.bert import BERT, BERT_ENCODER
+from ligo_dist.architectures.deit import DEIT
 from ligo_dist.architectures.gpt2 import GPT2
+from ligo_dist.architectures.gpt_neox import GPT_NEOX
 from ligo_dist.architectures.llama import LLAMA
+from ligo_dist.architectures.mistral import MISTRAL
+from ligo_dist.architectures.qwen2 import QWEN2
+from ligo_dist.architectures.qwen3 import QWEN3
+from ligo_dist.architectures.roberta import ROBERTA
 from ligo_dist.architectures.table import (
     Architecture,
     Axis,
@@ -15,6 +26,7 @@ from ligo_dist.architectures.table import (
     ParameterSpec,
     Segment,
 )
+from ligo_dist.architectures.vit import VIT
 from ligo_dist.errors import ArchitectureError
 
 __all__ = [
@@ -29,7 +41,8 @@ __all__ = [
     "get_architecture",
 ]
 
-_ARCHITECTURES = {architecture.name: architecture for architecture in (GPT2, LLAMA)}
+_FAMILIES = (GPT2, GPT_NEOX, LLAMA, MISTRAL, QWEN2, QWEN3, BERT, BERT_ENCODER, ROBERTA, VIT, DEIT)
+_ARCHITECTURES = {architecture.name: architecture for architecture in _FAMILIES}
 
 
 def architecture_names() -> tuple[str, ...]:
@@ -37,9 +50,47 @@ def architecture_names() -> tuple[str, ...]:
 
 
 def get_architecture(name: str) -> Architecture:
-    """Raises ArchitectureError for a family that is not known, with the nearest name."""
+    """A family of this package by its name, or one from elsewhere as `package.module:NAME`.
+
+    Raises:
+        ArchitectureError: for a family that is not known, with the nearest name; for a module that cannot be
+            imported or holds no `Architecture` of that name.
+    """
+    if ":" in name:
+        return _imported(name)
     if name in _ARCHITECTURES:
         return _ARCHITECTURES[name]
-    near = difflib.get_close_matches(name, _ARCHITECTURES, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ArchitectureError(f"no model family {name!r}; there are {', '.join(_ARCHITECTURES)}{hint}")
+    raise ArchitectureError(
+        f"no model family {name!r}; there are {', '.join(_ARCHITECTURES)}{_did_you_mean(name, _ARCHITECTURES)}"
+    )
+
+
+def _imported(address: str) -> Architecture:
+    module_name, _, attribute = address.partition(":")
+    if not module_name or not attribute.isidentifier():
+        raise ArchitectureError(f"model family {address!r}: should be `package.module:NAME`")
+    if os.getcwd() not in sys.path:
+        # The ranks run with the working directory on the path, a console script without.
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever a module of the user's raises, it is what keeps the family away
+        cause = f"{type(error).__name__}: {error}"
+        raise ArchitectureError(
+            f"model family {address!r}: {module_name} cannot be imported: {cause}"
+        ) from error
+    if not hasattr(module, attribute):
+        hint = _did_you_mean(attribute, vars(module))
+        raise ArchitectureError(f"model family {address!r}: {module_name} has no {attribute!r}{hint}")
+    architecture = getattr(module, attribute)
+    if not isinstance(architecture, Architecture):
+        kind = type(architecture).__name__
+        raise ArchitectureError(
+            f"model family {address!r}: {attribute} is of type {kind}, not an Architecture"
+        )
+    return architecture
+
+
+def _did_you_mean(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -8,9 +8,9 @@ _AXES = (
     Axis("vocab", lambda shape: shape.vocab, "fixed"),
     Axis("position", lambda shape: shape.positions, "fixed"),
     Axis("hidden", lambda shape: shape.width, "model"),
-    Axis("query", lambda shape: shape.width, "layer"),
-    Axis("key", lambda shape: shape.width, "layer"),
-    Axis("value", lambda shape: shape.width, "layer"),
+    Axis("query", lambda shape: shape.width, "layer", heads=True),
+    Axis("key", lambda shape: shape.width, "layer", heads=True),
+    Axis("value", lambda shape: shape.width, "layer", heads=True),
     Axis("ffn", lambda shape: shape.ffn, "layer"),
 )
 

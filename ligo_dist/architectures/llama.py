@@ -1,39 +1,53 @@
-"""Llama: grouped-query attention, rotary positions, SwiGLU, RMSNorm, no biases, tied or untied head."""
+"""Llama: grouped-query attention, rotary positions, SwiGLU, RMSNorm, no biases, tied or untied head.
+
+Mistral and Qwen are this table with a few lines more; they share what is here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from ligo_dist.architectures.table import Architecture, Axis, ModelShape
 
-_AXES = (
+AXES = (
     Axis("vocab", lambda shape: shape.vocab, "fixed"),
     Axis("hidden", lambda shape: shape.width, "model"),
-    Axis("query", lambda shape: shape.attention_width, "layer", unit="head", grouped=True),
-    Axis("key", lambda shape: shape.key_value_heads * shape.head_size, "layer", unit="head"),
-    Axis("value", lambda shape: shape.key_value_heads * shape.head_size, "layer"),
-    Axis("attention", lambda shape: shape.attention_width, "layer", lifted_from="value"),
+    Axis("query", lambda shape: shape.attention_width, "layer", unit="head", grouped=True, heads=True),
+    Axis("key", lambda shape: shape.key_value_heads * shape.head_size, "layer", unit="head", heads=True),
+    Axis("value", lambda shape: shape.key_value_heads * shape.head_size, "layer", heads=True),
+    Axis("attention", lambda shape: shape.attention_width, "layer", lifted_from="value", heads=True),
     Axis("ffn", lambda shape: shape.ffn, "layer"),
 )
 
-_CONFIG_KEYS = {
-    "num_hidden_layers": "layers",
-    "hidden_size": "width",
-    "num_attention_heads": "heads",
-    "num_key_value_heads": "key_value_heads",
-    "head_dim": "head_size",
-    "intermediate_size": "ffn",
-    "vocab_size": "vocab",
-    "max_position_embeddings": "positions",
-    "tie_word_embeddings": "tied",
-}
+CONFIG_KEYS = MappingProxyType(
+    {
+        "num_hidden_layers": "layers",
+        "hidden_size": "width",
+        "num_attention_heads": "heads",
+        "num_key_value_heads": "key_value_heads",
+        "intermediate_size": "ffn",
+        "vocab_size": "vocab",
+        "max_position_embeddings": "positions",
+        "tie_word_embeddings": "tied",
+    }
+)
+
+HEAD_SIZE_KEY = MappingProxyType({"head_dim": "head_size"})
 
 
-def _table(shape: ModelShape) -> dict[str, str]:
+def llama_table(
+    shape: ModelShape, more_attention: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """The table; `more_attention` are further lines of the attention module, which come before its output."""
+    attention = {f"model.layers.{{layer}}.self_attn.{name}": line for name, line in more_attention.items()}
     table = {
         "model.embed_tokens.weight": "vocab hidden.out",
         "model.layers.{layer}.input_layernorm.weight": "hidden.gain",
         "model.layers.{layer}.self_attn.q_proj.weight": "query.out hidden.in",
         "model.layers.{layer}.self_attn.k_proj.weight": "key.out hidden.in",
         "model.layers.{layer}.self_attn.v_proj.weight": "value.out hidden.in",
+        **attention,
         "model.layers.{layer}.self_attn.o_proj.weight": "hidden.out attention.in",
         "model.layers.{layer}.post_attention_layernorm.weight": "hidden.gain",
         "model.layers.{layer}.mlp.gate_proj.weight": "ffn.out hidden.in",
@@ -58,9 +72,9 @@ LLAMA = Architecture(
     layers_path="model.layers",
     objective="causal_lm",
     normalization="rms_norm",
-    axes={axis.name: axis for axis in _AXES},
-    table=_table,
-    config_keys=_CONFIG_KEYS,
+    axes={axis.name: axis for axis in AXES},
+    table=llama_table,
+    config_keys={**CONFIG_KEYS, **HEAD_SIZE_KEY},
     default_ffn=_default_ffn,
     ties_embeddings=False,
     norm_epsilon="rms_norm_eps",

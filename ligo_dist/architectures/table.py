@@ -28,6 +28,8 @@ from ligo_dist.errors import ArchitectureError
 
 SIDES = ("out", "in", "gain", "bias", "head_gain", "head_bias")
 LAYER = "{layer}"
+_BY_RULE = ("ffn", "head_size", "key_value_heads")
+"""Attributes of a shape that a family has a rule for, where a configuration leaves them out."""
 
 Objective = Literal["causal_lm", "masked_lm", "image_classification", "features"]
 
@@ -98,6 +100,7 @@ class Axis:
         unit: `element` - the operator mixes single elements; `head` - it mixes whole heads, `H (x) I_head_size`
             (rotary position embeddings pair the elements inside a head, so those must keep their places).
         grouped: the axis is ordered by key/value group (query heads under grouped-query attention).
+        heads: its elements belong to heads, contiguous blocks of the head size; what copies units copies whole heads.
         lifted_from: the axis repeats another one once per query head of a group, and has that axis's operator.
         elementwise: something acts on its elements one by one before a norm takes their statistics or another part of
             the model reads them through the same matrix: an activation, or the gain of a norm that lies *on* the
@@ -109,6 +112,7 @@ class Axis:
     scope: Literal["model", "layer", "fixed"]
     unit: Literal["element", "head"] = "element"
     grouped: bool = False
+    heads: bool = False
     lifted_from: str | None = None
     elementwise: bool = False
 
@@ -184,6 +188,7 @@ class Architecture:
         free_head_size: the head size may differ from `width / heads`.
         position_offset: rows of the position embedding beyond the positions there are (RoBERTa: 2).
         norm_epsilon: key of the configuration that holds the norms' epsilon.
+        token_types: kinds of segments that its published models tell apart, taken where nobody says another number.
     """
 
     name: str
@@ -202,6 +207,7 @@ class Architecture:
     post_norm: bool = False
     free_head_size: bool = False
     position_offset: int = 0
+    token_types: int = 0
 
     def library_keys(self, shape: ModelShape) -> dict[str, object]:
         """The keys of the Hugging Face configuration that a shape sets."""
@@ -210,6 +216,47 @@ class Architecture:
             if attribute == "positions":
                 values[key] += self.position_offset
         return values
+
+    def shape_from(self, config: Mapping[str, object]) -> ModelShape:
+        """The shape of the model that a Hugging Face configuration describes: `library_keys` the other way round.
+
+        Args:
+            config: its plain values, completed by the library's defaults. `None` stands for the family's own rule:
+                the inner width of the feed-forward block, the head size, as many key/value heads as heads.
+
+        Raises:
+            ArchitectureError: naming each key that is missing or has a value that no shape has.
+        """
+        values: dict[str, int] = {}
+        faults = []
+        for key, attribute in self.config_keys.items():
+            value = _config_value(config, key)
+            if _fits(value, attribute):
+                values[attribute] = int(value)  # type: ignore[call-overload]
+            elif value is not None:
+                right = "true or false" if attribute == "tied" else "a whole number, at least 1"
+                faults.append(f"{key}: {value!r} should be {right}")
+            elif attribute not in _BY_RULE or (attribute == "ffn" and key not in config):
+                faults.append(f"{key} is missing")
+        if self.ties_embeddings is None and values.get("tied", 1) != 1:
+            faults.append("tie_word_embeddings: False, but this family's head is always the embedding")
+        if faults:
+            raise ArchitectureError(f"{self.name}: no model has this configuration: " + "; ".join(faults))
+        return self._completed(values)
+
+    def _completed(self, values: Mapping[str, int]) -> ModelShape:
+        """A shape from what the configuration says, the rest by the family's own rules."""
+        width, heads = values["width"], values["heads"]
+        rules = {"ffn": self.default_ffn(width), "key_value_heads": heads, "tied": self.tied_by_default}
+        sizes = {**rules, **values}
+        if "positions" in sizes:
+            sizes["positions"] -= self.position_offset
+        return ModelShape(**{**sizes, "tied": bool(sizes["tied"])})  # type: ignore[arg-type]
+
+    @property
+    def tied_by_default(self) -> bool:
+        """Whether a model is tied where nobody says so; a masked language model's head always is."""
+        return self.objective == "masked_lm" if self.ties_embeddings is None else self.ties_embeddings
 
     def parameters(self, shape: ModelShape) -> list[ParameterSpec]:
         """All parameters of a model of this shape; a tied head counts once, under the embedding's name."""
@@ -290,5 +337,24 @@ class Architecture:
         return [
             role
             for role, pattern in self._patterns(shape).items()
-            if not any(pattern.fullmatch(name) for name in actual)
+            if (shape.layers or LAYER not in role) and not any(pattern.fullmatch(name) for name in actual)
         ]
+
+
+def _config_value(config: Mapping[str, object], key: str) -> object:
+    """A configuration's value; a square may be written as its two sides, classes as the mapping of their names."""
+    value = config.get(key)
+    if value is None and key == "num_labels":
+        names = config.get("id2label")
+        return len(names) if isinstance(names, Mapping) else None
+    if isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]:
+        return value[0]
+    return value
+
+
+def _fits(value: object, attribute: str) -> bool:
+    """Whether a value is one that an attribute of a shape can have; only layers may be none at all."""
+    if attribute == "tied":
+        return isinstance(value, bool)
+    smallest = 0 if attribute == "layers" else 1
+    return isinstance(value, int) and not isinstance(value, bool) and value >= smallest

@@ -5,7 +5,8 @@ from ligo_dist.config.difference import difference
 from ligo_dist.config.huggingface import check_huggingface_keys
 from ligo_dist.config.load import config_from, load_config
 from ligo_dist.config.schema import Config
-from ligo_dist.config.shapes import model_shape
+from ligo_dist.config.shapes import model_shape, stage_shapes
+from ligo_dist.config.source import with_source
 
 __all__ = [
     "Config",
@@ -15,4 +16,6 @@ __all__ = [
     "difference",
     "load_config",
     "model_shape",
+    "stage_shapes",
+    "with_source",
 ]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -37,9 +37,9 @@ _BOUNDS = {
 }
 
 
-def suggestion(name: object, valid: Iterable[str]) -> str:
+def suggestion(name: object, valid: Iterable[object]) -> str:
     """`; did you mean 'x'?` where a valid name is near, else what the valid names are if they are few."""
-    names = list(valid)
+    names = [str(one) for one in valid]
     near = difflib.get_close_matches(str(name), names, n=1)
     if near:
         return f"; did you mean {near[0]!r}?"
@@ -60,7 +60,7 @@ def _fault(details: Any, model: type[BaseModel], prefix: Sequence[Key]) -> Fault
     path = dotted([*prefix, *location])
     if kind == "extra_forbidden":
         section = _section_at(model, location[:-1])
-        return Fault(path, f"unknown key{suggestion(location[-1], section.model_fields if section else ())}")
+        return Fault(path, f"unknown key{suggestion(location[-1], _keys(section) if section else ())}")
     if kind == "missing":
         return Fault(path, "is missing; it has no default")
     if kind == "literal_error":
@@ -80,10 +80,19 @@ def _number(bound: float) -> str:
     return f"{bound:g}"
 
 
-def _choices(model: type[BaseModel], location: Sequence[Key]) -> tuple[str, ...]:
+def _keys(section: type[BaseModel]) -> list[str]:
+    """Its keys as the file has them: `from` is no name that Python allows."""
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _choices(model: type[BaseModel], location: Sequence[Key]) -> list[object]:
     section = _section_at(model, location[:-1])
     assert section is not None, f"{dotted(location)} is not in {model.__name__}"
-    return get_args(section.model_fields[str(location[-1])].annotation)
+    annotation = section.model_fields[str(location[-1])].annotation
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    # `Literal[...] | None`
+    return [choice for member in get_args(annotation) for choice in get_args(member) or ["null"]]
 
 
 def _section_at(model: type[BaseModel], location: Sequence[Key]) -> type[BaseModel] | None:

@@ -1,7 +1,8 @@
-"""Whether the keys of `model.huggingface` exist, and have values that the family's configuration class takes.
+"""What only `transformers` knows of a configuration: whether the keys of `model.huggingface` exist and have values
+that the family's configuration class takes, and what the `config.json` of `stages[0].from` stands for.
 
-Only `transformers` knows, and importing it imports torch. So the launcher asks in a process of its own
-(`python -m ligo_dist.config.huggingface`), and only where there are such keys; a rank calls the check itself.
+Importing `transformers` imports torch. So the launcher asks in a process of its own (`python -m
+ligo_dist.config.huggingface`), and only where there is something to ask; a rank calls the functions itself.
 """
 
 from __future__ import annotations
@@ -9,21 +10,45 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from ligo_dist.architectures import get_architecture
+from ligo_dist.architectures import Architecture, get_architecture
 from ligo_dist.config.faults import suggestion
+from ligo_dist.config.model_checks import owned_huggingface_keys
 from ligo_dist.config.schema import Config
+from ligo_dist.config.shapes import is_image_family
 from ligo_dist.errors import Fault, LigoError
+from ligo_dist.hub import resolve_directory
 
 _ROTARY_KEYS = ("rope_theta", "rope_scaling", "partial_rotary_factor")
 """Keys from before `rope_parameters`, which the library still takes."""
+
+_DROPOUT = ("_pdrop", "_dropout", "_dropout_prob")
+_PER_LAYER = "layer_types"
+_LABELS = ("id2label", "label2id")
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """The configuration of a model that exists, as plain values.
+
+    Attributes:
+        values: all keys, the library's defaults filled in.
+        inherited: those that every stage takes over, as no key of ours sets them. Dropout is not among them: it
+            says how the source was trained, not what it computes.
+    """
+
+    values: dict[str, Any]
+    inherited: dict[str, Any]
 
 
 def check_huggingface_keys(config: Config) -> list[Fault]:
     """Unknown keys of `model.huggingface`, or values that the class refuses. Imports transformers, so
     torch."""
-    return _faults(get_architecture(config.model.family).config_class, config.model.huggingface)
+    return _key_faults(get_architecture(config.model.family), config.model.huggingface)
 
 
 def check_huggingface_keys_apart(config: Config) -> list[Fault]:
@@ -35,35 +60,116 @@ def check_huggingface_keys_apart(config: Config) -> list[Fault]:
     """
     if not config.model.huggingface:
         return []
-    request = json.dumps([get_architecture(config.model.family).config_class, config.model.huggingface])
-    command = [sys.executable, "-m", __name__]
-    done = subprocess.run(command, input=request, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise LigoError(f"the keys of model.huggingface could not be checked:\n{done.stderr.strip()}")
-    return [Fault(path, message) for path, message in json.loads(done.stdout.splitlines()[-1])]
+    answer = _ask("keys", config.model.family, config.model.huggingface, "the keys of model.huggingface")
+    return [Fault(path, message) for path, message in answer]
 
 
-def _faults(config_class: str, keys: dict[str, Any]) -> list[Fault]:
-    import dataclasses
+def read_source_config(family: str, name: str) -> SourceConfig:
+    """What the `config.json` of a model says. Imports transformers, so torch.
 
+    Args:
+        family: the model family that it has to belong to.
+        name: a local directory, or a name on the hub.
+
+    Raises:
+        LigoError: no such directory, no `config.json`, or one of another family.
+    """
     import transformers
 
-    cls = getattr(transformers, config_class)
-    valid = {field.name for field in dataclasses.fields(cls) if not field.name.startswith("_")}
-    valid |= set(cls.attribute_map)
+    architecture = get_architecture(family)
+    cls = getattr(transformers, architecture.config_class)
+    _check_kind(resolve_directory(name, weights=False) / "config.json", cls, family)
+    try:
+        config = cls.from_pretrained(resolve_directory(name, weights=False), local_files_only=True)
+    except Exception as error:  # whatever the class raises is its verdict on the file
+        raise LigoError(f"{name!r}: {cls.__name__} refuses its config.json: {_first_words(error)}") from error
+    values = _plain({**config.to_dict(), "num_labels": config.num_labels})
+    # What the class gives a model of this size is not inherited: it would be another for another size.
+    default = _plain(cls(**{key: values[key] for key in architecture.config_keys}).to_dict())
+    left_out = set(owned_huggingface_keys(architecture))
+    left_out |= set() if is_image_family(architecture) else set(_LABELS)
+    inherited = {
+        key: values[key]
+        for key in _field_names(cls)
+        if key in values and key not in left_out and not key.endswith(_DROPOUT)
+        if values[key] != default.get(key) or key in architecture.config_keys
+    }
+    if _PER_LAYER in inherited:
+        raise LigoError(
+            f"{name!r}: its layers are not all alike ({_PER_LAYER}), so none can be made of others"
+        )
+    return SourceConfig(values, inherited)
+
+
+def read_source_config_apart(family: str, name: str) -> SourceConfig:
+    """The same in a process of its own.
+
+    Raises:
+        LigoError: as there, or if that process fails.
+    """
+    answer = _ask("source", family, name, f"the config.json of {name!r}")
+    if isinstance(answer, str):
+        raise LigoError(answer)
+    return SourceConfig(**answer)
+
+
+def _ask(what: str, family: str, argument: object, words: str) -> Any:
+    command = [sys.executable, "-m", __name__]
+    request = json.dumps([what, family, argument])
+    done = subprocess.run(command, input=request, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LigoError(f"{words} could not be checked:\n{done.stderr.strip()}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _check_kind(file: Path, cls: Any, family: str) -> None:
+    """Whether a `config.json` belongs to the family; the library itself only warns where it does not."""
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LigoError(f"{str(file.parent)!r} holds no config.json") from None
+    except (OSError, ValueError) as error:
+        raise LigoError(f"{str(file)!r} cannot be read: {error}") from None
+    kind = raw.get("model_type") if isinstance(raw, dict) else None
+    if kind != cls.model_type:
+        wrong = f"{str(file.parent)!r} is of the type {kind!r}, and {family} of the type {cls.model_type!r}"
+        raise LigoError(wrong)
+
+
+def _key_faults(architecture: Architecture, keys: dict[str, Any]) -> list[Fault]:
+    import transformers
+
+    cls = getattr(transformers, architecture.config_class)
+    valid = {*_field_names(cls), *cls.attribute_map}
     if "rope_parameters" in valid:
         valid |= set(_ROTARY_KEYS)
+    owned = owned_huggingface_keys(architecture)
     faults = []
     for key, value in keys.items():
         path = f"model.huggingface.{key}"
         if key not in valid:
-            faults.append(Fault(path, f"unknown key of {config_class}{suggestion(key, valid)}"))
+            faults.append(Fault(path, f"unknown key of {cls.__name__}{suggestion(key, valid)}"))
+            continue
+        if cls.attribute_map.get(key) in owned:
+            setter = owned[cls.attribute_map[key]]
+            faults.append(Fault(path, f"cannot be given: it is set by `{setter}`"))
             continue
         try:
             cls(**{key: value})
         except Exception as error:  # whatever the class raises is its verdict on the value
-            faults.append(Fault(path, f"{config_class} refuses {value!r}: {_first_words(error)}"))
+            faults.append(Fault(path, f"{cls.__name__} refuses {value!r}: {_first_words(error)}"))
     return faults
+
+
+def _field_names(cls: Any) -> list[str]:
+    import dataclasses
+
+    return [field.name for field in dataclasses.fields(cls) if not field.name.startswith("_")]
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """As JSON has it: the same in this process and through another."""
+    return json.loads(json.dumps(values, default=str))
 
 
 def _first_words(error: Exception) -> str:
@@ -74,9 +180,23 @@ def _first_words(error: Exception) -> str:
     return " ".join(str(cause).split())
 
 
+def _answer_keys(family: str, keys: dict[str, Any]) -> Any:
+    return [(fault.path, fault.message) for fault in _key_faults(get_architecture(family), keys)]
+
+
+def _answer_source(family: str, name: str) -> Any:
+    try:
+        return asdict(read_source_config(family, name))
+    except LigoError as error:
+        return str(error)
+
+
+_ANSWERS: dict[str, Callable[[str, Any], Any]] = {"keys": _answer_keys, "source": _answer_source}
+
+
 def _main() -> None:
-    config_class, keys = json.loads(sys.stdin.read())
-    print(json.dumps([(fault.path, fault.message) for fault in _faults(config_class, keys)]))
+    what, family, argument = json.loads(sys.stdin.read())
+    print(json.dumps(_ANSWERS[what](family, argument)))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from ligo_dist.config.deepspeed_keys import ALLOWED, OWNED, ZERO_ALLOWED, ZERO_OWNED
 from ligo_dist.config.schema import Config, Section
-from ligo_dist.growth.names import METHODS
+from ligo_dist.growth.names import DEPTHS, METHODS, WIDTHS
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -37,7 +37,8 @@ YAML: `seed=1`, `tracking.uri=null`, `'data.files=[a.txt, b.txt]'`.
 
 **Inheritance.** `defaults.train` and `defaults.grow` are what every stage's `train` and `grow` start from,
 key by key and at any depth; what a stage says itself wins (`null` too). A stage that says nothing of `train`
-takes `defaults.train`, and from the second stage on the same holds for `grow`.
+takes `defaults.train` (unless it has `from`: then its model is taken as it is), and from the second stage on the
+same holds for `grow`.
 
 **Paths** are relative to the directory the command is run in.
 """
@@ -87,7 +88,9 @@ def _table(path: str, section: type[Section]) -> str:
         shown = _join(path, name, is_list)
         kind = f"[section](#{_anchor(shown)})" if inner else _type(field.annotation, field.metadata)
         kind = f"list of {kind}s" if inner and is_list else kind
-        rows.append(f"| `{name}` | {kind} | {_default(field, inner)} | {_sentence(field.description)} |")
+        rows.append(
+            f"| `{field.alias or name}` | {kind} | {_default(field, inner)} | {_sentence(field.description)} |"
+        )
     return "\n".join(rows)
 
 
@@ -130,8 +133,11 @@ def _default(field: FieldInfo, inner: type[Section] | None) -> str:
 
 
 def _methods() -> str:
-    lines = [f"- `{name}`: {meaning}." for name, meaning in METHODS.items()]
-    return "\n".join(["The methods:", "", *lines, ""])
+    parts = []
+    for title, entries in (("method", METHODS), ("depth", DEPTHS), ("width", WIDTHS)):
+        lines = [f"- `{name}`: {entry.description}." for name, entry in entries.items()]
+        parts += [f"For `{title}`:", "", *lines, ""]
+    return "\n".join([*parts, "What each preserves, and its source: `ligo-dist methods`.", ""])
 
 
 def _deepspeed() -> str:

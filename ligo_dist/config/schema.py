@@ -34,6 +34,9 @@ class Model(Section):
     """The model family: one of `ligo-dist architectures`, or `package.module:NAME` for a table of your own."""
     max_positions: Count | None = None
     """The longest sequence the model takes; for text. `null` only where `stages[0].from` says it."""
+    vocab_size: Count | None = None
+    """Rows of the embedding, at least the tokenizer's pieces; for text. `null`: as `stages[0].from`, else the
+    tokenizer's pieces."""
     patch_size: Count | None = None
     """Side of the square patches that an image is cut into, in pixels; for images. `null` only where
     `stages[0].from` says it."""

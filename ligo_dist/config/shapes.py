@@ -1,27 +1,77 @@
-"""From a stage's size to the numbers of one model, the family's defaults filled in."""
+"""From the sizes of the stages to the numbers of their models, the family's defaults filled in."""
 
 from __future__ import annotations
 
 from ligo_dist.architectures import Architecture, ModelShape, get_architecture
-from ligo_dist.config.schema import Model, Size
+from ligo_dist.config.schema import Config, Data, Model, Size
+from ligo_dist.errors import ConfigError, Fault
 
 
-def model_shape(model: Model, size: Size, vocab: int) -> ModelShape:
-    """The shape of a stage's model; `vocab` is the tokenizer's number of pieces."""
+def stage_shapes(config: Config, pieces: int) -> list[ModelShape]:
+    """The shapes of all stages' models; `pieces` is the tokenizer's number of pieces, 0 for images.
+
+    Raises:
+        ConfigError: `model.vocab_size` leaves pieces without a row of the embedding.
+    """
+    vocab = config.model.vocab_size or pieces
+    if vocab < pieces:
+        wrong = f"{vocab} is less than the {pieces} pieces of the tokenizer; at least {pieces} would be right"
+        raise ConfigError([Fault("model.vocab_size", wrong)])
+    sizes = [stage.size for stage in config.stages if stage.size is not None]
+    assert len(sizes) == len(config.stages), "the size of a source is filled in before anything is built"
+    return [model_shape(config.model, config.data, size, vocab) for size in sizes]
+
+
+def model_shape(model: Model, data: Data, size: Size, vocab: int) -> ModelShape:
+    """The shape of one stage's model with `vocab` rows of the embedding."""
     architecture = get_architecture(model.family)
-    tied = architecture.ties_embeddings if model.tie_embeddings is None else model.tie_embeddings
+    tied = architecture.tied_by_default if model.tie_embeddings is None else model.tie_embeddings
+    shape = {
+        "layers": size.layers,
+        "width": size.width,
+        "heads": size.heads,
+        "key_value_heads": size.heads if size.key_value_heads is None else size.key_value_heads,
+        "ffn": architecture.default_ffn(size.width) if size.ffn is None else size.ffn,
+        "head_size": size.head_size or 0,
+    }
+    if is_image_family(architecture):
+        return ModelShape(
+            **shape,
+            tied=False,
+            labels=data.labels or 0,
+            image_size=data.image_size or 0,
+            patch_size=model.patch_size or 0,
+            channels=data.channels,
+        )
     return ModelShape(
-        layers=size.layers,
-        width=size.width,
-        heads=size.heads,
-        key_value_heads=size.heads if size.key_value_heads is None else size.key_value_heads,
-        ffn=architecture.default_ffn(size.width) if size.ffn is None else size.ffn,
-        vocab=vocab,
-        positions=model.max_positions,
+        **shape,
         tied=tied,
+        vocab=vocab,
+        positions=model.max_positions or 0,
+        token_types=_token_types(architecture, model),
     )
+
+
+def is_image_family(architecture: Architecture) -> bool:
+    """Whether the family reads images, not text."""
+    return architecture.objective == "image_classification"
 
 
 def groups_heads(architecture: Architecture) -> bool:
     """Whether the family can have fewer key/value heads than query heads."""
     return any(axis.grouped for axis in architecture.axes.values())
+
+
+def tokens_per_sample(architecture: Architecture, shape: ModelShape, sequence_length: int) -> int:
+    """Positions that the blocks work on: the sequence, or an image's patches and the tokens beside them."""
+    if is_image_family(architecture):
+        return architecture.axes["position"].size(shape)
+    return sequence_length
+
+
+def _token_types(architecture: Architecture, model: Model) -> int:
+    """`model.huggingface` may say it under the library's own name: no other key of ours does."""
+    for key, attribute in architecture.config_keys.items():
+        if attribute == "token_types":
+            return model.huggingface.get(key, architecture.token_types)
+    return 0

@@ -1,87 +1,74 @@
-"""The corpus: documents -> tokens -> packed blocks -> batches."""
+"""The corpus: documents -> tokens -> packed blocks -> samples -> batches, or images -> samples -> batches."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from ligo_dist.config import Config
-    from ligo_dist.corpus.blocks import PackedBlocks
-    from ligo_dist.corpus.packing import SplitStatistics
-    from ligo_dist.corpus.tokenizer import Tokenizer
+    from ligo_dist.corpus.samples import Samples
+    from ligo_dist.corpus.text_tokenizer import TextTokenizer
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """A corpus that is ready to be trained on.
+class Corpus(Protocol):
+    """What is trained on, of text or of images.
 
     Attributes:
-        tokenizer: the one that made the tokens.
-        train, validation: blocks of the sequence length.
-        fingerprint: of everything that the tokens are made from.
-        statistics: documents, tokens and bytes of text of "train" and "validation".
-        directory: where it lies in the cache.
+        train, validation: samples, as the model's objective wants them.
+        fingerprint: of everything that they are made from.
+        description: a line about it.
+        tokenizer: of text; None for images.
+        vocab_size: pieces of it; 0 for images.
     """
 
-    tokenizer: Tokenizer
-    train: PackedBlocks
-    validation: PackedBlocks
-    fingerprint: str
-    statistics: dict[str, SplitStatistics]
-    directory: Path
+    @property
+    def train(self) -> Samples: ...
 
-    def sample_documents(self, count: int) -> list[bytes]:
-        """The first documents of the validation split, at most `count`, e.g. to compare tokenizers on."""
-        tokens = self.validation.read(range(min(len(self.validation), 4096))).ravel()
-        ends = (tokens == self.tokenizer.eos_id).nonzero()[0][:count]
-        starts = [0, *(ends + 1)]
-        return [self.tokenizer.decode(tokens[start:end]) for start, end in zip(starts, ends, strict=False)]
+    @property
+    def validation(self) -> Samples: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def tokenizer(self) -> TextTokenizer | None: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def library_keys(self) -> dict[str, Any]:
+        """What it says of the Hugging Face configuration of a model: ids of special tokens, names of classes."""
+        ...
+
+    def write_processor(self, directory: Path) -> None:
+        """Writes what turns text or images into a model's inputs: a tokenizer, or an image processor."""
+        ...
 
 
-def build_corpus(config: Config, show_progress: bool = True) -> Corpus:
+def build_corpus(config: Config, source_directory: Path | None = None, show_progress: bool = True) -> Corpus:
     """Prepares the corpus of a configuration, or finds it in the cache. May be called on all ranks at once.
 
     Args:
+        config: with what `stages[0].from` says filled in.
+        source_directory: of `stages[0].from`: its tokenizer, or its image processor's numbers, are taken.
         show_progress: a bar on standard error; only the process that does the work shows one.
 
     Raises:
-        DataError: a source, tokenizer or cache that cannot be used, or too little text for one sequence.
+        DataError: a source, tokenizer or cache that cannot be used, too little text for one sequence, or images that
+            do not fit the configuration.
     """
     # Not at the top: tokenizing processes and the launcher import this package too, and these take seconds.
-    from ligo_dist.corpus.blocks import PackedBlocks
-    from ligo_dist.corpus.prepare import prepare_corpus
-    from ligo_dist.corpus.sources import find_source
+    from ligo_dist.architectures import get_architecture
 
-    data, tokenizer = config.data, config.tokenizer
-    source = find_source(
-        kind=data.source,
-        files=data.files,
-        name=data.name,
-        subset=data.subset,
-        split=data.split,
-        text_column=data.text_column,
-        document=data.document,
-        include_tests=data.include_tests,
-        max_documents=data.max_documents,
-    )
-    packed = prepare_corpus(
-        source=source,
-        streaming=data.streaming,
-        validation_fraction=data.validation_fraction,
-        tokenizer_file=tokenizer.file,
-        vocab_size=tokenizer.vocab_size,
-        model_type=tokenizer.model_type,
-        workers=data.workers,
-        cache_dir=Path(data.cache_dir),
-        show_progress=show_progress,
-    )
-    return Corpus(
-        tokenizer=packed.tokenizer,
-        train=PackedBlocks(packed.token_file("train"), packed.dtype, data.sequence_length),
-        validation=PackedBlocks(packed.token_file("validation"), packed.dtype, data.sequence_length),
-        fingerprint=packed.fingerprint,
-        statistics=packed.statistics,
-        directory=packed.directory,
-    )
+    architecture = get_architecture(config.model.family)
+    if architecture.objective == "image_classification":
+        from ligo_dist.corpus.image_corpus import build_image_corpus
+
+        return build_image_corpus(config, architecture, source_directory, show_progress)
+    from ligo_dist.corpus.text_corpus import build_text_corpus
+
+    return build_text_corpus(config, architecture, source_directory, show_progress)

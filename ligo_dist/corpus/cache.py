@@ -19,6 +19,9 @@ from ligo_dist.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+_CHECKSUM_BYTES = 4 << 30
+"""Files up to this size are checked by their checksum, larger ones by their size alone."""
+
 
 def cache_key(inputs: dict[str, Any]) -> str:
     """A name for what these inputs (JSON values) give rise to."""
@@ -48,6 +51,25 @@ def make_once(directory: Path, make: Callable[[Path], None], fault: Callable[[Pa
             _make(directory, make, fault)
     except OSError as error:
         raise DataError(f"data.cache_dir: {str(directory.parent)!r} cannot be used: {error}") from error
+
+
+def size_and_checksum(path: Path) -> dict[str, Any]:
+    """What `file_fault` wants to know of a file."""
+    return {"size": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def file_fault(path: Path, size: int, sha256: str) -> str | None:
+    """What is wrong with a file, or None."""
+    if path.stat().st_size != size:
+        return f"{path.name} has another size"
+    if size <= _CHECKSUM_BYTES and _sha256(path) != sha256:
+        return f"{path.name} has another checksum"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _make(directory: Path, make: Callable[[Path], None], fault: Callable[[Path], str | None]) -> None:

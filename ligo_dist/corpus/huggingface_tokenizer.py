@@ -104,8 +104,8 @@ def _config(proto: ModelProto, tokenizer: Tokenizer, max_positions: int | None) 
         "clean_up_tokenization_spaces": False,
         "split_special_tokens": True,  # a literal </s> in a text is text
     }
-    if tokenizer.bos_id is not None:
-        config["bos_token"] = proto.pieces[tokenizer.bos_id].piece
+    optional = {"bos_token": tokenizer.bos_id, "pad_token": tokenizer.pad_id, "mask_token": tokenizer.mask_id}
+    config |= {name: proto.pieces[i].piece for name, i in optional.items() if i is not None}
     if max_positions is not None:
         config["model_max_length"] = max_positions
     return config

@@ -18,7 +18,7 @@ import numpy as np
 
 from ligo_dist.corpus.plain_documents import document_line
 from ligo_dist.corpus.splitting import is_validation
-from ligo_dist.corpus.tokenizer import Tokenizer
+from ligo_dist.corpus.text_tokenizer import TextTokenizer
 from ligo_dist.errors import DataError
 
 SPLITS = ("train", "validation")
@@ -61,7 +61,7 @@ def token_dtype(vocab_size: int) -> str:
 
 def pack(
     documents: Iterable[bytes],
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     validation_fraction: float,
     directory: Path,
     workers: int,
@@ -128,7 +128,7 @@ def _chunks(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 
 def _packed_chunks(
-    chunks: Iterator[list[bytes]], tokenizer: Tokenizer, validation_fraction: float, workers: int
+    chunks: Iterator[list[bytes]], tokenizer: TextTokenizer, validation_fraction: float, workers: int
 ) -> Iterator[tuple[_Packed, ...]]:
     """The packed chunks in their order. Workers are spawned, as forking a process with threads may hang
     it."""
@@ -138,7 +138,7 @@ def _packed_chunks(
         return
     pending: deque[Future[tuple[_Packed, ...]]] = deque()
     context = multiprocessing.get_context("spawn")
-    arguments = (tokenizer.model_bytes, validation_fraction)
+    arguments = (tokenizer, validation_fraction)
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=arguments) as pool:
         try:
             for chunk in chunks:
@@ -156,12 +156,12 @@ def _packed_chunks(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-_worker_state: tuple[Tokenizer, float]
+_worker_state: tuple[TextTokenizer, float]
 
 
-def _start_worker(model: bytes, validation_fraction: float) -> None:
+def _start_worker(tokenizer: TextTokenizer, validation_fraction: float) -> None:
     global _worker_state
-    _worker_state = Tokenizer(model), validation_fraction
+    _worker_state = tokenizer, validation_fraction
     Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -177,7 +177,9 @@ def _pack_in_worker(chunk: list[bytes]) -> tuple[_Packed, ...]:
     return _pack_chunk(chunk, *_worker_state)
 
 
-def _pack_chunk(chunk: list[bytes], tokenizer: Tokenizer, validation_fraction: float) -> tuple[_Packed, ...]:
+def _pack_chunk(
+    chunk: list[bytes], tokenizer: TextTokenizer, validation_fraction: float
+) -> tuple[_Packed, ...]:
     sides: tuple[list[bytes], list[bytes]] = ([], [])
     for document in chunk:
         sides[is_validation(document, validation_fraction)].append(document)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -14,27 +13,27 @@ from typing import Any
 import datasets
 import numpy as np
 import sentencepiece
+import tokenizers
 
-from ligo_dist.corpus.cache import cache_key, make_once
+from ligo_dist.corpus.cache import cache_key, file_fault, make_once, size_and_checksum
 from ligo_dist.corpus.packing import SPLITS, VALIDATION_DOCUMENTS, SplitStatistics, pack, token_dtype
+from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
 from ligo_dist.corpus.progress_bar import progress_bar
 from ligo_dist.corpus.sources import Documents, Source
 from ligo_dist.corpus.splitting import is_validation
-from ligo_dist.corpus.tokenizer import Tokenizer
+from ligo_dist.corpus.text_tokenizer import TextTokenizer
+from ligo_dist.corpus.tokenizer import TOKENIZER_FILE, Tokenizer
 from ligo_dist.corpus.tokenizer_training import SAMPLE_BYTES, train_tokenizer
 from ligo_dist.errors import DataError
 
 _FORMAT = 2
 """Raise it with every change of the code that changes what is made from the same inputs."""
 
-_CHECKSUM_BYTES = 4 << 30
-"""Files up to this size are checked by their checksum, larger ones by their size alone."""
-
 
 @dataclass(frozen=True)
 class PackedCorpus:
-    """A directory of the cache: `tokenizer.model`, `train.bin`, `validation.bin`, `validation.jsonl`,
-    `index.json`.
+    """A directory of the cache: `train.bin`, `validation.bin`, `validation.jsonl`, `index.json`, and the files of
+    the tokenizer (`tokenizer.model`, or `tokenizer.json` and what belongs to it).
 
     Attributes:
         fingerprint: of everything that the corpus is made from; equal fingerprints, equal tokens.
@@ -44,7 +43,7 @@ class PackedCorpus:
 
     directory: Path
     fingerprint: str
-    tokenizer: Tokenizer
+    tokenizer: TextTokenizer
     dtype: str
     statistics: dict[str, SplitStatistics]
 
@@ -56,12 +55,13 @@ def prepare_corpus(
     source: Source,
     streaming: bool,
     validation_fraction: float,
-    tokenizer_file: str | None,
+    given: TextTokenizer | None,
     vocab_size: int | None,
     model_type: str,
     workers: int | None,
     cache_dir: Path,
     show_progress: bool,
+    masked: bool = False,
 ) -> PackedCorpus:
     """Reads, splits, tokenizes and packs a source, or finds that this has been done.
 
@@ -69,35 +69,40 @@ def prepare_corpus(
 
     Args:
         streaming: read the source as a stream, with no Arrow copy of it; the result is the same.
-        tokenizer_file: a sentencepiece model; None: one is trained on the train split.
-        vocab_size: of the tokenizer to train; with a file, None or what the file has.
+        given: the tokenizer; None: a sentencepiece one is trained on the train split.
+        vocab_size: of the tokenizer to train.
         model_type: bpe | unigram, of the tokenizer to train.
         workers: processes that tokenize; None: one per core.
         show_progress: a bar on standard error, in the process that does the work.
+        masked: the tokenizer to train is for a masked language model.
 
     Raises:
         DataError: see `Source.open`, `Tokenizer`, `train_tokenizer` and `pack`; or the cache cannot be
             written.
     """
-    given = Tokenizer.from_file(tokenizer_file, vocab_size) if tokenizer_file is not None else None
+    libraries = (datasets, tokenizers if isinstance(given, PretrainedTokenizer) else sentencepiece)
+    training = [vocab_size, model_type, SAMPLE_BYTES[model_type], *(["masked"] if masked else [])]
     inputs: dict[str, Any] = {
         "format": _FORMAT,
         "source": source.identity(),
         "validation_fraction": validation_fraction,
-        "tokenizer": given.fingerprint if given else [vocab_size, model_type, SAMPLE_BYTES[model_type]],
-        "libraries": {library.__name__: library.__version__ for library in (datasets, sentencepiece)},
+        "tokenizer": given.fingerprint if given else training,
+        "libraries": {library.__name__: library.__version__ for library in libraries},
     }
     fingerprint = cache_key(inputs)
 
     def make(directory: Path) -> None:
         with _progress_of_datasets(show_progress):
             documents = source.open(streaming, cache_dir / "documents" / cache_key(inputs["source"]))
-            tokenizer = given or _train(documents, validation_fraction, vocab_size, model_type, show_progress)
+            tokenizer = given or _train(
+                documents, validation_fraction, vocab_size, model_type, masked, show_progress
+            )
             with progress_bar("tokenizing", documents.count, show_progress) as advance:
                 statistics = pack(
                     documents, tokenizer, validation_fraction, directory, workers or _num_cores(), advance
                 )
-        (directory / "tokenizer.model").write_bytes(tokenizer.model_bytes)
+        for name, content in tokenizer.files().items():
+            (directory / name).write_bytes(content)
         _write_index(directory, fingerprint, tokenizer, statistics, inputs)
 
     directory = Path(cache_dir).absolute() / fingerprint
@@ -110,6 +115,7 @@ def _train(
     validation_fraction: float,
     vocab_size: int | None,
     model_type: str,
+    masked: bool,
     show_progress: bool,
 ) -> Tokenizer:
     if vocab_size is None:
@@ -117,7 +123,8 @@ def _train(
             "tokenizer.vocab_size: null, and tokenizer.file too; give the one to train, or the other"
         )
     with progress_bar("training the tokenizer", documents.count, show_progress) as advance:
-        model = train_tokenizer(_train_split(documents, validation_fraction, advance), vocab_size, model_type)
+        texts = _train_split(documents, validation_fraction, advance)
+        model = train_tokenizer(texts, vocab_size, model_type, masked)
     return Tokenizer(model)
 
 
@@ -131,7 +138,7 @@ def _train_split(documents: Documents, validation_fraction: float, advance: Any)
 def _write_index(
     directory: Path,
     fingerprint: str,
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     statistics: dict[str, SplitStatistics],
     inputs: dict[str, Any],
 ) -> None:
@@ -144,7 +151,7 @@ def _write_index(
         },
         "dtype": token_dtype(tokenizer.vocab_size),
         "splits": {split: statistics[split].as_dict() for split in SPLITS},
-        "documents": _size_and_checksum(directory / VALIDATION_DOCUMENTS),
+        "documents": size_and_checksum(directory / VALIDATION_DOCUMENTS),
         "inputs": inputs,
     }
     (directory / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
@@ -155,47 +162,42 @@ def _open(directory: Path) -> PackedCorpus:
     return PackedCorpus(
         directory=directory,
         fingerprint=index["fingerprint"],
-        tokenizer=Tokenizer((directory / "tokenizer.model").read_bytes(), str(directory / "tokenizer.model")),
+        tokenizer=_open_tokenizer(directory),
         dtype=index["dtype"],
         statistics={split: SplitStatistics(**index["splits"][split]) for split in SPLITS},
     )
+
+
+def _open_tokenizer(directory: Path) -> TextTokenizer:
+    if (directory / "tokenizer.json").is_file():
+        return PretrainedTokenizer(directory, f"the tokenizer in {directory}")
+    return Tokenizer((directory / TOKENIZER_FILE).read_bytes(), str(directory / TOKENIZER_FILE))
+
+
+def _tokenizer_fingerprint(directory: Path) -> str:
+    """Of the files as they lie there now."""
+    if (directory / "tokenizer.json").is_file():
+        return PretrainedTokenizer(directory).fingerprint
+    return str(size_and_checksum(directory / TOKENIZER_FILE)["sha256"])
 
 
 def _fault(directory: Path, fingerprint: str) -> str | None:
     """What is wrong with a directory of the cache, or None."""
     try:
         index = json.loads((directory / "index.json").read_text(encoding="utf-8"))
-        model = (directory / "tokenizer.model").read_bytes()
         if index["fingerprint"] != fingerprint:
             return "index.json belongs to another corpus"
-        if hashlib.sha256(model).hexdigest() != index["tokenizer"]["sha256"]:
-            return "tokenizer.model is not the one that made the tokens"
+        if _tokenizer_fingerprint(directory) != index["tokenizer"]["sha256"]:
+            return "its tokenizer is not the one that made the tokens"
         for split in SPLITS:
             recorded = index["splits"][split]
             size = recorded["tokens"] * np.dtype(index["dtype"]).itemsize
-            what = _file_fault(directory / f"{split}.bin", size, recorded["sha256"])
+            what = file_fault(directory / f"{split}.bin", size, recorded["sha256"])
             if what is not None:
                 return what
-        return _file_fault(directory / VALIDATION_DOCUMENTS, **index["documents"])
+        return file_fault(directory / VALIDATION_DOCUMENTS, **index["documents"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         return str(error)
-
-
-def _file_fault(path: Path, size: int, sha256: str) -> str | None:
-    if path.stat().st_size != size:
-        return f"{path.name} has another size"
-    if size <= _CHECKSUM_BYTES and _sha256(path) != sha256:
-        return f"{path.name} has another checksum"
-    return None
-
-
-def _size_and_checksum(path: Path) -> dict[str, Any]:
-    return {"size": path.stat().st_size, "sha256": _sha256(path)}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _num_cores() -> int:

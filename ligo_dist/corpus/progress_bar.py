@@ -1,4 +1,4 @@
-"""A progress bar for work on many documents."""
+"""A progress bar for work on many documents or images."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from rich.progress import (
 
 
 @contextmanager
-def progress_bar(title: str, total: int | None, show: bool) -> Iterator[Callable[[int], None]]:
-    """Gives a function that moves the bar by a number of documents.
+def progress_bar(
+    title: str, total: int | None, show: bool, unit: str = "documents"
+) -> Iterator[Callable[[int], None]]:
+    """Gives a function that moves the bar by a number of documents (or whatever `unit` says).
 
     On standard error; where that is no terminal, one line at the end. `total` None: unknown.
     """
@@ -29,7 +31,7 @@ def progress_bar(title: str, total: int | None, show: bool) -> Iterator[Callable
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("documents"),
+        TextColumn(unit),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

@@ -27,10 +27,10 @@ class Source:
     """What is read, found but not yet opened. `find_source` makes it.
 
     Attributes:
-        kind: stdlib | text | json | parquet | arrow | hub.
-        files: absolute paths, sorted; for `hub` those of a local directory, else none.
+        kind: stdlib | text | json | parquet | arrow | hub, or digits | images.
+        files: absolute paths, sorted; for `hub` and `images` those of a local directory, else none.
         name, subset, split: the data set on the hub, or a local directory.
-        text_column: the column that holds the text; of no meaning for stdlib and text.
+        text_column: the column that holds the text, or the images; of no meaning for stdlib and text.
         document: file | paragraph | line; for text.
         max_documents: only the first so many are read.
     """
@@ -65,10 +65,10 @@ class Source:
 
     def origin(self) -> str:
         """The configuration key and value that messages about this source begin with."""
-        if self.kind == "hub":
+        if self.kind in ("hub", "images"):
             return f"data.name: {self.name!r}"
-        if self.kind == "stdlib":
-            return "data.source: 'stdlib'"
+        if self.kind in ("stdlib", "digits"):
+            return f"data.source: {self.kind!r}"
         more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
         return f"data.files: {self.files[0]!r}{more}"
 
@@ -83,7 +83,7 @@ class Source:
             DataError: unreachable, unreadable, or without the text column.
         """
         with explained(self):
-            dataset = _open_dataset(self, streaming, str(cache_dir))
+            dataset = open_dataset(self, streaming, str(cache_dir))
             column = "text" if self.kind in ("stdlib", "text") else self.text_column
             return Documents(self, _select_text(dataset, column, self), column)
 
@@ -178,7 +178,8 @@ def explained(source: Source) -> Iterator[None]:
         ) from error
 
 
-def _open_dataset(source: Source, streaming: bool, cache_dir: str) -> Any:
+def open_dataset(source: Source, streaming: bool, cache_dir: str) -> Any:
+    """A source as a data set of `datasets`: a mapping, or an iterable one where it is a stream."""
     if source.kind in ("stdlib", "text"):
         features = datasets.Features({"text": datasets.Value("large_binary")})
         arguments = {"files": list(source.files), "document": source.document}

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 from google.protobuf.message import DecodeError
 from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]
 
 from ligo_dist.errors import DataError
+
+TOKENIZER_FILE = "tokenizer.model"
+MASK = "<mask>"
+"""The piece that stands for a token to be predicted."""
 
 SPACE = "\u2581"
 """What sentencepiece writes for a space inside its pieces."""
@@ -36,8 +41,11 @@ class Tokenizer:
         eos_id, unk_id: ids of the end-of-document and the unknown piece; the latter never comes out.
         bos_id: id of the beginning-of-document piece, None where the model has none. Encoding adds neither
             BOS nor EOS.
+        pad_id, mask_id: of the padding piece and of the piece `<mask>`, None where the model has none.
+        special_ids: of all pieces that stand for no text.
         model_bytes: the sentencepiece model.
         fingerprint: sha256 of `model_bytes`, in hexadecimal.
+        origin: how messages name it.
 
     Args:
         model: a serialized sentencepiece model. Where it puts a space before every text or collapses spaces,
@@ -51,6 +59,7 @@ class Tokenizer:
     def __init__(self, model: bytes, origin: str = "the trained model") -> None:
         proto = _parse(model, origin)
         _check(proto, origin)
+        self.origin = origin
         self.model_bytes = _keeping_spaces(proto, model)
         self.fingerprint = hashlib.sha256(self.model_bytes).hexdigest()
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=self.model_bytes)
@@ -58,7 +67,15 @@ class Tokenizer:
         self.unk_id = int(self._processor.unk_id())
         self.eos_id = int(self._processor.eos_id())
         bos_id = int(self._processor.bos_id())
+        pad_id = int(self._processor.pad_id())
         self.bos_id = bos_id if bos_id >= 0 else None
+        self.pad_id = pad_id if pad_id >= 0 else None
+        self.special_ids = frozenset(
+            number
+            for number, piece in enumerate(proto.pieces)
+            if piece.type in (_PieceType.CONTROL, _PieceType.UNKNOWN)
+        )
+        self.mask_id = next((i for i in sorted(self.special_ids) if proto.pieces[i].piece == MASK), None)
         self._bytes_of_piece = [_piece_bytes(piece) for piece in proto.pieces]
         byte_ids = {
             self._bytes_of_piece[i][0]: i
@@ -89,6 +106,9 @@ class Tokenizer:
             )
         return tokenizer
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tokenizer, (self.model_bytes, self.origin)
+
     def encode(self, data: bytes) -> list[int]:
         """The token ids of any bytes; no BOS, no EOS."""
         ids: list[int] = []
@@ -108,6 +128,16 @@ class Tokenizer:
             IndexError: an id that is not below `vocab_size`.
         """
         return b"".join(map(self._bytes_of_piece.__getitem__, ids))
+
+    def files(self) -> dict[str, bytes]:
+        return {TOKENIZER_FILE: self.model_bytes}
+
+    def write(self, directory: Path, samples: Sequence[bytes] = (), max_positions: int | None = None) -> None:
+        """See `huggingface_tokenizer.write_huggingface_tokenizer`."""
+        # Not at the top: it is built on this module.
+        from ligo_dist.corpus.huggingface_tokenizer import write_huggingface_tokenizer
+
+        write_huggingface_tokenizer(self, directory, samples, max_positions)
 
     def _encode_text(self, text: str) -> list[int]:
         ids: list[int] = self._processor.encode(text)

@@ -7,10 +7,11 @@ import heapq
 import io
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import sentencepiece
 
-from ligo_dist.corpus.tokenizer import SPACE
+from ligo_dist.corpus.tokenizer import MASK, SPACE
 from ligo_dist.errors import DataError
 
 SAMPLE_BYTES = {"bpe": 10_000_000, "unigram": 3_000_000}
@@ -24,7 +25,16 @@ it."""
 _EXCERPT_BYTES = 16 << 10
 
 
-def train_tokenizer(documents: Iterable[bytes], vocab_size: int, model_type: str) -> bytes:
+IDS: dict[str, Any] = {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1}
+"""Of the special pieces: <unk>, <s>, </s>."""
+
+MASKING_IDS: dict[str, Any] = {"bos_id": 0, "pad_id": 1, "eos_id": 2, "unk_id": 3}
+"""Of the special pieces for masked language models: <s>, <pad>, </s>, <unk>, as RoBERTa has them; <mask> is 4."""
+
+
+def train_tokenizer(
+    documents: Iterable[bytes], vocab_size: int, model_type: str, masked: bool = False
+) -> bytes:
     """Trains a tokenizer that `ligo_dist.corpus.tokenizer.Tokenizer` takes: byte fallback, no normalisation.
 
     The same documents give the same bytes, in any order of up to a GiB of them.
@@ -33,6 +43,7 @@ def train_tokenizer(documents: Iterable[bytes], vocab_size: int, model_type: str
         documents: of the train split.
         vocab_size: pieces, with <unk>, <s>, </s> and the 256 byte pieces among them.
         model_type: bpe | unigram.
+        masked: with <pad> and <mask> too, for masked language models.
 
     Returns:
         The serialized sentencepiece model.
@@ -52,10 +63,8 @@ def train_tokenizer(documents: Iterable[bytes], vocab_size: int, model_type: str
             add_dummy_prefix=False,
             remove_extra_whitespaces=False,
             allow_whitespace_only_pieces=True,
-            unk_id=0,
-            bos_id=1,
-            eos_id=2,
-            pad_id=-1,
+            **(MASKING_IDS if masked else IDS),
+            control_symbols=[MASK] if masked else [],
             max_sentence_length=2 * _EXCERPT_BYTES,
             shuffle_input_sentence=False,
             num_threads=4,  # written into the model, so a constant

@@ -88,11 +88,15 @@ SegmentMap = AxisMap | RowMap | None
 
 @dataclass(frozen=True)
 class DimMap:
-    """How a tensor dim expands: its axis segments in order, with their sizes in the source and in the target."""
+    """How a tensor dim expands: its axis segments in order, with their sizes in the source and in the target.
+
+    With `interleave`, the segments (of one size) do not follow each other but alternate every so many elements.
+    """
 
     segments: tuple[SegmentMap, ...]
     source_sizes: tuple[int, ...]
     target_sizes: tuple[int, ...]
+    interleave: int = 0
 
     @property
     def target_size(self) -> int:
@@ -107,25 +111,39 @@ class DimMap:
             return tensor
         if len(self.segments) == 1:
             return _apply_segment(self.segments[0], tensor, dim)
-        parts = tensor.split(self.source_sizes, dim=dim)
-        pairs = zip(self.segments, parts, strict=True)
-        return torch.cat([_apply_segment(segment, part, dim) for segment, part in pairs], dim=dim)
+        pairs = zip(self.segments, self._split(tensor, dim), strict=True)
+        return self._join([_apply_segment(segment, part, dim) for segment, part in pairs], dim)
 
     def apply_rows(self, tensor: Tensor, dim: int, start: int, stop: int) -> Tensor:
         """Like `apply`, but only target elements [start, stop) of the dim are computed."""
-        parts = tensor.split(self.source_sizes, dim=dim)
+        parts = self._split(tensor, dim)
+        if self.interleave:
+            period = self.interleave * len(parts)
+            first, last = start // period, -(-stop // period)
+            rows = (first * self.interleave, last * self.interleave)
+            pairs = zip(self.segments, parts, strict=True)
+            block = self._join([_apply_rows(segment, part, dim, *rows) for segment, part in pairs], dim)
+            return block.narrow(dim, start - first * period, stop - start)
         grown, offset = [], 0
         for segment, part, size in zip(self.segments, parts, self.target_sizes, strict=True):
             first, last = max(start - offset, 0), min(stop - offset, size)
             offset += size
             if first >= last:
                 continue
-            if segment is None:
-                grown.append(part.narrow(dim, first, last - first))
-            else:
-                assert isinstance(segment, AxisMap)
-                grown.append(segment.rows(first, last).apply(part, dim))
+            grown.append(_apply_rows(segment, part, dim, first, last))
         return torch.cat(grown, dim=dim)
+
+    def _split(self, tensor: Tensor, dim: int) -> Sequence[Tensor]:
+        if not self.interleave:
+            return tensor.split(self.source_sizes, dim=dim)
+        alternating = tensor.unflatten(dim, (-1, len(self.segments), self.interleave))
+        return [part.flatten(dim, dim + 1) for part in alternating.unbind(dim + 1)]
+
+    def _join(self, parts: Sequence[Tensor], dim: int) -> Tensor:
+        if not self.interleave:
+            return torch.cat(list(parts), dim=dim)
+        blocks = [part.unflatten(dim, (-1, self.interleave)) for part in parts]
+        return torch.stack(blocks, dim=dim + 1).flatten(dim, dim + 2)
 
 
 def mix_depth(depth_K: Tensor, stack_K: Tensor) -> Tensor:
@@ -164,9 +182,16 @@ def _apply_segment(segment: SegmentMap, tensor: Tensor, dim: int) -> Tensor:
     return tensor if segment is None else segment.apply(tensor, dim)
 
 
+def _apply_rows(segment: SegmentMap, tensor: Tensor, dim: int, start: int, stop: int) -> Tensor:
+    if segment is None:
+        return tensor.narrow(dim, start, stop - start)
+    assert isinstance(segment, AxisMap)
+    return segment.rows(start, stop).apply(tensor, dim)
+
+
 def _mix_units(tensor: Tensor, dim: int, matrix_UV: Tensor, unit_size: int) -> Tensor:
     """`matrix_UV (x) I_unit_size` along one dim, in the tensor's dtype."""
-    matrix = matrix_UV.to(tensor.dtype)
+    matrix = matrix_UV.to(tensor.device, tensor.dtype)
     if unit_size == 1:
         if dim == 0:
             return (

@@ -8,7 +8,7 @@ time, forward and backward. The operator's matrices are ordinary parameters of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,9 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from ligo_dist.architectures import ParameterSpec
+from ligo_dist.architectures import Architecture, ModelShape, ParameterSpec
 from ligo_dist.distributed import World
 from ligo_dist.engine import partitioned_parameters
-from ligo_dist.growth.algebra import expand_width
 from ligo_dist.growth.operators import Growth
 from ligo_dist.growth.sharded import SourceShards
 
@@ -44,13 +43,12 @@ class LearnedGrowth(nn.Module):
         self, growth: Growth, source: SourceShards, target: PreTrainedModel, dtype: torch.dtype, world: World
     ) -> None:
         super().__init__()
-        specs = {spec.name: spec for spec in growth.target_parameters}
         layers = range(growth.target.layers)
         with partitioned_parameters(dtype):
             self.shared = OperatorMatrices(growth, None)
             own = {layer: OperatorMatrices(growth, layer) for layer in layers}
         modules = []
-        for path, parameters in _parameters_by_module(growth, target, specs).items():
+        for path, parameters in parameters_by_module(growth.architecture, growth.target, target).items():
             layer = next(iter(parameters.values())).layer
             matrices = [self.shared] if layer is None else [self.shared, own[layer]]
             generate = WeightGenerator(growth, source, parameters, dtype, world)
@@ -62,7 +60,7 @@ class LearnedGrowth(nn.Module):
         self._hidden = (target,)  # in a tuple, so that the meta parameters are no part of this module
 
     def forward(self, **inputs: Any) -> Any:
-        return self._hidden[0](**inputs, use_cache=False)
+        return self._hidden[0](**inputs)
 
     def train(self, mode: bool = True) -> LearnedGrowth:
         super().train(mode)
@@ -118,17 +116,17 @@ class WeightGenerator:
     def __call__(self, operator: dict[str, Tensor]) -> dict[str, Tensor]:
         """The weights by local name. Collective; differentiable in the operator."""
         layer = next(iter(self.parameters.values())).layer
-        mixed = {}
+        mixed: list[dict[str, Tensor]] = []
         if layer is not None:
-            depth_RK = operator[self.growth.depth_name(layer)]
-            mixed = self.source.mixed_layer(depth_RK, self.dtype, self.world)
+            rows = [self.growth.depth_rows(operator[name]) for name in self.growth.depth_names(layer)]
+            mixed = [self.source.mixed_layer(depth_RK, self.dtype, self.world) for depth_RK in rows]
         weights = {}
         for local_name, spec in self.parameters.items():
             if spec.layer is None:
-                small = self.source.outside_tensor(spec.name, self.dtype, self.world)
+                small = [self.source.outside_tensor(spec.name, self.dtype, self.world)]
             else:
-                small = mixed.pop(spec.role)
-            weights[local_name] = expand_width(small, self.growth.dim_maps(spec, operator))
+                small = [by_role.pop(spec.role) for by_role in mixed]
+            weights[local_name] = self.growth.expand(spec, small, operator)
         return weights
 
 
@@ -138,11 +136,14 @@ class GeneratedModule(nn.Module):
     Args:
         target: the module on the meta device.
         matrices: the operator modules that its weights are made with; their parameters are gathered for it.
-        generate: makes its weights.
+        generate: makes its weights by local name from the operator's matrices, such as a `WeightGenerator`.
     """
 
     def __init__(
-        self, target: nn.Module, matrices: list[OperatorMatrices], generate: WeightGenerator
+        self,
+        target: nn.Module,
+        matrices: list[OperatorMatrices],
+        generate: Callable[[dict[str, Tensor]], dict[str, Tensor]],
     ) -> None:
         super().__init__()
         # In a tuple, so that neither the meta module nor the operator modules are children of this one.
@@ -170,21 +171,34 @@ class GeneratedModule(nn.Module):
 
     def _generate_and_call(self, *args: Any, **kwargs: Any) -> Any:
         operator = {name: tensor for part in self.matrices for name, tensor in part.tensors().items()}
-        return functional_call(self._hidden[0], self._generate(operator), args, kwargs)
+        # Tied parameters come one by one, each generated for its own use.
+        return functional_call(self._hidden[0], self._generate(operator), args, kwargs, tie_weights=False)
 
 
-def _parameters_by_module(
-    growth: Growth, target: PreTrainedModel, specs: dict[str, ParameterSpec]
+def parameters_by_module(
+    architecture: Architecture, shape: ModelShape, model: PreTrainedModel
 ) -> dict[str, dict[str, ParameterSpec]]:
-    """Path of each module to replace -> its parameters by local name; blocks are whole, the rest leaf by leaf.
+    """Path of each module to replace -> its parameters by local name: the blocks, and outside them the outermost
+    modules that own a parameter themselves (with all that is inside them).
 
     A tied head appears with the embedding's spec, so both are generated from the same source tensor.
     """
-    canonical = {id(parameter): name for name, parameter in target.named_parameters()}
+    specs = {spec.name: spec for spec in architecture.parameters(shape)}
+    canonical = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    blocks = [f"{architecture.layers_path}.{layer}" for layer in range(shape.layers)]
+    in_block = {name: path for name in names for path in blocks if name.startswith(path + ".")}
+    owners = {name.rpartition(".")[0] for name in names if name not in in_block}
     modules: dict[str, dict[str, ParameterSpec]] = {}
-    blocks = tuple(f"{growth.architecture.layers_path}.{layer}" for layer in range(growth.target.layers))
-    for name, parameter in target.named_parameters(remove_duplicate=False):
-        block = next((path for path in blocks if name.startswith(path + ".")), None)
-        path = block or name.rpartition(".")[0]
+    for name in names:
+        path = in_block.get(name) or next(prefix for prefix in _prefixes(name) if prefix in owners)
+        parameter = model.get_parameter(name)
         modules.setdefault(path, {})[name[len(path) + 1 :]] = specs[canonical[id(parameter)]]
     return modules
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """`a`, `a.b`, `a.b.c`, ... up to the module that owns a parameter."""
+    parts = name.split(".")[:-1]
+    for count in range(1, len(parts) + 1):
+        yield ".".join(parts[:count])

@@ -21,7 +21,7 @@ from torch import Tensor
 from ligo_dist.distributed import World
 from ligo_dist.growth.algebra import mix_depth
 from ligo_dist.growth.operators import Growth
-from ligo_dist.shards import Shards
+from ligo_dist.shards import Shards, padded, partition_range, partition_size
 
 
 @dataclass(frozen=True)
@@ -30,28 +30,53 @@ class SourceShards:
 
     Attributes:
         roles: roles of a block, in the order of the operator's depth coefficients.
-        stacks: for each role the partitions of all source layers, [K, partition size].
+        stacks: for each role the partitions of all columns (source layers, fresh layers, unit layer),
+            [K, partition size].
         outside: partitions of the parameters outside the blocks, by name.
         shapes: shape of each role's or parameter's whole tensor.
+        layers: the source's own layers, which come first in a stack.
     """
 
     roles: list[str]
     stacks: dict[str, Tensor]
     outside: Shards
     shapes: dict[str, tuple[int, ...]]
+    layers: int
 
     @classmethod
-    def build(cls, growth: Growth, shards: Shards) -> SourceShards:
-        """Stack a source model's partitions by role; they are taken out of `shards`, so that none is held twice."""
-        roles = growth.layer_roles
+    def build(
+        cls,
+        growth: Growth,
+        shards: Shards,
+        world: World,
+        fresh: Shards | None = None,
+        *,
+        zero_extras: bool = False,
+    ) -> SourceShards:
+        """Stack a source model's partitions by role; they are taken out of `shards`, so that none is held twice.
+
+        Args:
+            growth: the pair of models.
+            shards: this rank's partitions of the source.
+            world: the ranks.
+            fresh: partitions of a model of `growth.fresh_layers` layers, where the growth has those.
+            zero_extras: fresh layers and unit layer are zero: for moments, which they have none of.
+        """
+        roles, shapes = growth.layer_roles, {role: s.shape for role, s in growth.source_by_role.items()}
         stacks = {}
         for role in roles:
-            names = [role.format(layer=layer) for layer in range(growth.source.layers)]
-            stacks[role] = torch.stack([shards.pop(name) for name in names])
-        shapes = {role: spec.shape for role, spec in growth.source_by_role.items()}
+            columns = [shards.pop(role.format(layer=layer)) for layer in range(growth.source.layers)]
+            extras = [0.0] * growth.fresh_layers if zero_extras else []
+            if growth.fresh_layers and not zero_extras:
+                assert fresh is not None
+                columns += [fresh[role.format(layer=layer)] for layer in range(growth.fresh_layers)]
+            if growth.unit_layer:
+                extras.append(0.0 if zero_extras else growth.unit_value(role))
+            columns += [_filled(math.prod(shapes[role]), value, world) for value in extras]
+            stacks[role] = torch.stack(columns)
         outside = {role: shards.pop(role) for role in shapes if role not in stacks}
         assert not shards, f"source parameters without a role: {sorted(shards)}"
-        return cls(roles, stacks, outside, shapes)
+        return cls(roles, stacks, outside, shapes, growth.source.layers)
 
     def mixed_layer(self, depth_RK: Tensor, dtype: torch.dtype, world: World) -> dict[str, Tensor]:
         """One target layer's mixed source tensors by role, whole, on every rank; differentiable in `depth_RK`."""
@@ -65,11 +90,11 @@ class SourceShards:
         return _whole(gathered_NS, self.shapes[name])
 
     def unstacked(self) -> Shards:
-        """The partitions by parameter name again (views of the stacks)."""
+        """The source's own partitions by parameter name again (views of the stacks)."""
         layers = {
             role.format(layer=layer): shard
             for role, stack in self.stacks.items()
-            for layer, shard in enumerate(stack)
+            for layer, shard in enumerate(stack[: self.layers])
         }
         return {**self.outside, **layers}
 
@@ -113,6 +138,12 @@ class _MixAndGather(torch.autograd.Function):
         grad_S = _reduce_scatter_mean(grad_NS, world)
         parts = [stack @ grad.to(stack) for stack, grad in zip(ctx.stacks, grad_S.split(sizes), strict=True)]
         return (torch.stack(parts) * world.size).to(*ctx.depth), None, None, None, None
+
+
+def _filled(numel: int, value: float, world: World) -> Tensor:
+    """This rank's partition of a tensor of one value, padding zero."""
+    start, stop = partition_range(numel, world.rank, world.size)
+    return padded(torch.full((stop - start,), value, device=world.device), partition_size(numel, world.size))
 
 
 def _whole(part_NS: Tensor, shape: tuple[int, ...]) -> Tensor:

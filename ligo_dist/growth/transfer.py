@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ligo_dist.distributed import World
 from ligo_dist.growth.algebra import expand_flat_range
+from ligo_dist.growth.depth import is_new_layer
 from ligo_dist.growth.methods import Method, initial_value
 from ligo_dist.growth.operators import Growth
 from ligo_dist.growth.sharded import SourceShards, gather_matrix
@@ -55,18 +56,58 @@ def grown_shards(
     """
     shared: dict[str, Tensor] = {}
     for layer, group in groupby(growth.target_parameters, key=lambda spec: spec.layer):
-        specs = list(group)
-        mixed = {}
+        mixed: list[dict[str, Tensor]] = []
         if layer is not None:
-            mixed = source.mixed_layer(operator(growth.depth_name(layer)), torch.float32, world)
+            rows = [growth.depth_rows(operator(name)) for name in growth.depth_names(layer)]
+            mixed = [source.mixed_layer(depth_RK, torch.float32, world) for depth_RK in rows]
         matrices: dict[str, Tensor] = {}
-        for spec in specs:
+        for spec in group:
             for name in sorted(growth.matrices_of(spec)):
                 is_of_layer = name.startswith("layers.")
                 kept = matrices if is_of_layer else shared
                 if name not in kept:
                     kept[name] = operator(name)
-            small = mixed.pop(spec.role) if mixed else source.outside_tensor(spec.name, torch.float32, world)
+            if layer is None:
+                small = [source.outside_tensor(spec.name, torch.float32, world)]
+            else:
+                small = [by_role.pop(spec.role) for by_role in mixed]
             start, stop = partition_range(spec.numel, world.rank, world.size)
-            maps = growth.dim_maps(spec, {**shared, **matrices})
-            yield spec.name, expand_flat_range(small, maps, start, stop)
+            yield spec.name, growth.expand_range(spec, small, {**shared, **matrices}, start, stop)
+
+
+@torch.no_grad()
+def grown_moments(
+    growth: Growth,
+    moments: SourceShards,
+    operator: OperatorValues,
+    world: World,
+    *,
+    depth: str,
+    squared: bool,
+    asymmetric: bool,
+) -> Iterator[tuple[str, Tensor]]:
+    """This rank's partition of each target parameter's moment, grown from the source's. Collective.
+
+    The first moment is linear in the gradient, and grows by the weights' own map; the second is quadratic, and grows by
+    the map of squared coefficients (Shen et al., arXiv 2203.06211, section 3).
+
+    Args:
+        growth: the pair of models.
+        moments: the source's, with zeros for fresh layers and the unit layer.
+        operator: that made the target.
+        world: the ranks.
+        depth: the method's way to grow in depth: which layers are new.
+        squared: square the coefficients.
+        asymmetric: zero for new units and new layers (SPARKLING, arXiv 2602.02472).
+    """
+    values: OperatorValues = (lambda name: operator(name).square()) if squared else operator
+    specs = {spec.name: spec for spec in growth.target_parameters}
+    for name, moment in grown_shards(growth, moments, values, world):
+        spec = specs[name]
+        if asymmetric:
+            if spec.layer is not None and is_new_layer(growth, depth, spec.layer):
+                moment = torch.zeros_like(moment)
+            start, stop = partition_range(spec.numel, world.rank, world.size)
+            old = torch.ones(growth.source_by_role[spec.role].shape, device=moment.device)
+            moment = moment * expand_flat_range(old, growth.kept_maps(spec), start, stop)
+        yield name, moment

@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from ligo_dist.architectures import Architecture, ModelShape, architecture_names, get_architecture
 from ligo_dist.errors import ArchitectureError
-from small_models import library_model, model_shape
+from small_models import library_model, model_shape, small_shape
 
 SIZES = {"gpt2": (3, 48, 4, 4, 100), "llama": (3, 48, 6, 2, 100)}
 
-FAMILIES_AND_TIES = [(family, tied) for family in SIZES for tied in (True, False)]
+FAMILIES = architecture_names()
+WITH_CHOICE = [family for family in FAMILIES if get_architecture(family).ties_embeddings is not None]
+"""Families whose head may be tied to the embedding or not."""
+SHAPES = {
+    "even": {},
+    "one layer of one head": {"layers": 1, "heads": 1},
+    "odd": {"layers": 7, "heads": 5, "head_size": 24, "ffn": 51},
+    "one key/value head": {"layers": 2, "heads": 7, "key_value_heads": 1},
+    "other images": {"labels": 3, "image_size": 15, "patch_size": 5, "channels": 1},
+    "no layers": {"layers": 0},
+}
+
+
+def has_groups(family: str) -> bool:
+    return any(axis.grouped for axis in get_architecture(family).axes.values())
+
+
+def cases() -> Iterator[tuple[str, str, bool]]:
+    """(family, name of a shape, tied), each as far as the family has it."""
+    for family in FAMILIES:
+        for name in SHAPES:
+            if (name == "one key/value head" and not has_groups(family)) or (
+                name == "other images" and get_architecture(family).objective != "image_classification"
+            ):
+                continue
+            for tied in (
+                (True, False) if family in WITH_CHOICE else [get_architecture(family).tied_by_default]
+            ):
+                yield family, name, tied
 
 
 def library_shapes(family: str, shape: ModelShape) -> dict[str, tuple[int, ...]]:
@@ -31,36 +59,62 @@ def with_table(architecture: Architecture, change: Callable[[dict[str, str]], No
     return dataclasses.replace(architecture, table=table)
 
 
-def test_every_family_is_tested_here():
-    assert set(architecture_names()) == set(SIZES)
-
-
-@pytest.mark.parametrize(("family", "tied"), FAMILIES_AND_TIES)
-def test_the_table_fits_the_library_model(family: str, tied: bool):
-    architecture, shape = get_architecture(family), model_shape(SIZES[family], tied)
+@pytest.mark.parametrize(("family", "name", "tied"), list(cases()))
+def test_the_table_fits_the_library_model(family: str, name: str, tied: bool):
+    architecture, shape = get_architecture(family), small_shape(family, **SHAPES[name], tied=tied)
     actual = library_shapes(family, shape)
     architecture.check_model(shape, actual)
     assert {spec.name: spec.shape for spec in architecture.parameters(shape)} == actual
 
 
-@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize("family", [name for name in FAMILIES if get_architecture(name).free_head_size])
+def test_heads_may_be_wider_than_the_width_asks_for(family: str):
+    architecture, shape = get_architecture(family), small_shape(family, width=60, head_size=16)
+    assert shape.attention_width == 96
+    architecture.check_model(shape, library_shapes(family, shape))
+
+
+@pytest.mark.parametrize("family", WITH_CHOICE)
 def test_the_head_is_a_parameter_only_where_it_is_not_tied(family: str):
     architecture = get_architecture(family)
     names = {
-        tied: {spec.name for spec in architecture.parameters(model_shape(SIZES[family], tied))}
+        tied: {spec.name for spec in architecture.parameters(small_shape(family, tied=tied))}
         for tied in (True, False)
     }
     assert names[False] - names[True] == {"lm_head.weight"}
 
 
-@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_parameters_come_block_by_block_and_numels_add_up(family: str):
-    architecture, shape = get_architecture(family), model_shape(SIZES[family], True)
+    architecture, shape = get_architecture(family), small_shape(family, layers=3)
     specs = architecture.parameters(shape)
     layers = [spec.layer for spec in specs if spec.layer is not None]
     assert layers == sorted(layers)
     assert len(set(layers)) == shape.layers
     assert sum(spec.numel for spec in specs) == library_model(family, shape).num_parameters()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_blocks_lie_where_the_family_says(family: str):
+    architecture, shape = get_architecture(family), small_shape(family, layers=3)
+    assert len(library_model(family, shape).get_submodule(architecture.layers_path)) == 3
+    assert all(
+        role.startswith(f"{architecture.layers_path}.{{layer}}.") for role in architecture.layer_roles(shape)
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_norms_epsilon_is_where_the_family_says(family: str):
+    architecture = get_architecture(family)
+    config = library_model(family, small_shape(family), **{architecture.norm_epsilon: 0.125}).config
+    assert config.to_dict()[architecture.norm_epsilon] == 0.125
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_last_role_of_a_post_norm_block_is_its_norm(family: str):
+    architecture, shape = get_architecture(family), small_shape(family)
+    last = [architecture.table(shape)[role] for role in architecture.layer_roles(shape)][-2:]
+    assert (last == ["hidden.gain", "hidden.bias"]) == architecture.post_norm
 
 
 def test_a_parameter_without_a_rule_is_named():

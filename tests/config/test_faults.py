@@ -8,7 +8,7 @@ from example import example, raw_example
 
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
 from ligo_dist.config import check_world_size, config_from
-from ligo_dist.config.checks import OWNED_HUGGINGFACE_KEYS
+from ligo_dist.config.model_checks import owned_huggingface_keys
 from ligo_dist.errors import ConfigError
 
 _LLAMA = ("model.family=llama", "stages[0].size.key_value_heads=2", "stages[1].size.key_value_heads=3")

@@ -81,7 +81,7 @@ def prepare(text_dir: Path, tmp_path: Path) -> Callable[..., PackedCorpus]:
             "source": find_source("text", [f"{text_dir}/*.txt"]),
             "streaming": True,
             "validation_fraction": 0.2,
-            "tokenizer_file": None,
+            "given": None,
             "vocab_size": 350,
             "model_type": "bpe",
             "workers": 1,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from ligo_dist.corpus.batches import Batches, fixed_batches
 from ligo_dist.corpus.blocks import PackedBlocks
+from ligo_dist.corpus.samples import CausalSamples
 from ligo_dist.errors import DataError
 
 
@@ -18,6 +21,15 @@ def blocks(tmp_path: Path) -> PackedBlocks:
     """29 blocks of 5 tokens and 3 tokens more; token t of the file is t."""
     np.arange(148, dtype="uint16").tofile(tmp_path / "train.bin")
     return PackedBlocks(tmp_path / "train.bin", "uint16", 5)
+
+
+@pytest.fixture
+def samples(blocks: PackedBlocks) -> CausalSamples:
+    return CausalSamples(blocks)
+
+
+def ids(micro_batches: Iterable[dict[str, Tensor]]) -> list[Tensor]:
+    return [micro_batch["input_ids"] for micro_batch in micro_batches]
 
 
 def test_blocks_are_consecutive_tokens(blocks: PackedBlocks) -> None:
@@ -42,9 +54,9 @@ def test_a_corpus_smaller_than_a_sequence_is_refused(tmp_path: Path, tokens: int
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 7])  # a batch of 12 crosses the end of the epoch of 29 at step 2
-def test_ranks_share_the_batch(blocks: PackedBlocks, step: int) -> None:
-    batches = Batches(blocks, seed=4, batch_size=12)
-    alone = torch.cat(list(batches.micro_batches(step, 0, 1, 12)))
+def test_ranks_share_the_batch(samples: CausalSamples, step: int) -> None:
+    batches = Batches(samples, seed=4, batch_size=12)
+    alone = torch.cat(ids(batches.micro_batches(step, 0, 1, 12)))
     assert alone.shape == (12, 5)
     assert alone.dtype == torch.int64
     for world_size in (1, 2, 3, 4):
@@ -52,45 +64,53 @@ def test_ranks_share_the_batch(blocks: PackedBlocks, step: int) -> None:
             parts = [
                 micro_batch
                 for rank in range(world_size)
-                for micro_batch in batches.micro_batches(step, rank, world_size, micro_batch_size)
+                for micro_batch in ids(batches.micro_batches(step, rank, world_size, micro_batch_size))
             ]
             assert all(len(part) == micro_batch_size for part in parts)
             assert torch.equal(torch.cat(parts), alone)
 
 
-def test_steps_walk_through_the_epoch(blocks: PackedBlocks) -> None:
-    batches = Batches(blocks, seed=4, batch_size=1)
-    firsts = [next(batches.micro_batches(step, 0, 1, 1))[0, 0].item() for step in range(29)]
+def test_steps_walk_through_the_epoch(samples: CausalSamples) -> None:
+    batches = Batches(samples, seed=4, batch_size=1)
+    firsts = [next(batches.micro_batches(step, 0, 1, 1))["input_ids"][0, 0].item() for step in range(29)]
     assert sorted(firsts) == list(range(0, 145, 5))
 
 
-def test_a_stage_goes_on_where_another_ended(blocks: PackedBlocks) -> None:
-    before = Batches(blocks, seed=4, batch_size=4)
-    after = Batches(blocks, seed=4, batch_size=2, first_sample=8)
-    joined = torch.cat([next(after.micro_batches(step, 0, 1, 2)) for step in (0, 1)])
-    assert torch.equal(joined, next(before.micro_batches(2, 0, 1, 4)))
+def test_a_stage_goes_on_where_another_ended(samples: CausalSamples) -> None:
+    before = Batches(samples, seed=4, batch_size=4)
+    after = Batches(samples, seed=4, batch_size=2, first_sample=8)
+    joined = torch.cat([next(after.micro_batches(step, 0, 1, 2))["input_ids"] for step in (0, 1)])
+    assert torch.equal(joined, next(before.micro_batches(2, 0, 1, 4))["input_ids"])
 
 
-def test_a_batch_that_does_not_divide_is_refused(blocks: PackedBlocks) -> None:
-    with pytest.raises(ValueError, match=r"a batch of 12 sequences .* micro-batches of 5 on 2 ranks"):
-        next(Batches(blocks, seed=4, batch_size=12).micro_batches(0, 0, 2, 5))
+def test_a_batch_that_does_not_divide_is_refused(samples: CausalSamples) -> None:
+    with pytest.raises(ValueError, match=r"a batch of 12 samples .* micro-batches of 5 on 2 ranks"):
+        next(Batches(samples, seed=4, batch_size=12).micro_batches(0, 0, 2, 5))
 
 
 @pytest.mark.parametrize("num_sequences", [1, 2, 7, 29, 1000])
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 3])
 def test_fixed_set_is_the_same_for_every_world_size(
-    blocks: PackedBlocks, num_sequences: int, micro_batch_size: int
+    samples: CausalSamples, num_sequences: int, micro_batch_size: int
 ) -> None:
     expected = set(np.unique(np.arange(min(num_sequences, 29)) * 29 // min(num_sequences, 29)).tolist())
     for world_size in (1, 2, 3, 4):
         ranks = [
-            list(fixed_batches(blocks, num_sequences, rank, world_size, micro_batch_size))
+            list(fixed_batches(samples, num_sequences, rank, world_size, micro_batch_size))
             for rank in range(world_size)
         ]
         assert len({len(batches) for batches in ranks}) == 1
-        assert all(batch.tokens.shape == (micro_batch_size, 5) for batches in ranks for batch in batches)
+        assert all(
+            batch.inputs["input_ids"].shape == (micro_batch_size, 5) for batches in ranks for batch in batches
+        )
         rows = [
-            row[0].item() // 5 for batches in ranks for tokens, valid in batches for row in tokens[:valid]
+            row[0].item() // 5
+            for batches in ranks
+            for inputs, valid in batches
+            for row in inputs["input_ids"][:valid]
         ]
         assert len(rows) == len(set(rows))
         assert set(rows) == expected
+        for inputs, valid in (batch for batches in ranks for batch in batches):
+            assert torch.equal(inputs["labels"][: valid or None], inputs["input_ids"][: valid or None])
+            assert not valid or (inputs["labels"][valid:] == -100).all()

@@ -95,13 +95,14 @@ def test_every_input_counts(prepare: Prepare, text_dir: Path, tmp_path: Path, bp
             {"validation_fraction": 0.3},
             {"vocab_size": 351},
             {"model_type": "unigram"},
-            {"tokenizer_file": str(tmp_path / "t.model")},
+            {"masked": True},
+            {"given": Tokenizer.from_file(tmp_path / "t.model")},
             {"source": find_source("text", [f"{text_dir}/*.txt"], max_documents=150)},
             {"source": find_source("text", [f"{text_dir}/*.txt"], document="line")},
         )
     ]
     assert len({corpus.fingerprint for corpus in corpora}) == len(corpora)
-    assert corpora[4].tokenizer.fingerprint == bpe.fingerprint
+    assert corpora[5].tokenizer.fingerprint == bpe.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_every_input_counts(prepare: Prepare, text_dir: Path, tmp_path: Path, bp
         ("train.bin", "has another size"),
         ("validation.bin", "has another checksum"),
         ("validation.jsonl", "validation.jsonl has another checksum"),
-        ("tokenizer.model", "tokenizer.model is not the one that made the tokens"),
+        ("tokenizer.model", "its tokenizer is not the one that made the tokens"),
         ("index.json", "is damaged"),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ from launcher import cli
 from launcher.plan import plan_stages
 from ligo_dist import __version__
 from ligo_dist.accounting import growing_flops, learning_step_flops, parameter_count, training_step_flops
-from ligo_dist.architectures import get_architecture
+from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
 from ligo_dist.config import load_config
+from ligo_dist.growth.names import DEPTHS, METHODS, WIDTHS
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = str(ROOT / "configs" / "quickstart.yaml")
@@ -162,6 +164,8 @@ def test_overrides_may_stand_anywhere(capsys):
         (["run", QUICKSTART, "--dryrun"], "unknown option: --dryrun"),
         (["run"], "the following arguments are required: CONFIG"),
         ([], "the following arguments are required: COMMAND"),
+        (["methods", "ligo"], "too many arguments: ligo"),
+        (["methods", "--long"], "unknown option: --long"),
     ],
 )
 def test_wrong_usage(arguments, said, capsys):
@@ -178,10 +182,73 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"ligo-dist {__version__}\n"
 
 
-def test_the_launcher_imports_no_torch():
+def listing(capsys, *arguments: str) -> list[list[str]]:
+    """The rows that a listing prints, split at two spaces or more."""
+    assert cli.main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return [re.split(r" {2,}", line.strip()) for line in out.splitlines()]
+
+
+def test_the_architectures_are_listed_with_their_axes(capsys):
+    rows = listing(capsys, "architectures")
+    assert {row[0] for row in rows} >= set(architecture_names())
+    axes = ["query (heads), key (heads), value, attention, ffn", "vocab, head"]
+    assert ["qwen3", "Qwen3ForCausalLM", "causal_lm", "hidden", *axes] in rows
+    assert ["bert", "BertForMaskedLM", "masked_lm", "hidden, transform"] in [row[:4] for row in rows]
+
+
+@pytest.mark.parametrize("name", architecture_names())
+def test_one_architecture_is_shown_with_its_table(name, capsys):
+    rows, architecture = listing(capsys, "architectures", name), get_architecture(name)
+    shape = ModelShape(1, 1, 1, 1, 1, tied=architecture.tied_by_default)
+    assert [f"{name}: {architecture.model_class}, {architecture.objective}"] in rows
+    for role, line in architecture.table(shape).items():
+        assert [role, line] in rows
+
+
+def test_remarks_on_axes(capsys):
+    rows = listing(capsys, "architectures", "llama")
+    assert ["query", "each layer", "whole heads", "ordered by key/value group"] in rows
+    assert ["attention", "each layer", "elements", "value, repeated per query head"] in rows
+    assert ["vocab", "never grows", "-"] in rows
+    assert ["hidden", "whole model", "elements", "acted on element by element"] in listing(
+        capsys, "architectures", "bert"
+    )
+
+
+def test_an_architecture_from_elsewhere_is_shown(capsys):
+    assert ["phi: PhiForCausalLM, causal_lm"] in listing(capsys, "architectures", "phi_family:PHI")
+
+
+def test_an_architecture_that_is_not_there(capsys):
+    assert cli.main(["architectures", "berd"]) == 2
+    assert "no model family 'berd'" in capsys.readouterr().err
+
+
+def test_the_methods_are_listed_with_what_they_keep(capsys):
+    rows = listing(capsys, "methods")
+    for name, method in METHODS.items():
+        words = [name, method.depth or "-", method.width or "-", method.description]
+        assert [*words, method.preserves, method.source] in rows
+    for name, entry in {**DEPTHS, **WIDTHS}.items():
+        assert [name, entry.description, entry.preserves, entry.source] in rows
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", QUICKSTART, "--dry-run", "model.huggingface.resid_pdrop=0.1"],
+        ["architectures"],
+        ["architectures", "qwen3"],
+        ["methods"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:1] + arguments[2:]),
+)
+def test_the_launcher_imports_no_torch(arguments):
     code = (
         "import sys; from launcher import cli;"
-        f"assert cli.main(['run', {QUICKSTART!r}, '--dry-run', 'model.huggingface.resid_pdrop=0.1']) == 0;"
+        f"assert cli.main({arguments!r}) == 0;"
         "heavy = {'torch', 'transformers', 'deepspeed', 'datasets', 'mlflow'} & set(sys.modules);"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )

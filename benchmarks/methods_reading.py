@@ -1,0 +1,188 @@
+"""What a run's metrics say about its method: curves of loss against FLOPs, and what is saved.
+
+No torch, no configuration: numbers in, numbers out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from ligo_dist.tracking.jsonl import Record, read_records
+
+LOSS, FLOPS = "evaluate/loss", "cumulative/flops"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A validation loss that was measured.
+
+    Attributes:
+        flops: spent since the target was begun: learning and growing, not what trained the source.
+        loss: mean per token.
+        phase: `learn`, `grow` or `train`.
+        step: of the phase.
+    """
+
+    flops: float
+    loss: float
+    phase: str
+    step: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run: how the target's validation loss fell.
+
+    Attributes:
+        points: in the order in which they were measured.
+        own_source_flops: spent by the run itself before the target was begun.
+    """
+
+    points: list[Point]
+    own_source_flops: float
+
+    @property
+    def grown_loss(self) -> float | None:
+        """Right after growing; None for a model that was not grown."""
+        return next((point.loss for point in self.points if point.phase == "grow"), None)
+
+    @property
+    def final(self) -> Point:
+        return self.points[-1]
+
+    def trained(self, steps: int) -> list[Point]:
+        """The grown model's points up to that training step: what learning only looked at is left out."""
+        return [point for point in self.points if point.phase != "learn" and point.step <= steps]
+
+
+def read_curve(path: Path, stage: str) -> Curve:
+    """The curve of a stage from a run's metrics file.
+
+    Raises:
+        ValueError: if the file has no validation loss of that stage.
+    """
+    records = read_records(path)
+    before = [record for record in records if record.get("stage") != stage and FLOPS in record]
+    own = float(before[-1][FLOPS]) if before else 0.0
+    measured = [record for record in records if record.get("stage") == stage and LOSS in record]
+    if not measured:
+        raise ValueError(f"{path}: no validation loss of stage {stage!r}")
+    starts = _phase_starts(records, stage)
+    points = [
+        Point(
+            float(record[FLOPS]) - own,
+            float(record[LOSS]),
+            record["phase"],
+            record["step"] - starts[record["phase"]],
+        )
+        for record in measured
+    ]
+    return Curve(points, own)
+
+
+def _phase_starts(records: Sequence[Record], stage: str) -> dict[str, int]:
+    """The run's optimizer steps when each phase of the stage began."""
+    first = max((record["step"] for record in records if record.get("stage") != stage), default=0)
+    grown = [r["step"] for r in records if r.get("stage") == stage and r.get("phase") == "grow"]
+    train = grown[0] if grown else first
+    return {"learn": first, "grow": train, "train": train}
+
+
+def falling(losses: Sequence[float]) -> list[float]:
+    """The non-increasing sequence nearest to the losses in the mean square: evaluations scatter, and a curve that dips
+    once has not reached what it dips below.
+
+    Pool-adjacent-violators (Ayer et al. 1955): neighbours in the wrong order are replaced by their mean.
+    """
+    pools: list[tuple[float, int]] = []
+    for loss in losses:
+        pools.append((loss, 1))
+        while len(pools) > 1 and pools[-2][0] < pools[-1][0]:
+            (mean, count), (last, last_count) = pools[-2], pools.pop()
+            total = count + last_count
+            pools[-1] = ((mean * count + last * last_count) / total, total)
+    return [mean for mean, count in pools for _ in range(count)]
+
+
+def flops_to_reach(points: Sequence[Point], loss: float) -> float | None:
+    """FLOPs at which the falling curve through the points meets a loss, linear between points; None if it stays above.
+
+    A curve that begins below it has reached it with its first point's FLOPs.
+    """
+    losses = falling([point.loss for point in points])
+    for index, (point, value) in enumerate(zip(points, losses, strict=True)):
+        if value <= loss:
+            if index == 0:
+                return point.flops
+            before, above = points[index - 1], losses[index - 1]
+            return before.flops + (above - loss) / (above - value) * (point.flops - before.flops)
+    return None
+
+
+def loss_at(points: Sequence[Point], flops: float) -> float | None:
+    """The loss after so many FLOPs, linear between points; None before the first and after the last."""
+    for before, after in zip(points, points[1:], strict=False):
+        if before.flops <= flops <= after.flops:
+            if after.flops == before.flops:
+                return after.loss
+            part = (flops - before.flops) / (after.flops - before.flops)
+            return before.loss + part * (after.loss - before.loss)
+    return None
+
+
+@dataclass(frozen=True)
+class Saving:
+    """FLOPs saved on the way to scratch's loss, as a part of scratch's FLOPs.
+
+    Attributes:
+        excluded: the source's training not counted.
+        included: everything counted.
+        reached: False if the run ended before: the numbers are upper bounds.
+    """
+
+    excluded: float
+    included: float
+    reached: bool
+
+
+def saving(points: Sequence[Point], source_flops: float, loss: float, scratch_flops: float) -> Saving:
+    """What a run saves.
+
+    Args:
+        points: of the run.
+        source_flops: what trained its source.
+        loss: that scratch reaches with its whole budget.
+        scratch_flops: that budget.
+    """
+    flops = flops_to_reach(points, loss)
+    spent = points[-1].flops if flops is None else flops
+    return Saving(
+        1 - spent / scratch_flops, 1 - (spent + source_flops) / scratch_flops, reached=flops is not None
+    )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A quantity over the seeds.
+
+    Attributes:
+        mean: over the seeds that have it.
+        half_range: half of the distance between the largest and the smallest.
+        bound: whether one of them is an upper bound only.
+    """
+
+    mean: float
+    half_range: float
+    bound: bool = False
+
+
+def spread(values: Sequence[float | None], *, bound: bool = False) -> Spread | None:
+    """Mean and half range of the values that are there; None if there are none."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    if not known:
+        return None
+    return Spread(fmean(known), (max(known) - min(known)) / 2, bound)

@@ -1,0 +1,101 @@
+"""What the model of `stages[0].from` says, filled into the configuration.
+
+The result is an ordinary configuration: nothing behind it asks again where a size, the vocabulary or a key of the
+library came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ligo_dist.architectures import Architecture, get_architecture
+from ligo_dist.config.huggingface import SourceConfig, read_source_config, read_source_config_apart
+from ligo_dist.config.load import config_from
+from ligo_dist.config.schema import Config, Size
+from ligo_dist.errors import ArchitectureError, ConfigError, Fault, LigoError
+
+_MODEL_KEYS = {
+    "max_positions": "positions",
+    "vocab_size": "vocab",
+    "patch_size": "patch_size",
+    "tie_embeddings": "tied",
+}
+_DATA_KEYS = {"image_size": "image_size", "channels": "channels", "labels": "labels"}
+
+
+def with_source(config: Config, origin: str) -> Config:
+    """The configuration completed; unchanged where no stage has `from`. Imports transformers, so torch.
+
+    Args:
+        config: a checked configuration.
+        origin: how an error names it.
+
+    Raises:
+        ConfigError: the model cannot be used, or says something else than the configuration.
+    """
+    return _with_source(config, origin, read_source_config)
+
+
+def with_source_apart(config: Config, origin: str) -> Config:
+    """The same for the launcher: the model's configuration is read in a process of its own."""
+    return _with_source(config, origin, read_source_config_apart)
+
+
+def _with_source(config: Config, origin: str, read: Callable[[str, str], SourceConfig]) -> Config:
+    name = config.stages[0].from_
+    if name is None:
+        return config
+    try:
+        source = read(config.model.family, name)
+    except LigoError as error:
+        raise ConfigError([Fault("stages[0].from", str(error))], origin) from None
+    return complete(config, source, origin)
+
+
+def complete(config: Config, source: SourceConfig, origin: str = "configuration") -> Config:
+    """Fill in what a source's configuration says.
+
+    Raises:
+        ConfigError: every key that says something else, and every fault that shows only now.
+    """
+    architecture, raw = get_architecture(config.model.family), config.resolved()
+    first = raw["stages"][0]
+    try:
+        says = _attributes(architecture, source.values)
+    except ArchitectureError as error:
+        raise ConfigError([Fault("stages[0].from", str(error))], origin) from None
+    first["size"] = first["size"] or dict.fromkeys(Size.model_fields)
+    sizes = {name: name for name in Size.model_fields}
+    faults = _fill("stages[0].size", first["size"], sizes, says, first["from"])
+    faults += _fill("model", raw["model"], _MODEL_KEYS, says, first["from"])
+    faults += _fill("data", raw["data"], _DATA_KEYS, says, first["from"])
+    raw["model"]["huggingface"] = {**source.inherited, **config.model.huggingface}
+    if faults:
+        raise ConfigError(faults, origin)
+    return config_from(raw, origin)
+
+
+def _attributes(architecture: Architecture, values: dict[str, Any]) -> dict[str, Any]:
+    """Attributes of `ModelShape` as the source has them: those that the family leaves to the configuration."""
+    shape = architecture.shape_from(values)
+    says = {attribute: getattr(shape, attribute) for attribute in architecture.config_keys.values()}
+    if architecture.ties_embeddings is None:
+        says.pop("tied", None)
+    return says
+
+
+def _fill(
+    path: str, section: dict[str, Any], keys: dict[str, str], says: dict[str, Any], name: str
+) -> list[Fault]:
+    """Write what the source says where nothing is said; faults where something else is."""
+    faults = []
+    for key, attribute in keys.items():
+        if attribute not in says:
+            continue
+        value, given = says[attribute], section[key]
+        if given is not None and given != value:
+            wrong = f"{given}: the model in {name!r} has {value}"
+            faults.append(Fault(f"{path}.{key}", f"{wrong}; null or {value} would be right"))
+        section[key] = value
+    return faults

@@ -1,0 +1,225 @@
+"""From the configuration to samples of images, decoded once and kept in the cache."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import numpy as np
+
+from ligo_dist.config.shapes import stage_shapes, tokens_per_sample
+from ligo_dist.corpus.cache import cache_key, file_fault, make_once, size_and_checksum
+from ligo_dist.corpus.images import Images, find_images, open_images
+from ligo_dist.corpus.progress_bar import progress_bar
+from ligo_dist.corpus.samples import ImageSamples
+from ligo_dist.corpus.splitting import is_validation
+from ligo_dist.errors import DataError
+
+if TYPE_CHECKING:
+    from ligo_dist.architectures import Architecture
+    from ligo_dist.config import Config
+
+_FORMAT = 1
+"""Raise it with every change of the code that changes what is made from the same inputs."""
+
+SPLITS = ("train", "validation")
+PROCESSOR_FILE = "preprocessor_config.json"
+MIDDLE = 0.5
+"""Mean and standard deviation of each channel, unless the source's image processor says something else: values
+between 0 and 1 become values between -1 and 1 (Dosovitskiy et al. 2021, their released models)."""
+
+
+@dataclass(frozen=True)
+class ImageCorpus:
+    """Images that are ready to be trained on; see `Corpus`.
+
+    Attributes:
+        train, validation: the samples.
+        fingerprint: of everything that the images are made from.
+        directory: where they lie in the cache.
+        names: of the classes, where they are known.
+    """
+
+    train: ImageSamples
+    validation: ImageSamples
+    fingerprint: str
+    directory: Path
+    names: list[str] | None
+    vocab_size: int = 0
+    tokenizer: None = None
+
+    @property
+    def description(self) -> str:
+        channels, height, width = self.train.images.shape[1:]
+        return (
+            f"{len(self.train):,} images of {height} x {width} x {channels} to train on, {len(self.validation):,} to "
+            f"validate with, in {self.directory}"
+        )
+
+    def library_keys(self) -> dict[str, Any]:
+        if self.names is None:
+            return {}
+        return {
+            "id2label": dict(enumerate(self.names)),
+            "label2id": {name: number for number, name in enumerate(self.names)},
+        }
+
+    def write_processor(self, directory: Path) -> None:
+        """`preprocessor_config.json`, as `AutoImageProcessor` reads it."""
+        samples = self.train
+        channels, height, width = samples.images.shape[1:]
+        processor = {
+            "image_processor_type": "ViTImageProcessor",
+            "do_convert_rgb": channels == 3,
+            "do_resize": True,
+            "size": {"height": height, "width": width},
+            "resample": 2,  # bilinear
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(samples.mean),
+            "image_std": list(samples.standard_deviation),
+        }
+        (directory / PROCESSOR_FILE).write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
+
+
+def build_image_corpus(
+    config: Config, architecture: Architecture, source_directory: Path | None, show_progress: bool
+) -> ImageCorpus:
+    """See `build_corpus`."""
+    data, shape = config.data, stage_shapes(config, 0)[0]
+    source = find_images(
+        data.source, data.files, data.name, data.subset, data.split, data.image_column, data.max_documents
+    )
+    inputs: dict[str, Any] = {
+        "format": _FORMAT,
+        "source": source.identity(),
+        "label_column": data.label_column,
+        "image_size": shape.image_size,
+        "channels": shape.channels,
+        "validation_fraction": data.validation_fraction,
+        "libraries": {"datasets": datasets.__version__, "pillow": version("pillow")},
+    }
+    fingerprint, cache_dir = cache_key(inputs), Path(data.cache_dir).absolute()
+
+    def make(directory: Path) -> None:
+        images = open_images(
+            source,
+            data.image_column,
+            data.label_column,
+            shape.image_size,
+            shape.channels,
+            data.streaming,
+            cache_dir / "documents" / cache_key(inputs["source"]),
+        )
+        _write(images, data.validation_fraction, directory, fingerprint, inputs, show_progress)
+
+    directory = cache_dir / fingerprint
+    make_once(directory, make, lambda made: _fault(made, fingerprint))
+    index = json.loads((directory / "index.json").read_text(encoding="utf-8"))
+    _check_labels(index, shape.labels, source.origin())
+    mean, deviation = _normalisation(source_directory, shape.channels)
+
+    def samples(split: str, shift: int, flip: bool) -> ImageSamples:
+        classes = np.fromfile(directory / f"{split}.labels.bin", dtype="int32")
+        pixels = (len(classes), shape.channels, shape.image_size, shape.image_size)
+        images = np.memmap(directory / f"{split}.images.bin", dtype="uint8", mode="r", shape=pixels)
+        tokens = tokens_per_sample(architecture, shape, 0)
+        return ImageSamples(images, classes, mean, deviation, tokens, config.seed, shift, flip)
+
+    return ImageCorpus(
+        train=samples("train", data.random_shift, data.random_flip),
+        validation=samples("validation", 0, False),
+        fingerprint=fingerprint,
+        directory=directory,
+        names=index["names"],
+    )
+
+
+def _write(
+    images: Images,
+    validation_fraction: float,
+    directory: Path,
+    fingerprint: str,
+    inputs: dict[str, Any],
+    show_progress: bool,
+) -> None:
+    """`train.images.bin`, `train.labels.bin`, the same for validation, and `index.json`."""
+    counts = dict.fromkeys(SPLITS, 0)
+    largest_label = largest_row = -1
+    kinds = ("images", "labels")
+    files = {(split, kind): directory / f"{split}.{kind}.bin" for split in SPLITS for kind in kinds}
+    opened = {key: path.open("wb") for key, path in files.items()}
+    try:
+        with progress_bar("reading images", images.count, show_progress, "images") as advance:
+            for row, (pixels, label) in enumerate(images):
+                # By its pixels, so copies of an image are never on both sides.
+                split = SPLITS[is_validation(pixels.tobytes(), validation_fraction)]
+                opened[split, "images"].write(pixels.tobytes())
+                opened[split, "labels"].write(np.int32(label).tobytes())
+                counts[split] += 1
+                if label > largest_label:
+                    largest_label, largest_row = label, row
+                advance(1)
+    finally:
+        for file in opened.values():
+            file.close()
+    _check_split(counts, validation_fraction, images.source.origin())
+    index = {
+        "fingerprint": fingerprint,
+        "files": {path.name: size_and_checksum(path) for path in files.values()},
+        "images": counts,
+        "names": images.names,
+        "largest_label": {"label": largest_label, "row": largest_row},
+        "inputs": inputs,
+    }
+    (directory / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+
+def _check_split(counts: dict[str, int], validation_fraction: float, origin: str) -> None:
+    total = sum(counts.values())
+    if total == 0:
+        raise DataError(f"{origin}: not one image")
+    for split, count in counts.items():
+        if count == 0:
+            raise DataError(
+                f"data.validation_fraction: {validation_fraction} of {total} image(s) leaves the {split} split "
+                "empty; choose another fraction or read more images"
+            )
+
+
+def _check_labels(index: dict[str, Any], labels: int, origin: str) -> None:
+    names, largest = index["names"], index["largest_label"]
+    if names is not None and len(names) != labels:
+        raise DataError(f"data.labels: {labels}, but {origin} has {len(names)} classes; write {len(names)}")
+    if largest["label"] >= labels:
+        raise DataError(
+            f"data.labels: {labels}, but row {largest['row']} of {origin} has the label {largest['label']}; at "
+            f"least {largest['label'] + 1} would be right"
+        )
+
+
+def _normalisation(source_directory: Path | None, channels: int) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel: what the source's own image processor says, else the middle."""
+    path = None if source_directory is None else source_directory / PROCESSOR_FILE
+    said = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
+    mean, deviation = said.get("image_mean"), said.get("image_std")
+    if mean and deviation and len(mean) == len(deviation) == channels:
+        return mean, deviation
+    return [MIDDLE] * channels, [MIDDLE] * channels
+
+
+def _fault(directory: Path, fingerprint: str) -> str | None:
+    """What is wrong with a directory of the cache, or None."""
+    try:
+        index = json.loads((directory / "index.json").read_text(encoding="utf-8"))
+        if index["fingerprint"] != fingerprint:
+            return "index.json belongs to other images"
+        faults = (file_fault(directory / name, **file) for name, file in index["files"].items())
+        return next((fault for fault in faults if fault), None)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return str(error)

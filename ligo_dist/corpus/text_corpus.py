@@ -1,0 +1,147 @@
+"""From the configuration to samples of text, for each objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ligo_dist.corpus.blocks import PackedBlocks
+from ligo_dist.corpus.given_tokenizer import given_tokenizer
+from ligo_dist.corpus.packing import SplitStatistics
+from ligo_dist.corpus.prepare import prepare_corpus
+from ligo_dist.corpus.samples import (
+    TRAINING,
+    VALIDATION,
+    CausalSamples,
+    MaskedSamples,
+    Samples,
+    UnlabelledSamples,
+)
+from ligo_dist.corpus.sources import find_source
+from ligo_dist.corpus.text_tokenizer import TextTokenizer, check_masking
+from ligo_dist.corpus.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from ligo_dist.architectures import Architecture
+    from ligo_dist.config import Config
+
+
+@dataclass(frozen=True)
+class TextCorpus:
+    """A corpus of text that is ready to be trained on; see `Corpus`.
+
+    Attributes:
+        tokenizer: the one that made the tokens.
+        objective: what the samples are for.
+        train, validation: samples of the sequence length.
+        validation_blocks: the text of the latter.
+        fingerprint: of everything that the tokens are made from.
+        statistics: documents, tokens and bytes of text of "train" and "validation".
+        directory: where it lies in the cache.
+        max_positions: longest sequence of the model.
+    """
+
+    tokenizer: TextTokenizer
+    objective: str
+    train: Samples
+    validation: Samples
+    validation_blocks: PackedBlocks
+    fingerprint: str
+    statistics: dict[str, SplitStatistics]
+    directory: Path
+    max_positions: int | None
+
+    @property
+    def vocab_size(self) -> int:
+        return self.tokenizer.vocab_size
+
+    @property
+    def description(self) -> str:
+        train = self.statistics["train"]
+        return f"{train.documents:,} documents, {train.tokens:,} tokens to train on, in {self.directory}"
+
+    def library_keys(self) -> dict[str, Any]:
+        tokenizer = self.tokenizer
+        keys = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+        # Causal models have no use for it, and the library would leave that token's embedding untrained.
+        return keys | ({"pad_token_id": tokenizer.pad_id} if self.objective == "masked_lm" else {})
+
+    def write_processor(self, directory: Path) -> None:
+        self.tokenizer.write(directory, self.sample_documents(4), self.max_positions)
+
+    def sample_documents(self, count: int) -> list[bytes]:
+        """The first documents of the validation split, at most `count`, where its tokenizer is one without loss."""
+        if not isinstance(self.tokenizer, Tokenizer):
+            return []
+        blocks = self.validation_blocks
+        tokens = blocks.read(range(min(len(blocks), 4096))).ravel()
+        ends = (tokens == self.tokenizer.eos_id).nonzero()[0][:count]
+        starts = [0, *(ends + 1)]
+        return [self.tokenizer.decode(tokens[start:end]) for start, end in zip(starts, ends, strict=False)]
+
+
+def build_text_corpus(
+    config: Config, architecture: Architecture, source_directory: Path | None, show_progress: bool
+) -> TextCorpus:
+    """See `build_corpus`."""
+    data, masked = config.data, architecture.objective == "masked_lm"
+    source = find_source(
+        kind=data.source,
+        files=data.files,
+        name=data.name,
+        subset=data.subset,
+        split=data.split,
+        text_column=data.text_column,
+        document=data.document,
+        include_tests=data.include_tests,
+        max_documents=data.max_documents,
+    )
+    given = given_tokenizer(config.tokenizer, source_directory)
+    if masked and given is not None:
+        check_masking(given, architecture.name, architecture.position_offset)
+    packed = prepare_corpus(
+        source=source,
+        streaming=data.streaming,
+        validation_fraction=data.validation_fraction,
+        given=given,
+        vocab_size=config.tokenizer.vocab_size,
+        model_type=config.tokenizer.model_type,
+        workers=data.workers,
+        cache_dir=Path(data.cache_dir),
+        show_progress=show_progress,
+        masked=masked,
+    )
+    blocks = {
+        split: PackedBlocks(packed.token_file(split), packed.dtype, data.sequence_length)
+        for split in ("train", "validation")
+    }
+
+    def samples(split: str, stream: int) -> Samples:
+        if architecture.objective == "causal_lm":
+            return CausalSamples(blocks[split])
+        if not masked:
+            return UnlabelledSamples(blocks[split])
+        tokenizer = packed.tokenizer
+        assert tokenizer.mask_id is not None, "checked, or trained with one"
+        return MaskedSamples(
+            blocks[split],
+            data.mask_fraction,
+            tokenizer.mask_id,
+            tokenizer.special_ids,
+            tokenizer.vocab_size,
+            config.seed if stream == TRAINING else 0,
+            stream,
+        )
+
+    return TextCorpus(
+        tokenizer=packed.tokenizer,
+        objective=architecture.objective,
+        train=samples("train", TRAINING),
+        validation=samples("validation", VALIDATION),
+        validation_blocks=blocks["validation"],
+        fingerprint=packed.fingerprint,
+        statistics=packed.statistics,
+        directory=packed.directory,
+        max_positions=config.model.max_positions,
+    )

@@ -1,0 +1,276 @@
+"""From a trained stage to the next one's model: learn the operator, apply it shard by shard, check and measure it."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+from ligo_dist import costs
+from ligo_dist.building import Builder, snapshot_of
+from ligo_dist.checkpoint import Snapshot
+from ligo_dist.corpus.batches import Batches
+from ligo_dist.engine import ADAM_MOMENTS, Engine
+from ligo_dist.errors import LigoError
+from ligo_dist.growth.sharded import SourceShards
+from ligo_dist.growth.transfer import (
+    OperatorValues,
+    gathered_operator,
+    grown_moments,
+    grown_shards,
+    initial_operator,
+    initial_operator_shards,
+)
+from ligo_dist.hooks import cumulative
+from ligo_dist.loop import training_steps
+from ligo_dist.models import huggingface_config, initial_shards
+from ligo_dist.phases import PhaseRunner
+from ligo_dist.preservation import check_preserved
+from ligo_dist.schedules import LearningRate
+from ligo_dist.shards import Shards
+from ligo_dist.stages import TRAIN, GrowPlan, PhasePlan, StagePlan
+
+SOURCE_MOMENTS = {moment: f"source_{moment}" for moment in ADAM_MOMENTS}
+"""Group of a checkpoint that holds each of the source's moments while the operator is learned."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A stage's model when its training is over.
+
+    Attributes:
+        stage: which stage.
+        shards: this rank's partitions.
+        moments: of AdamW, by moment; empty where no one asks for them, or it was not trained.
+        adam_steps: optimizer steps that the moments have seen.
+    """
+
+    stage: StagePlan
+    shards: Shards
+    moments: dict[str, Shards]
+    adam_steps: int
+
+
+@dataclass(frozen=True)
+class Grower:
+    """Makes the model of a stage out of the one before.
+
+    Attributes:
+        builder: builds models and engines.
+        runner: runs the learning; it holds the run's state.
+    """
+
+    builder: Builder
+    runner: PhaseRunner
+
+    def grow(self, stage: StagePlan, grow: GrowPlan, before: Trained, groups: dict[str, Shards]) -> Engine:
+        """The engine of the grown model. Collective.
+
+        Args:
+            stage: to make the model of.
+            grow: how.
+            before: the source; its shards are used up.
+            groups: of a checkpoint made while the operator was learned; empty at the beginning.
+
+        Raises:
+            LigoError: the optimizer's state should grow, and the source has none.
+            PreservationError: the method keeps the function for this pair of models, and the result does not.
+        """
+        if grow.optimizer_state != "fresh" and not before.moments:
+            raise LigoError(
+                f"stages[{stage.index}].grow.optimizer_state: {grow.optimizer_state!r} needs the moments of"
+                f" {before.stage.name}, which has not been trained; fresh would be right"
+            )
+        source = self._source(stage, grow, before)
+        learns = grow.learn.steps > 0
+        operator = self._learned(stage, grow, source, before, groups) if learns else self._initial(grow)
+        engine = self._applied(stage, grow, source, operator)
+        self._set_moments(grow, before, operator, engine)
+        if not learns:
+            shards = engine.read_shards()
+            self._check(stage, grow, source, before, shards)
+        self.runner.state.phase, self.runner.state.step = TRAIN, 0
+        self.runner.save(stage.train.first_step, snapshot_of(engine, "model"))
+        return engine
+
+    def _source(self, stage: StagePlan, grow: GrowPlan, before: Trained) -> SourceShards:
+        growth, builder = grow.growth, self.builder
+        fresh = None
+        if growth.fresh_layers:
+            models = builder.models
+            shape = replace(growth.source, layers=growth.fresh_layers)
+            config = huggingface_config(models.architecture, shape, models.huggingface)
+            # Another seed than the first stage's, which may have had such layers too.
+            fresh = initial_shards(models.architecture, config, models.seed + 1 + stage.index, builder.world)
+        return SourceShards.build(growth, before.shards, builder.world, fresh)
+
+    def _initial(self, grow: GrowPlan) -> OperatorValues:
+        return initial_operator(grow.growth, grow.method, self.builder.models.seed, self.builder.world)
+
+    def _learned(
+        self,
+        stage: StagePlan,
+        grow: GrowPlan,
+        source: SourceShards,
+        before: Trained,
+        groups: dict[str, Shards],
+    ) -> OperatorValues:
+        """Learn the operator, from its start or from where a checkpoint left it."""
+        runner, architecture = self.runner, self.builder.models.architecture
+        if "operator" not in groups:
+            self._check(stage, grow, source, before, None)
+        engine = self.builder.learning_engine(stage, grow, source)
+        flops = costs.learn_step(architecture, grow, runner.corpus.train.tokens_per_sample, runner.world.size)
+        if "operator" in groups:
+            restore(engine, "operator", groups, runner.state.step)
+        else:
+            if grow.sweep is not None:
+                runner.state.record.operator_learning_rate = self._swept_rate(stage, grow, engine, flops)
+            self._start(grow, engine)
+        numels = {spec.name: spec.numel for spec in architecture.parameters(grow.growth.source)}
+        kept = {SOURCE_MOMENTS[moment]: shards for moment, shards in before.moments.items()}
+
+        def snapshot() -> Snapshot:
+            learned = snapshot_of(engine, "operator")
+            groups = {"source": source.unstacked(), **kept}
+            return Snapshot({**groups, **learned.groups}, {**dict.fromkeys(groups, numels), **learned.numels})
+
+        phase = grow.learn
+        if runner.state.record.operator_learning_rate is not None:
+            peak = runner.state.record.operator_learning_rate
+            phase = replace(phase, learning_rate=replace(phase.learning_rate, peak=peak))
+        runner.run(stage, phase, engine, flops, snapshot)
+        operator = engine.read_shards()
+        engine.release()
+        return gathered_operator(grow.growth, operator, runner.world)
+
+    def _start(self, grow: GrowPlan, engine: Engine) -> None:
+        """Give an operator's engine the method's first values."""
+        seed = self.builder.models.seed
+        engine.write_shards(initial_operator_shards(grow.growth, grow.method, seed, self.builder.world))
+
+    def _swept_rate(self, stage: StagePlan, grow: GrowPlan, engine: Engine, flops: float) -> float:
+        """The candidate learning rate that leads to the lowest validation loss after a few steps."""
+        assert grow.sweep is not None
+        runner, phase = self.runner, grow.learn
+        losses: dict[float, float] = {}
+        for rate in grow.sweep.learning_rates:
+            self._start(grow, engine)
+            engine.write_moments({}, 0)
+            trial = _trial(phase, rate, grow.sweep.steps)
+            batches = Batches(runner.corpus.train, runner.settings.seed, phase.batch_size, phase.first_sample)
+            tokens = phase.batch_size * runner.corpus.train.tokens_per_sample
+            finite = True
+            for step in training_steps(engine, batches, trial, 0, runner.settings.seed):
+                runner.state.add(tokens, flops, step.seconds)
+                finite = math.isfinite(step.result.loss) and math.isfinite(step.result.gradient_norm)
+                if not finite:
+                    break
+            loss = runner.validation_loss(engine) if finite else None
+            losses[rate] = loss if loss is not None and math.isfinite(loss) else math.inf
+        engine.write_moments({}, 0)
+        best = min(losses, key=losses.__getitem__)
+        tried = ", ".join(f"{rate:g}: {loss:.3f}" for rate, loss in losses.items())
+        runner.progress.message(
+            f"learning rate of the operator of {stage.name}: {best:g}"
+            f" (validation loss after {grow.sweep.steps} steps with {tried})"
+        )
+        runner.tracker.log({"learn/swept_learning_rate": best, **cumulative(runner.state)}, phase.first_step)
+        return best
+
+    def _applied(
+        self, stage: StagePlan, grow: GrowPlan, source: SourceShards, operator: OperatorValues
+    ) -> Engine:
+        """Build the target's engine and write the grown model into its partitions."""
+        runner, record, builder = self.runner, self.runner.state.record, self.builder
+        runner.tracker.start_phase("grow")
+        engine = builder.model_engine(stage)
+        if builder.models.compare_random:
+            engine.write_shards(builder.random_shards(stage).items())
+            record.random_loss = runner.validation_loss(engine)
+        began = time.perf_counter()
+        engine.write_shards(grown_shards(grow.growth, source, operator, runner.world))
+        seconds = time.perf_counter() - began
+        runner.state.add(0, costs.grow_once(builder.models.architecture, grow), seconds)
+        grown = runner.evaluate(engine)
+        if grown is not None:
+            record.grown_loss = record.final_loss = grown.loss
+            record.final_accuracy = grown.accuracy
+        self._report(stage, seconds)
+        return engine
+
+    def _set_moments(self, grow: GrowPlan, before: Trained, operator: OperatorValues, engine: Engine) -> None:
+        """Give the optimizer of the grown model the source's moments, grown."""
+        if grow.optimizer_state == "fresh":
+            return
+        world = self.builder.world
+        moments: dict[str, Shards] = {}
+        for moment, squared in zip(ADAM_MOMENTS, (False, True), strict=True):
+            shards = before.moments.pop(moment)
+            source = SourceShards.build(grow.growth, shards, world, zero_extras=True)
+            moments[moment] = dict(
+                grown_moments(
+                    grow.growth,
+                    source,
+                    operator,
+                    world,
+                    depth=grow.method.depth,
+                    squared=squared,
+                    asymmetric=grow.optimizer_state == "asymmetric",
+                )
+            )
+        engine.write_moments(moments, before.adam_steps)
+        self.runner.state.record.adam_steps = before.adam_steps
+
+    def _check(
+        self,
+        stage: StagePlan,
+        grow: GrowPlan,
+        source: SourceShards,
+        before: Trained,
+        grown: Shards | None,
+    ) -> None:
+        """Hold the target (`grown`, or what the operator's start makes) against the source, if it is to be equal."""
+        error = check_preserved(
+            stage, grow, before.stage, source, grown, self.builder, self._initial(grow), self.runner.corpus
+        )
+        if error is None:
+            return
+        runner = self.runner
+        runner.tracker.log({"grow/preservation_error": error}, stage.train.first_step)
+        when = "grown" if grown is not None else "the operator's start"
+        runner.progress.message(
+            f"{stage.name}, {when}: computes what {before.stage.name} computes, to {error:.1e} of the largest output"
+        )
+
+    def _report(self, stage: StagePlan, seconds: float) -> None:
+        record = self.runner.state.record
+        losses = {
+            "grow/source_loss": record.source_loss,
+            "grow/grown_loss": record.grown_loss,
+            "grow/random_loss": record.random_loss,
+            "evaluate/loss": record.grown_loss,
+            "evaluate/accuracy": record.final_accuracy,
+        }
+        known = {name: loss for name, loss in losses.items() if loss is not None}
+        metrics = {**known, "grow/seconds": seconds, **cumulative(self.runner.state)}
+        self.runner.tracker.log(metrics, stage.train.first_step)
+        text = f"grown into {stage.name} in {seconds:.1f} s"
+        if record.source_loss is not None and record.grown_loss is not None:
+            text += f": validation loss {record.source_loss:.3f} -> {record.grown_loss:.3f}"
+        if record.random_loss is not None:
+            text += f" (random initialisation: {record.random_loss:.3f})"
+        self.runner.progress.message(text)
+
+
+def restore(engine: Engine, group: str, groups: dict[str, Shards], adam_steps: int) -> None:
+    """Give an engine the weights and the moments of a checkpoint; they are taken out of `groups`."""
+    engine.write_shards(groups.pop(group).items())
+    moments = {moment: groups.pop(moment) for moment in ADAM_MOMENTS if moment in groups}
+    if moments:
+        engine.write_moments(moments, adam_steps)
+
+
+def _trial(phase: PhasePlan, rate: float, steps: int) -> PhasePlan:
+    constant = LearningRate("constant", rate, steps, 0, 0, 1.0)
+    return replace(phase, steps=steps, learning_rate=constant)

@@ -1,0 +1,103 @@
+"""What a way to grow can and keeps for a given pair of models: known from their shapes alone, without torch."""
+
+from __future__ import annotations
+
+from ligo_dist.architectures import Architecture, ModelShape
+
+_RESCALING = ("lossless", "lossless-dense", "zero-pad")
+"""Widths that fill a remainder with units that add nothing to a norm's statistics."""
+
+
+def refusals(source: ModelShape, target: ModelShape, depth: str, width: str) -> list[str]:
+    """Why this depth or width cannot be used for this pair; empty if it can."""
+    faults = []
+    if source.layers == 0 and depth != "random-layers":
+        faults.append(
+            f"depth {depth!r} needs a layer to start from, and the source has none; use random-layers"
+        )
+    if width == "hypercloning":
+        for name in ("width", "ffn", "key_value_heads"):
+            small, large = getattr(source, name), getattr(target, name)
+            if large % small:
+                faults.append(
+                    f"width 'hypercloning' repeats all units equally often, and {large} ({name}) is no multiple"
+                    f" of {small}; lossless has no such limit"
+                )
+    return faults
+
+
+def obstacles(
+    architecture: Architecture,
+    source: ModelShape,
+    target: ModelShape,
+    *,
+    depth: str,
+    width: str,
+    noise: float = 0.0,
+    share_depth: bool = False,
+) -> list[str]:
+    """Why the target will not compute the source's function right after growing; empty if it will.
+
+    It does where each new layer passes on what it gets, and each new unit either is not read, or is read with its
+    part of the weight of what it copies, and the statistics of all norms stay what they were (LEMON, section 3).
+    """
+    found = []
+    if target.layers > source.layers:
+        if depth != "identity-layers":
+            found.append(f"depth {depth!r} adds layers that change the function")
+        elif share_depth:
+            found.append(
+                "share_depth: a new layer cannot be silenced by coefficients that all its roles share"
+            )
+    elif depth == "noisy-stack":
+        found.append("depth 'noisy-stack' mixes other layers in")
+    if width == "random":
+        found.append("width 'random' keeps no unit as it was")
+    if not _widens(source, target):
+        return found
+    if noise:
+        found.append(f"noise of {noise:g} is added to the new units")
+    if width == "identity-random":
+        found.append("width 'identity-random' lets new units be read at once")
+    elif width == "bert2bert-aki":
+        found.append("width 'bert2bert-aki' takes new units from the next layer")
+    elif target.width > source.width:
+        found += _statistics_obstacles(architecture, source, target, width)
+    return found
+
+
+def _statistics_obstacles(
+    architecture: Architecture, source: ModelShape, target: ModelShape, width: str
+) -> list[str]:
+    """Why the norms would see other statistics."""
+    divides = target.width % source.width == 0
+    uneven = f"{target.width} is no multiple of {source.width}"
+    if width == "zero-pad":
+        if architecture.post_norm or architecture.normalization != "rms_norm":
+            return [f"width 'zero-pad' moves the mean that {architecture.name}'s LayerNorm subtracts"]
+        return []
+    if width == "bert2bert-fpi":
+        return ["width 'bert2bert-fpi' copies units unequally often, which changes the norms' statistics"]
+    if divides:
+        return []
+    if width == "net2net":
+        return [f"{uneven}: copies unequally often change the norms' statistics"]
+    if architecture.post_norm:
+        return [f"{uneven}: norms on the residual stream ({architecture.name}) allow whole copies only"]
+    return []
+
+
+def epsilon_factor(architecture: Architecture, source: ModelShape, target: ModelShape, width: str) -> float:
+    """What the norms' epsilon is multiplied by, so that it stays the same part of their (smaller) statistics.
+
+    k n units of n' hold all of the variance, so it is k n / n' of the source's (LEMON, appendix on LayerNorm).
+    """
+    if architecture.post_norm or width not in _RESCALING:
+        return 1.0
+    whole = 1 if width == "zero-pad" else target.width // source.width
+    return whole * source.width / target.width
+
+
+def _widens(source: ModelShape, target: ModelShape) -> bool:
+    names = ("width", "heads", "key_value_heads", "ffn")
+    return any(getattr(target, name) > getattr(source, name) for name in names)
