@@ -6,14 +6,15 @@ No torch, no configuration: numbers in, numbers out.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
 from ligo_dist.tracking.jsonl import Record, read_records
 
-LOSS, FLOPS = "evaluate/loss", "cumulative/flops"
+LOSS, FLOPS, SOURCE_LOSS = "evaluate/loss", "cumulative/flops", "grow/source_loss"
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,12 @@ class Curve:
     Attributes:
         points: in the order in which they were measured.
         own_source_flops: spent by the run itself before the target was begun.
+        source_loss: of the model that it was grown from; None for a model that was not grown.
     """
 
     points: list[Point]
-    own_source_flops: float
+    own_source_flops: float = 0.0
+    source_loss: float | None = None
 
     @property
     def grown_loss(self) -> float | None:
@@ -54,9 +57,10 @@ class Curve:
     def final(self) -> Point:
         return self.points[-1]
 
-    def trained(self, steps: int) -> list[Point]:
-        """The grown model's points up to that training step: what learning only looked at is left out."""
-        return [point for point in self.points if point.phase != "learn" and point.step <= steps]
+    def until(self, steps: int | None) -> Curve:
+        """The grown model's points up to that training step (None: all): what learning only looked at is left out."""
+        kept = [p for p in self.points if p.phase != "learn" and (steps is None or p.step <= steps)]
+        return replace(self, points=kept)
 
 
 def read_curve(path: Path, stage: str) -> Curve:
@@ -81,7 +85,8 @@ def read_curve(path: Path, stage: str) -> Curve:
         )
         for record in measured
     ]
-    return Curve(points, own)
+    source = next((float(record[SOURCE_LOSS]) for record in measured if SOURCE_LOSS in record), None)
+    return Curve(points, own, source)
 
 
 def _phase_starts(records: Sequence[Record], stage: str) -> dict[str, int]:
@@ -125,13 +130,38 @@ def flops_to_reach(points: Sequence[Point], loss: float) -> float | None:
 
 def loss_at(points: Sequence[Point], flops: float) -> float | None:
     """The loss after so many FLOPs, linear between points; None before the first and after the last."""
-    for before, after in zip(points, points[1:], strict=False):
+    for before, after in pairwise(points):
         if before.flops <= flops <= after.flops:
             if after.flops == before.flops:
                 return after.loss
             part = (flops - before.flops) / (after.flops - before.flops)
             return before.loss + part * (after.loss - before.loss)
     return None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What scratch came to with one seed.
+
+    Attributes:
+        loss: that it reaches with its whole budget at the full learning rate: the end of its falling curve, so that
+            one lucky evaluation does not set it.
+        flops: that budget.
+        final_loss: after the learning rate's final fall.
+        final_flops: all it has spent.
+    """
+
+    loss: float
+    flops: float
+    final_loss: float
+    final_flops: float
+
+
+def make_reference(scratch: Curve, steps: int) -> Reference:
+    """The reference from scratch's curve, of which so many steps are at the full learning rate."""
+    points = scratch.until(steps).points
+    loss = falling([point.loss for point in points])[-1]
+    return Reference(loss, points[-1].flops, scratch.final.loss, scratch.final.flops)
 
 
 @dataclass(frozen=True)
@@ -149,20 +179,12 @@ class Saving:
     reached: bool
 
 
-def saving(points: Sequence[Point], source_flops: float, loss: float, scratch_flops: float) -> Saving:
-    """What a run saves.
-
-    Args:
-        points: of the run.
-        source_flops: what trained its source.
-        loss: that scratch reaches with its whole budget.
-        scratch_flops: that budget.
-    """
-    flops = flops_to_reach(points, loss)
+def saving(points: Sequence[Point], source_flops: float, reference: Reference) -> Saving:
+    """What a run saves whose source cost `source_flops`."""
+    flops = flops_to_reach(points, reference.loss)
     spent = points[-1].flops if flops is None else flops
-    return Saving(
-        1 - spent / scratch_flops, 1 - (spent + source_flops) / scratch_flops, reached=flops is not None
-    )
+    excluded = 1 - spent / reference.flops
+    return Saving(excluded, excluded - source_flops / reference.flops, reached=flops is not None)
 
 
 @dataclass(frozen=True)
@@ -180,7 +202,7 @@ class Spread:
     bound: bool = False
 
 
-def spread(values: Sequence[float | None], *, bound: bool = False) -> Spread | None:
+def spread(values: Iterable[float | None], *, bound: bool = False) -> Spread | None:
     """Mean and half range of the values that are there; None if there are none."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     if not known:

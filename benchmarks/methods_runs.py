@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,10 @@ class Workers:
                 # Those it waits for were submitted before it, so that a waiting thread never holds them up.
                 futures[run.directory] = pool.submit(self._one, run, futures.get(run.needs or Path()))
             try:
-                for number, future in enumerate(_as_completed(futures), 1):
+                for number, future in enumerate(as_completed(futures.values()), 1):
                     _show(number, len(runs), future.result(), time.perf_counter() - began)
             except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
                 self._stop()
                 raise
         return [futures[run.directory].result() for run in runs]
@@ -144,12 +145,6 @@ def _finished(run: Run) -> Outcome | None:
     if mark["config"] != json.loads(json.dumps(run.config)):
         return None
     return Outcome(run, mark["seconds"], mark["commit"])
-
-
-def _as_completed(futures: dict[Path, Future[Outcome]]) -> Any:
-    from concurrent.futures import as_completed
-
-    return as_completed(futures.values())
 
 
 def _last_line(output: Path) -> str:

@@ -68,10 +68,10 @@ def plan_stages(config: Config, vocabulary: int, world_size: int) -> list[StageP
         length = tokens_per_sample(architecture, shape, config.data.sequence_length)
         learn = grow = unkept = None
         if stage.grow is not None:
-            source = plans[-1].shape
-            unkept = _obstacles(architecture, source, shape, stage.grow)
-            learn = _learn_cost(architecture, source, shape, length, stage.grow, stage.train, world_size)
-            grow = PhaseCost(0, 0, growing_flops(architecture, source, shape))
+            pair = _Pair(architecture, plans[-1].shape, shape, stage.grow)
+            unkept = pair.obstacles()
+            learn = pair.learn_cost(length, stage.train, world_size)
+            grow = pair.grow_cost()
         plans.append(
             StagePlan(
                 name=stage.name,
@@ -93,22 +93,6 @@ def _method_name(grow: Grow) -> str:
     return " + ".join(name for name in (grow.method, grow.depth, grow.width) if name is not None)
 
 
-def _obstacles(architecture: Architecture, source: ModelShape, target: ModelShape, grow: Grow) -> list[str]:
-    """Why growing changes the function; empty where it keeps it."""
-    ways = ways_to_grow(grow)
-    if ways is None:
-        return [f"{grow.method!r} starts anew"]
-    return obstacles(
-        architecture,
-        source,
-        target,
-        depth=ways[0],
-        width=ways[1],
-        noise=grow.noise,
-        share_depth=grow.share_depth,
-    )
-
-
 def _train_cost(architecture: Architecture, shape: ModelShape, length: int, train: Train | None) -> PhaseCost:
     if train is None:
         return PhaseCost(0, 0, 0)
@@ -117,20 +101,70 @@ def _train_cost(architecture: Architecture, shape: ModelShape, length: int, trai
     return PhaseCost(train.steps, train.steps * train.batch_size * length, train.steps * flops)
 
 
-def _learn_cost(
-    architecture: Architecture,
-    source: ModelShape,
-    target: ModelShape,
-    length: int,
-    grow: Grow,
-    train: Train | None,
-    world_size: int,
-) -> PhaseCost:
-    if train is None:
-        return PhaseCost(0, 0, 0)
-    batch, micro = learn_batch(grow.learn, train)
-    step = learning_step_flops(
-        architecture, source, target, length, batch, micro_batch_size=micro, world_size=world_size
-    )
-    steps = grow.learn.steps
-    return PhaseCost(steps, steps * batch * length, steps * step.total)
+@dataclass(frozen=True)
+class _Pair:
+    """A model and the one that it grows into, with what `ligo_dist.costs` knows from the operator itself."""
+
+    architecture: Architecture
+    source: ModelShape
+    target: ModelShape
+    grow: Grow
+
+    def obstacles(self) -> list[str]:
+        """Why growing changes the function; empty where it keeps it."""
+        ways, grow = ways_to_grow(self.grow), self.grow
+        if ways is None:
+            return [f"{grow.method!r} starts anew"]
+        depth, width = ways
+        return obstacles(
+            self.architecture,
+            self.source,
+            self.target,
+            depth=depth,
+            width=width,
+            noise=grow.noise,
+            share_depth=grow.share_depth,
+        )
+
+    def learn_cost(self, length: int, train: Train | None, world_size: int) -> PhaseCost:
+        """Learning the operator, the search for its learning rate included."""
+        ways, learn = ways_to_grow(self.grow), self.grow.learn
+        if ways is None or train is None or not learn.steps:
+            return PhaseCost(0, 0, 0)
+        batch, micro = learn_batch(learn, train)
+        step = learning_step_flops(
+            self.architecture,
+            self.source,
+            self.target,
+            length,
+            batch,
+            micro_batch_size=micro,
+            world_size=world_size,
+            columns=self._columns(ways[0]),
+        )
+        flops = step.model + _times(ways[1]) * (step.mixing + step.expansion)
+        steps = learn.steps + (len(learn.sweep.learning_rates) * learn.sweep.steps if learn.sweep else 0)
+        return PhaseCost(steps, steps * batch * length, steps * flops)
+
+    def grow_cost(self) -> PhaseCost:
+        """Applying the operator; where the optimizer's state grows too, its two moments as well."""
+        ways = ways_to_grow(self.grow)
+        if ways is None:
+            return PhaseCost(0, 0, 0)
+        once = growing_flops(self.architecture, self.source, self.target, columns=self._columns(ways[0]))
+        states = 1 if self.grow.optimizer_state == "fresh" else 3
+        return PhaseCost(0, 0, states * _times(ways[1]) * once)
+
+    def _columns(self, depth: str) -> int:
+        """Layers that depth coefficients mix: the source's, and new or constant ones beside them."""
+        new = self.target.layers - self.source.layers
+        if depth == "random-layers":
+            return self.target.layers
+        return self.source.layers + (
+            1 if new and self.architecture.post_norm and depth == "identity-layers" else 0
+        )
+
+
+def _times(width: str) -> int:
+    """New units with depth coefficients of their own are made apart: everything is generated twice."""
+    return 2 if width == "bert2bert-aki" else 1

@@ -237,8 +237,10 @@ class Grower:
         if error is None:
             return
         runner = self.runner
-        runner.tracker.log({"grow/preservation_error": error}, stage.train.first_step)
-        when = "grown" if grown is not None else "the operator's start"
+        when, step = "grown", stage.train.first_step
+        if grown is None:
+            when, step = "the operator's start", grow.learn.first_step
+        runner.tracker.log({"grow/preservation_error": error}, step)
         runner.progress.message(
             f"{stage.name}, {when}: computes what {before.stage.name} computes, to {error:.1e} of the largest output"
         )

@@ -26,8 +26,11 @@ class StoredTensor(Protocol):
         dtype: its type; None for one that is no type of weights.
     """
 
-    shape: tuple[int, ...]
-    dtype: torch.dtype | None
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> torch.dtype | None: ...
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of its first dim, as they are stored."""

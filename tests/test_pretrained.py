@@ -19,7 +19,7 @@ from ligo_dist.errors import CheckpointError
 from ligo_dist.pretrained import read_shards
 from ligo_dist.weight_files import stored_tensors
 from ranks import RanksError, run_ranks
-from small_models import small_shape, library_model, weights_of
+from small_models import library_model, small_shape, weights_of
 
 WORLD = World(0, 1, torch.device("cpu"))
 GPT2 = small_shape("gpt2")

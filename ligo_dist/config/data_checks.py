@@ -35,8 +35,10 @@ def data_faults(
 ) -> list[Fault]:
     """Faults inside `data`, and between it and the model, as far as that is known."""
     faults = []
-    if model is not None and model.max_positions and data.sequence_length > model.max_positions:
-        wrong = f"{data.sequence_length} is more than the {model.max_positions} of model.max_positions"
+    images = architecture is not None and is_image_family(architecture)
+    longest = None if model is None or images else model.max_positions
+    if longest is not None and data.sequence_length > longest:
+        wrong = f"{data.sequence_length} is more than the {longest} of model.max_positions"
         faults.append(Fault("data.sequence_length", wrong))
     if data.source in _FILE_SOURCES and not data.files:
         faults.append(Fault("data.files", f"is empty; the source {data.source!r} needs paths or globs"))
@@ -52,7 +54,7 @@ def data_faults(
     if architecture is not None:
         told = {fault.path for fault in faults}
         of_family = _family_faults(data, architecture)
-        if model is not None and is_image_family(architecture):
+        if model is not None and images:
             of_family += _image_faults(data, model, has_source)
         faults += [fault for fault in of_family if fault.path not in told]
     return faults

@@ -112,7 +112,7 @@ def _inherit(raw: dict[str, Any]) -> dict[str, Any]:
             continue
         for key in _INHERITED if index else ("train",):
             # A model that is taken from somewhere is not trained unless the stage says so.
-            absent = None if stage.get("from") is not None else {}
+            absent: dict[str, Any] | None = None if stage.get("from") is not None else {}
             inherited, own = defaults.get(key), stage.get(key, absent)
             if isinstance(inherited, dict) and isinstance(own, dict) and (inherited or own):
                 stage[key] = _merge(inherited, own)

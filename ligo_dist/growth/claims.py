@@ -1,4 +1,4 @@
-"""What a way to grow can and keeps for a given pair of models: known from their shapes alone, without torch."""
+"""What a way to grow needs, can and keeps for a given pair of models: known from their shapes alone, without torch."""
 
 from __future__ import annotations
 
@@ -96,6 +96,21 @@ def epsilon_factor(architecture: Architecture, source: ModelShape, target: Model
         return 1.0
     whole = 1 if width == "zero-pad" else target.width // source.width
     return whole * source.width / target.width
+
+
+def fresh_layers(source: ModelShape, target: ModelShape, depth: str) -> int:
+    """Layers, as the library initialises them, that depth coefficients mix beside the source's own."""
+    return target.layers - source.layers if depth == "random-layers" else 0
+
+
+def needs_unit_layer(architecture: Architecture, source: ModelShape, target: ModelShape, depth: str) -> bool:
+    """Whether they mix a layer that only normalises, too: post-norm identity layers are made of it."""
+    return architecture.post_norm and depth == "identity-layers" and target.layers > source.layers
+
+
+def has_new_depth(width: str) -> bool:
+    """Whether new units have depth coefficients of their own."""
+    return width == "bert2bert-aki"
 
 
 def _widens(source: ModelShape, target: ModelShape) -> bool:

@@ -11,9 +11,16 @@ from torch import Tensor
 
 from ligo_dist.architectures import Architecture, ModelShape
 from ligo_dist.errors import ArchitectureError
-from ligo_dist.growth.claims import epsilon_factor, obstacles, refusals
+from ligo_dist.growth.claims import (
+    epsilon_factor,
+    fresh_layers,
+    has_new_depth,
+    needs_unit_layer,
+    obstacles,
+    refusals,
+)
 from ligo_dist.growth.depth import depth_value, new_depth_value
-from ligo_dist.growth.names import METHODS
+from ligo_dist.growth.names import resolve
 from ligo_dist.growth.operators import Growth, OperatorParameter
 from ligo_dist.growth.width import generator_of, width_value
 
@@ -42,10 +49,8 @@ def get_method(
     name: str, depth: str | None = None, width: str | None = None, noise: float = 0.0
 ) -> Method | None:
     """A named method, its depth or width replaced where given; None for `scratch`, which has no operator."""
-    entry = METHODS[name]
-    if entry.depth is None or entry.width is None:
-        return None
-    return Method(name, depth or entry.depth, width or entry.width, noise)
+    halves = resolve(name, depth, width)
+    return None if halves is None else Method(name, *halves, noise)
 
 
 def build_growth(
@@ -80,7 +85,6 @@ def build_growth(
         faults.append(f"width {method.width!r} has no identity to fix: set identity: learned")
     if faults:
         raise ArchitectureError("; ".join(faults))
-    is_deeper = target.layers > source.layers
     return Growth(
         architecture,
         source,
@@ -89,9 +93,9 @@ def build_growth(
         fixed_identity=(method.width == "identity-random") if identity is None else identity == "fixed",
         share_depth=share_depth,
         share_width=share_width,
-        fresh_layers=target.layers - source.layers if method.depth == "random-layers" else 0,
-        unit_layer=architecture.post_norm and method.depth == "identity-layers" and is_deeper,
-        new_depth=method.width == "bert2bert-aki",
+        fresh_layers=fresh_layers(source, target, method.depth),
+        unit_layer=needs_unit_layer(architecture, source, target, method.depth),
+        new_depth=has_new_depth(method.width),
     )
 
 

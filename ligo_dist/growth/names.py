@@ -206,3 +206,11 @@ METHODS: dict[str, MethodEntry] = {
         "the control: a target with random values, no operator, nothing learned", _NEVER, "-", None, None
     ),
 }
+
+
+def resolve(method: str, depth: str | None = None, width: str | None = None) -> tuple[str, str] | None:
+    """The depth and the width of a method, either replaced where given; None for `scratch`, which has neither."""
+    entry = METHODS[method]
+    if entry.depth is None or entry.width is None:
+        return None
+    return depth or entry.depth, width or entry.width

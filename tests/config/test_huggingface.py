@@ -27,6 +27,11 @@ def test_tells_a_value_that_the_class_refuses():
     assert str(fault).startswith("model.huggingface.resid_pdrop: GPT2Config refuses 'much': ")
 
 
+def test_another_name_of_a_key_that_a_size_sets():
+    (fault,) = check_huggingface_keys(example("model.huggingface={hidden_size: 3}"))
+    assert str(fault) == "model.huggingface.hidden_size: cannot be given: it is set by `stages[].size.width`"
+
+
 def test_a_process_apart_says_the_same():
     assert check_huggingface_keys_apart(example()) == []
     config = example("model.huggingface={resid_pdropp: 0.1}")

@@ -38,6 +38,7 @@ AXES = {
     "whole heads": AxisMap(random(5, 3), unit_size=2),
     "lifted, same groups": AxisMap(random(6, 4), groups=(2, 2), group_size=2),
     "lifted, larger groups": AxisMap(random(6, 4), groups=(3, 2), group_size=2),
+    "other heads": AxisMap(random(5, 3, seed=4), unit_size=2),
     "lifted from one": AxisMap(random(9, 3), groups=(2, 1), group_size=3),
 }
 
@@ -132,6 +133,45 @@ def test_a_flat_range_of_a_vector():
     whole = fused_matrix() @ vector
     for start, stop in itertools.combinations_with_replacement(range(21), 2):
         torch.testing.assert_close(expand_flat_range(vector, dims, start, stop), whole[start:stop])
+
+
+def interleaved(maps: tuple[AxisMap | None, ...], sizes: tuple[int, int], block: int) -> DimMap:
+    return DimMap(maps, (sizes[0],) * len(maps), (sizes[1],) * len(maps), interleave=block)
+
+
+INTERLEAVED = {
+    "three axes": (
+        interleaved((AXES["whole heads"], AXES["other heads"], AxisMap(random(10, 6, seed=7))), (6, 10), 2),
+        (6, 10),
+        2,
+    ),
+    "one of them fixed": (interleaved((AxisMap(random(6, 6, seed=8)), None), (6, 6), 3), (6, 6), 3),
+}
+
+
+@pytest.mark.parametrize(("dim_map", "sizes", "block"), INTERLEAVED.values(), ids=INTERLEAVED)
+def test_an_interleaved_dim_alternates_its_axes_block_by_block(
+    dim_map: DimMap, sizes: tuple[int, int], block: int
+):
+    """As a matrix: axis a's element e lies at ((e // block) * axes + a) * block + e % block."""
+    count, (source, target) = len(dim_map.segments), sizes
+    full = torch.zeros(count * target, count * source, dtype=torch.float64)
+    for axis, segment in enumerate(dim_map.segments):
+        matrix = torch.eye(source, dtype=torch.float64) if segment is None else full_matrix(segment)
+        to, come = (
+            torch.tensor([(e // block * count + axis) * block + e % block for e in range(size)])
+            for size in (target, source)
+        )
+        full[to[:, None], come] = matrix
+    tensor = random(count * source, 5, seed=3)
+    torch.testing.assert_close(dim_map.apply(tensor, 0), full @ tensor)
+    torch.testing.assert_close(dim_map.apply(tensor.mT, 1), (full @ tensor).mT)
+    assert dim_map.target_size == count * target
+    for start, stop in itertools.combinations(range(count * target + 1), 2):
+        torch.testing.assert_close(dim_map.apply_rows(tensor, 0, start, stop), (full @ tensor)[start:stop])
+    flat = (full @ tensor[:, 0]).reshape(-1)
+    for start, stop in itertools.combinations_with_replacement(range(count * target + 1), 2):
+        torch.testing.assert_close(expand_flat_range(tensor[:, 0], (dim_map,), start, stop), flat[start:stop])
 
 
 def test_depth_is_a_weighted_sum_and_commutes_with_cutting_into_partitions():
