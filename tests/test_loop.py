@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from ligo_dist.distributed import World
-from ligo_dist.engine import OptimizerSettings, StepResult
+from ligo_dist.engine import Evaluation, OptimizerSettings, StepResult
 from ligo_dist.errors import NonFiniteLossError
-from ligo_dist.hooks import Account, StopAtNonFinite
+from ligo_dist.hooks import Account, Evaluate, LogMetrics, StopAtNonFinite
 from ligo_dist.loop import Step, run_phase, training_steps
+from ligo_dist.phases import PhaseRunner, PhaseSettings
+from ligo_dist.progress import Progress
 from ligo_dist.schedules import LearningRate
 from ligo_dist.stages import LEARN, TRAIN, PhasePlan, RunState
 
@@ -153,4 +158,117 @@ def test_the_state_survives_being_written():
     state.add(10, 1.0, 2.0)
     state.record.grown_loss = 3.5
     assert RunState.from_dict(state.to_dict()) == state
-    assert state.order < (1, 1, 0)
+
+
+# --- evaluation ---
+
+
+class Tracker:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[dict[str, float], int]] = []
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self.records.append((metrics, step))
+
+    def start_phase(self, kind: str) -> None:
+        pass
+
+
+def test_what_is_measured_is_recorded_with_the_accuracy():
+    state, tracker = RunState(flops=5.0), Tracker()
+    evaluate = Evaluate(lambda: Evaluation(2.5, 0.75), state, tracker, every=2)  # type: ignore[arg-type]
+    run(StandIn(), phase(), 0, [evaluate])
+    assert (state.record.final_loss, state.record.final_accuracy) == (2.5, 0.75)
+    assert [step for _, step in tracker.records] == [102, 104, 105]
+    assert tracker.records[0][0] == {
+        "evaluate/loss": 2.5,
+        "evaluate/accuracy": 0.75,
+        "cumulative/tokens": 0,
+        "cumulative/flops": 5.0,
+    }
+
+
+def test_text_has_no_accuracy_and_a_model_without_an_objective_no_loss():
+    state, tracker = RunState(), Tracker()
+    Evaluate(lambda: Evaluation(2.5), state, tracker, every=1).run(7)  # type: ignore[arg-type]
+    assert set(tracker.records[0][0]) == {"evaluate/loss", "cumulative/tokens", "cumulative/flops"}
+    Evaluate(lambda: None, state, tracker, every=1).run(8)  # type: ignore[arg-type]
+    assert len(tracker.records) == 1
+    assert (state.record.final_loss, state.record.final_accuracy) == (2.5, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rates", "logged"),
+    [
+        (TRAIN, {"model": 0.1}, {"train/learning_rate": 0.1}),
+        (
+            LEARN,
+            {"depth": 0.2, "width": 0.3},
+            {"learn/depth_learning_rate": 0.2, "learn/learning_rate": 0.3},
+        ),
+    ],
+)
+def test_learning_rates_are_logged_by_kind(kind: str, rates: dict[str, float], logged: dict[str, float]):
+    tracker = Tracker()
+    log = LogMetrics(RunState(), tracker, 128, World(0, 1, torch.device("cpu")), every=1)  # type: ignore[arg-type]
+    log(Step(1, phase(kind=kind), StepResult(2.0, 0.5), rates, 0.5))
+    ((metrics, _),) = tracker.records
+    assert {name: value for name, value in metrics.items() if name.endswith("learning_rate")} == logged
+    assert metrics[f"{kind}/tokens_per_second"] == 256
+
+
+@dataclass
+class Numbers:
+    """Samples that are their own index."""
+
+    labelled: bool = True
+    tokens_per_sample: int = 1
+
+    def __len__(self) -> int:
+        return 10
+
+    def read(self, indices: Any, draws: Any) -> dict[str, Tensor]:
+        return {"labels": torch.tensor(indices)}
+
+
+class Measured(StandIn):
+    """Counts its evaluations."""
+
+    evaluations: int = 0
+
+    def evaluate(self, batches: Any) -> Evaluation:
+        assert sum(valid for _, valid in batches) == 3
+        self.evaluations += 1
+        return Evaluation(2.5, 0.75)
+
+
+def run_without_steps(tmp_path: Path, kind: str, labelled: bool = True) -> tuple[Measured, RunState, str]:
+    engine, log = Measured(), tmp_path / "run.log"
+    settings = PhaseSettings(0, 1, 3, 2, 1, tmp_path, 1, 1, {}, 1.0)
+    corpus: Any = SimpleNamespace(train=Numbers(labelled), validation=Numbers(labelled))
+    progress = Progress(Console(file=io.StringIO()), log)
+    tracker: Any = Tracker()
+    runner = PhaseRunner(settings, corpus, engine.world, tracker, progress)
+    stage: Any = SimpleNamespace(name="small")
+    runner.run(stage, phase(0, kind=kind), engine, 1.0, lambda: pytest.fail("nothing to save"))  # type: ignore[arg-type]
+    assert engine.taken == []
+    assert [step for _, step in tracker.records] == [100] * engine.evaluations
+    return engine, runner.state, log.read_text()
+
+
+def test_a_model_that_is_not_trained_is_evaluated_once(tmp_path: Path):
+    engine, state, log = run_without_steps(tmp_path, TRAIN)
+    assert (engine.evaluations, state.record.final_loss, state.record.final_accuracy) == (1, 2.5, 0.75)
+    assert "small train  0/0 done  validation 2.500  accuracy 75.0 %" in log
+
+
+def test_an_operator_that_is_not_learned_is_not_evaluated(tmp_path: Path):
+    engine, state, _ = run_without_steps(tmp_path, LEARN)
+    assert (engine.evaluations, state.record.final_loss) == (0, None)
+
+
+def test_a_model_without_an_objective_is_not_evaluated(tmp_path: Path):
+    engine, state, _ = run_without_steps(tmp_path, TRAIN, labelled=False)
+    assert (engine.evaluations, state.record.final_loss) == (0, None)

@@ -16,6 +16,7 @@ from engines import whole
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
 from ligo_dist.distributed import World
 from ligo_dist.errors import CheckpointError
+from ligo_dist.hub import source_fingerprint
 from ligo_dist.pretrained import read_shards
 from ligo_dist.weight_files import stored_tensors
 from ranks import RanksError, run_ranks
@@ -170,6 +171,16 @@ def test_a_tied_head_may_be_there_twice_or_under_its_own_name(tmp_path):
     assert_same(read("gpt2", tmp_path), weights_of(model))
     rewrite(tmp_path, lambda tensors: tensors.pop(embedding))
     assert_same(read("gpt2", tmp_path), weights_of(model))
+
+
+def test_the_fingerprint_tells_models_apart(tmp_path):
+    for name in ("a", "b", "c"):
+        library_model("gpt2", GPT2, seed=int(name == "c")).save_pretrained(tmp_path / name)
+    same, again, other = (source_fingerprint(tmp_path / name) for name in ("a", "b", "c"))
+    assert same == again != other
+    (tmp_path / "a" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"config\.json cannot be read: No such file"):
+        source_fingerprint(tmp_path / "a")
 
 
 # What is refused.

@@ -86,6 +86,20 @@ def test_phase_without_steps(tmp_path: Path) -> None:
     assert stage.lines() == ["small grow  0 steps", "small grow  0/0 done  in 0s"]
 
 
+def test_accuracy_is_shown_beside_the_validation_loss(tmp_path: Path) -> None:
+    plain, live = Stage(tmp_path), Stage(tmp_path / "live", terminal=True)
+    for stage in (plain, live):
+        with stage.progress.phase("small", "train", 30) as phase:
+            for step in range(1, 6):
+                stage.now += 1
+                measured = {"validation_loss": 1.5, "accuracy": 0.9312} if step == 4 else {}
+                phase.update(step, loss=1.25, **measured)
+    assert "small train   4/30  loss 1.250  validation 1.500  accuracy 93.1 %  26s left" in plain.lines()
+    assert re.sub("[━╸╺]+", "BAR", live.frames()[-2]).startswith(
+        "small train  BAR  5/30  loss 1.250  val 1.500  acc 93.1 %"
+    )
+
+
 def test_time_left_leaves_out_the_first_step(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     with stage.progress.phase("small", "train", 10) as phase:

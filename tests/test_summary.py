@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,17 @@ def test_single_stage_has_no_columns_for_growth(tmp_path: Path) -> None:
     assert "grown" not in text
     assert "total" not in text
     assert "3.101" in text
+
+
+def test_accuracy_has_a_column_for_image_models_alone(tmp_path: Path) -> None:
+    stages = [replace(STAGES[0], final_accuracy=0.8764), *STAGES[1:]]
+    lines = show(stages, places(tmp_path), 100)
+    table = [line for line in lines if str(tmp_path) not in line]
+    assert ["small", "1.11M", "5.00M", "32.0T", "-", "-", "8.360", "3.101", "87.6", "%", "1m", "12s"] in [
+        line.split() for line in table
+    ]
+    assert "accu-" in "\n".join(table)
+    assert "accu-" not in "\n".join(show(STAGES, places(tmp_path), 100))
 
 
 def test_places_can_be_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

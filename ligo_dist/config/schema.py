@@ -54,7 +54,7 @@ class Size(Section):
     layers: CountOrZero
     """Number of transformer blocks; 0: the embedding and the head alone."""
     width: Count
-    """Size of the residual stream; a multiple of `heads`."""
+    """Size of the residual stream; a multiple of `heads`, unless `head_size` is given."""
     heads: Count
     """Number of attention (query) heads."""
     key_value_heads: Count | None = None

@@ -75,15 +75,15 @@ class _Place:
         return new_units(self.axis, self.growth.source, self.growth.target)
 
     def generator(self, what: str | None = None) -> torch.Generator:
-        """All sides of an axis draw the same numbers."""
-        return generator_of(f"{self.seed}/{self.axis.name if what is None else what}/{self.layer}")
+        """All sides of an axis draw the same numbers, unless `what` tells them apart."""
+        place = self.axis.name if what is None else f"{self.axis.name}/{what}"
+        return generator_of(f"{self.seed}/{place}/{self.layer}")
 
     @property
     def shared_generator(self) -> torch.Generator:
         """What is copied is drawn alike for all axes that belong together: those of the heads, those of the model."""
-        if self.axis.heads:
-            return self.generator("heads")
-        return self.generator("model" if self.axis.scope == "model" else None)
+        belongs_to = "heads" if self.axis.heads else "model" if self.axis.scope == "model" else self.axis.name
+        return generator_of(f"{self.seed}/{belongs_to}/{self.layer}")
 
     @property
     def lies_on_stream(self) -> bool:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
+from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from ligo_dist.corpus.prepare import PackedCorpus, prepare_corpus
 from ligo_dist.corpus.sources import find_source
@@ -32,6 +34,9 @@ WORDS = [
     "layer",
     "width",
 ]
+
+
+BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def make_documents(count: int) -> list[bytes]:
@@ -91,3 +96,31 @@ def prepare(text_dir: Path, tmp_path: Path) -> Callable[..., PackedCorpus]:
         return prepare_corpus(**(arguments | changes))
 
     return run
+
+
+def word_pieces(documents: list[bytes]) -> tokenizers.Tokenizer:
+    """As BERT has it, with truncation and padding, as sentence encoders have them."""
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    texts = [document.decode("utf-8", "replace") for document in documents]
+    tokenizer.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=400, special_tokens=BERT_SPECIALS, show_progress=False)
+    )
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.enable_truncation(16)
+    tokenizer.enable_padding(length=16)
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def bert_directory(documents: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face directory with the tokenizer of a small BERT."""
+    from transformers import PreTrainedTokenizerFast
+
+    directory = tmp_path_factory.mktemp("bert")
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    PreTrainedTokenizerFast(
+        tokenizer_object=word_pieces(documents), **dict(zip(names, BERT_SPECIALS, strict=True))
+    ).save_pretrained(directory)
+    return directory

@@ -46,7 +46,11 @@ def empty_target(family: str, target: ModelShape, factor: float) -> PreTrainedMo
     """A model to be given weights; the norms' epsilon is the library's, multiplied."""
     key = get_architecture(family).norm_epsilon
     model = library_model(family, target, seed=5)
-    return model if factor == 1 else library_model(family, target, 5, **{key: getattr(model.config, key) * factor})
+    return (
+        model
+        if factor == 1
+        else library_model(family, target, 5, **{key: getattr(model.config, key) * factor})
+    )
 
 
 def grown_model(growth: Growth, method: Method, weights: dict[str, Tensor], seed: int = 0) -> PreTrainedModel:
