@@ -41,7 +41,14 @@ def build_growth(family: str, width: int, layers: int) -> Growth:
         heads = size // head_size
         ffn = architecture.default_ffn(size)
         return ModelShape(
-            factor * layers, size, heads, heads, ffn, 8192, TOKENS, architecture.ties_embeddings
+            factor * layers,
+            size,
+            heads,
+            heads,
+            ffn,
+            architecture.tied_by_default,
+            vocab=8192,
+            positions=TOKENS,
         )
 
     return Growth(architecture, shape(1), shape(2), tied=True)

@@ -50,12 +50,15 @@ def _random_source(growth: Growth, world: World) -> Shards:
 
 
 def _ours(growth: Growth, config: PretrainedConfig, world: World, memory: PeakMemory) -> dict[str, int]:
-    source = SourceShards.build(growth, _random_source(growth, world))
+    source = SourceShards.build(growth, _random_source(growth, world), world)
     engine = _learning_engine(growth, source, config, world)
-    engine.write_shards(initial_operator_shards(growth, get_method("ligo"), 0, world))
+    method = get_method("ligo")
+    assert method is not None
+    engine.write_shards(initial_operator_shards(growth, method, 0, world))
     memory.restart()
     for step in range(STEPS):
-        engine.train_step([_batch(growth, step, world)], 1e-4)
+        batch = _batch(growth, step, world)
+        engine.train_step([{"input_ids": batch, "labels": batch}], {"model": 1e-4})
     learn = memory.peak()
     operator = engine.read_shards()
     engine.release()
@@ -70,6 +73,7 @@ def _ours(growth: Growth, config: PretrainedConfig, world: World, memory: PeakMe
 def _plain(growth: Growth, config: PretrainedConfig, world: World, memory: PeakMemory) -> dict[str, int]:
     shards = _random_source(growth, world)
     method = get_method("ligo")
+    assert method is not None
     specs = growth.architecture.parameters(growth.source)
     source = {spec.name: gather_matrix(shards.pop(spec.name), spec.shape, world).clone() for spec in specs}
     operator: dict[str, Tensor] = {

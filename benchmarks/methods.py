@@ -1,6 +1,6 @@
 """All ways to grow, side by side: the same source, data and learning rates, several seeds; FLOPs to scratch's loss.
 
-    python -m benchmarks.methods            # the main cases, three seeds: about 40 minutes on two cores
+    python -m benchmarks.methods            # the main cases, three seeds: about 40 minutes on two idle cores
     python -m benchmarks.methods --quick    # a few cases, one seed, a smaller budget: minutes
     python -m benchmarks.methods --all --seeds 5
     python -m benchmarks.methods --only scratch ligo lossless-dense
@@ -204,7 +204,7 @@ def _write(
     source, target = scale.source, scale.target
     title = (
         f"GPT-2 {source['layers']} x {source['width']} -> {target['layers']} x {target['width']},"
-        f" mean of {options.seeds} seeds, band from lowest to highest"
+        f" seeds: {options.seeds} (mean, and band from lowest to highest)"
     )
     draw(options.results / f"{stem}.png", measured, title)
     print(f"\nwritten: {options.results / stem}.txt and .png", flush=True)

@@ -25,6 +25,8 @@ import matplotlib.pyplot as plt
 BUDGETS = (1 / 8, 1 / 4, 1 / 2)
 """As parts of scratch's FLOPs."""
 
+_LINES = ("-", "--", ":", "-.")
+
 Cell = Callable[[float], str]
 
 
@@ -129,15 +131,14 @@ def draw(path: Path, measured: Mapping[str, Mapping[int, Measured]], title: str)
     """Validation loss against FLOPs, the mean over seeds with a band from the lowest to the highest: on the left
     without the source's training, on the right with it."""
     figure, axes = plt.subplots(1, 2, figsize=(15, 7), sharey=True, layout="constrained")
-    colours = plt.colormaps["tab20"].colors + plt.colormaps["Set2"].colors  # type: ignore[attr-defined]
     for number, (name, runs) in enumerate(measured.items()):
         is_scratch = name == "scratch"
-        colour = "black" if is_scratch else colours[number % len(colours)]
-        style = {"color": colour, "linewidth": 2.5 if is_scratch else 1.2, "label": name}
+        colour = "black" if is_scratch else f"C{number % 10}"
+        style = {"linestyle": _LINES[number // 10 % len(_LINES)], "linewidth": 2.5 if is_scratch else 1.2}
         for axis, included in zip(axes, (False, True), strict=True):
             flops, losses = band([run.curve for run in runs.values()])
             source = np.mean([run.source_flops for run in runs.values()]) if included else 0.0
-            axis.plot(flops + source, losses.mean(axis=0), **style)
+            axis.plot(flops + source, losses.mean(axis=0), color=colour, label=name, **style)
             axis.fill_between(
                 flops + source, losses.min(axis=0), losses.max(axis=0), color=colour, alpha=0.15
             )
@@ -148,9 +149,9 @@ def draw(path: Path, measured: Mapping[str, Mapping[int, Measured]], title: str)
         if scratch:
             axis.axhline(np.mean(scratch), color="black", linewidth=0.8, linestyle=":")
     lowest = min(run.curve.final.loss for runs in measured.values() for run in runs.values())
-    axes[0].set_ylim(lowest - 0.05, lowest + 1.5)
+    axes[0].set_ylim(lowest - 0.05, lowest + 1.0)
     axes[0].set_ylabel("validation loss")
-    axes[1].legend(fontsize="small")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -10,8 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from launcher.plan import PhaseCost, StagePlan
+from launcher.plan import StagePlan
 from ligo_dist import quantities
+from ligo_dist.costs import PhaseCost
 
 _WIDEST = 1000
 
@@ -26,7 +27,7 @@ def stage_table(plans: Sequence[StagePlan]) -> Table:
         caption_justify="left",
         show_footer=True,
     )
-    total = sum((plan.total for plan in plans), PhaseCost(0, 0, 0))
+    total = sum((plan.cost.total for plan in plans), PhaseCost())
     names = ("stage", "method", "layers", "width", "heads (kv)", "ffn", "parameters", "steps", "tokens")
     footers = {"stage": "total", "steps": f"{total.steps:,}", "tokens": quantities.count(total.tokens)}
     for name in (*names, "learn FLOPs", "grow FLOPs", "train FLOPs"):
@@ -57,7 +58,8 @@ def _claim(before: StagePlan, plan: StagePlan) -> str:
 
 def _row(plan: StagePlan) -> list[str]:
     shape = plan.shape
-    steps = f"{plan.learn.steps:,} + {plan.train.steps:,}" if plan.learn else f"{plan.train.steps:,}"
+    cost = plan.cost
+    steps = f"{cost.learn.steps:,} + {cost.train.steps:,}" if cost.learn else f"{cost.train.steps:,}"
     return [
         plan.name,
         plan.method or ("-" if plan.source is None else "from"),
@@ -67,9 +69,9 @@ def _row(plan: StagePlan) -> list[str]:
         str(shape.ffn),
         f"{plan.parameters:,}",
         steps,
-        quantities.count(plan.total.tokens),
+        quantities.count(cost.total.tokens),
         *(
-            quantities.flops(cost.flops) if cost else "-"
-            for cost in (plan.learn, plan.grow, plan.train, plan.total)
+            quantities.flops(phase.flops) if phase else "-"
+            for phase in (cost.learn, cost.grow, cost.train, cost.total)
         ),
     ]

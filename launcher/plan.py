@@ -4,31 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ligo_dist.accounting import growing_flops, learning_step_flops, parameter_count, training_step_flops
+from ligo_dist.accounting import parameter_count
 from ligo_dist.architectures import Architecture, ModelShape, get_architecture
 from ligo_dist.config import Config, stage_shapes
-from ligo_dist.config.phase_checks import learn_batch, ways_to_grow
-from ligo_dist.config.schema import Grow, Train
-from ligo_dist.config.shapes import tokens_per_sample
+from ligo_dist.config.schema import Grow
+from ligo_dist.config.ways import ways_to_grow
+from ligo_dist.costs import StageCost, stage_costs
 from ligo_dist.growth.claims import obstacles  # noqa: TID251 - shapes alone: no torch
-
-
-@dataclass(frozen=True)
-class PhaseCost:
-    """What one phase costs over all ranks; evaluation is left out.
-
-    Attributes:
-        steps: optimizer steps.
-        tokens: tokens that it reads.
-        flops: FLOPs.
-    """
-
-    steps: int
-    tokens: int
-    flops: int
-
-    def __add__(self, other: PhaseCost) -> PhaseCost:
-        return PhaseCost(self.steps + other.steps, self.tokens + other.tokens, self.flops + other.flops)
 
 
 @dataclass(frozen=True)
@@ -42,7 +24,7 @@ class StagePlan:
         obstacles: why the grown model does not compute what the one before does; None in the first, empty where it
             does: then the run verifies it.
         shape, parameters: of its model.
-        learn, grow, train: what its phases cost.
+        cost: of its phases.
     """
 
     name: str
@@ -51,27 +33,19 @@ class StagePlan:
     obstacles: list[str] | None
     shape: ModelShape
     parameters: int
-    learn: PhaseCost | None
-    grow: PhaseCost | None
-    train: PhaseCost
-
-    @property
-    def total(self) -> PhaseCost:
-        return sum((cost for cost in (self.learn, self.grow) if cost), self.train)
+    cost: StageCost
 
 
 def plan_stages(config: Config, vocabulary: int, world_size: int) -> list[StagePlan]:
     """The stages of a checked configuration; `vocabulary` is the tokenizer's number of pieces, 0 for images."""
     architecture = get_architecture(config.model.family)
+    shapes = stage_shapes(config, vocabulary)
+    costs = stage_costs(config, shapes, world_size)
     plans: list[StagePlan] = []
-    for stage, shape in zip(config.stages, stage_shapes(config, vocabulary), strict=True):
-        length = tokens_per_sample(architecture, shape, config.data.sequence_length)
-        learn = grow = unkept = None
+    for stage, shape, cost in zip(config.stages, shapes, costs, strict=True):
+        unkept = None
         if stage.grow is not None:
-            pair = _Pair(architecture, plans[-1].shape, shape, stage.grow)
-            unkept = pair.obstacles()
-            learn = pair.learn_cost(length, stage.train, world_size)
-            grow = pair.grow_cost()
+            unkept = _obstacles(architecture, plans[-1].shape, shape, stage.grow)
         plans.append(
             StagePlan(
                 name=stage.name,
@@ -80,9 +54,7 @@ def plan_stages(config: Config, vocabulary: int, world_size: int) -> list[StageP
                 obstacles=unkept,
                 shape=shape,
                 parameters=parameter_count(architecture, shape),
-                learn=learn,
-                grow=grow,
-                train=_train_cost(architecture, shape, length, stage.train),
+                cost=cost,
             )
         )
     return plans
@@ -93,78 +65,18 @@ def _method_name(grow: Grow) -> str:
     return " + ".join(name for name in (grow.method, grow.depth, grow.width) if name is not None)
 
 
-def _train_cost(architecture: Architecture, shape: ModelShape, length: int, train: Train | None) -> PhaseCost:
-    if train is None:
-        return PhaseCost(0, 0, 0)
-    checkpointed = train.activation_checkpointing
-    flops = training_step_flops(architecture, shape, length, train.batch_size, checkpointed=checkpointed)
-    return PhaseCost(train.steps, train.steps * train.batch_size * length, train.steps * flops)
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """A model and the one that it grows into, with what `ligo_dist.costs` knows from the operator itself."""
-
-    architecture: Architecture
-    source: ModelShape
-    target: ModelShape
-    grow: Grow
-
-    def obstacles(self) -> list[str]:
-        """Why growing changes the function; empty where it keeps it."""
-        ways, grow = ways_to_grow(self.grow), self.grow
-        if ways is None:
-            return [f"{grow.method!r} starts anew"]
-        depth, width = ways
-        return obstacles(
-            self.architecture,
-            self.source,
-            self.target,
-            depth=depth,
-            width=width,
-            noise=grow.noise,
-            share_depth=grow.share_depth,
-        )
-
-    def learn_cost(self, length: int, train: Train | None, world_size: int) -> PhaseCost:
-        """Learning the operator, the search for its learning rate included."""
-        ways, learn = ways_to_grow(self.grow), self.grow.learn
-        if ways is None or train is None or not learn.steps:
-            return PhaseCost(0, 0, 0)
-        batch, micro = learn_batch(learn, train)
-        step = learning_step_flops(
-            self.architecture,
-            self.source,
-            self.target,
-            length,
-            batch,
-            micro_batch_size=micro,
-            world_size=world_size,
-            columns=self._columns(ways[0]),
-        )
-        flops = step.model + _times(ways[1]) * (step.mixing + step.expansion)
-        steps = learn.steps + (len(learn.sweep.learning_rates) * learn.sweep.steps if learn.sweep else 0)
-        return PhaseCost(steps, steps * batch * length, steps * flops)
-
-    def grow_cost(self) -> PhaseCost:
-        """Applying the operator; where the optimizer's state grows too, its two moments as well."""
-        ways = ways_to_grow(self.grow)
-        if ways is None:
-            return PhaseCost(0, 0, 0)
-        once = growing_flops(self.architecture, self.source, self.target, columns=self._columns(ways[0]))
-        states = 1 if self.grow.optimizer_state == "fresh" else 3
-        return PhaseCost(0, 0, states * _times(ways[1]) * once)
-
-    def _columns(self, depth: str) -> int:
-        """Layers that depth coefficients mix: the source's, and new or constant ones beside them."""
-        new = self.target.layers - self.source.layers
-        if depth == "random-layers":
-            return self.target.layers
-        return self.source.layers + (
-            1 if new and self.architecture.post_norm and depth == "identity-layers" else 0
-        )
-
-
-def _times(width: str) -> int:
-    """New units with depth coefficients of their own are made apart: everything is generated twice."""
-    return 2 if width == "bert2bert-aki" else 1
+def _obstacles(architecture: Architecture, source: ModelShape, target: ModelShape, grow: Grow) -> list[str]:
+    """Why growing changes the function; empty where it keeps it."""
+    ways = ways_to_grow(grow)
+    if ways is None:
+        return [f"{grow.method!r} starts anew"]
+    depth, width = ways
+    return obstacles(
+        architecture,
+        source,
+        target,
+        depth=depth,
+        width=width,
+        noise=grow.noise,
+        share_depth=grow.share_depth,
+    )

@@ -1,67 +1,134 @@
-"""FLOPs of the phases of a schedule: what `accounting` says of models, applied to stages."""
+"""What a schedule costs: `accounting`, applied to the stages of a configuration. Known before anything runs, and what
+the run itself counts; without torch, as the launcher shows it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from ligo_dist.accounting import growing_flops, learning_step_flops, training_step_flops
-from ligo_dist.architectures import Architecture
-from ligo_dist.stages import GrowPlan, StagePlan
+from ligo_dist.architectures import Architecture, ModelShape, get_architecture
+from ligo_dist.config.schema import Config, Grow, Train
+from ligo_dist.config.shapes import tokens_per_sample
+from ligo_dist.config.ways import learn_batch, learn_steps, sweep_steps, ways_to_grow
+from ligo_dist.growth.claims import fresh_layers, has_new_depth, needs_unit_layer
 
 
-def train_step(architecture: Architecture, stage: StagePlan, tokens_per_sample: int) -> float:
-    """One optimizer step of a stage's model, over all ranks."""
-    phase = stage.train
-    return training_step_flops(
-        architecture,
-        stage.shape,
-        tokens_per_sample,
-        phase.batch_size,
-        checkpointed=phase.activation_checkpointing,
-    )
+@dataclass(frozen=True)
+class PhaseCost:
+    """What one phase costs over all ranks; evaluation is left out.
+
+    Attributes:
+        steps: optimizer steps.
+        tokens: tokens that it reads.
+        flops: FLOPs.
+        flops_per_step: the same for one of its steps; 0 if it has none.
+    """
+
+    steps: int = 0
+    tokens: int = 0
+    flops: int = 0
+    flops_per_step: int = 0
+
+    def __add__(self, other: PhaseCost) -> PhaseCost:
+        return PhaseCost(self.steps + other.steps, self.tokens + other.tokens, self.flops + other.flops)
 
 
-def learn_step(architecture: Architecture, grow: GrowPlan, tokens_per_sample: int, world_size: int) -> float:
-    """One optimizer step of a growth operator, over all ranks."""
-    growth, phase = grow.growth, grow.learn
-    flops = learning_step_flops(
-        architecture,
-        growth.source,
-        growth.target,
-        tokens_per_sample,
-        phase.batch_size,
-        micro_batch_size=phase.micro_batch_size,
-        world_size=world_size,
-        columns=growth.columns,
-    )
-    return flops.model + _times(grow) * (flops.mixing + flops.expansion)
+@dataclass(frozen=True)
+class StageCost:
+    """What the phases of one stage cost; `learn` (with the search for its learning rate) and `grow` are None where
+    nothing grows."""
+
+    learn: PhaseCost | None
+    grow: PhaseCost | None
+    train: PhaseCost
+
+    @property
+    def total(self) -> PhaseCost:
+        return sum((cost for cost in (self.learn, self.grow) if cost), self.train)
 
 
-def grow_once(architecture: Architecture, grow: GrowPlan) -> float:
-    """Applying the operator; where the optimizer's state grows too, three times: each moment has its own map."""
-    growth = grow.growth
-    once = growing_flops(architecture, growth.source, growth.target, columns=growth.columns)
-    states = 1 if grow.optimizer_state == "fresh" else 3
-    return states * _times(grow) * once
+def stage_costs(config: Config, shapes: Sequence[ModelShape], world_size: int) -> list[StageCost]:
+    """The costs of all stages, over all ranks.
+
+    Args:
+        config: a checked configuration.
+        shapes: of the stages' models.
+        world_size: number of ranks; mixing is done once by all of them together.
+    """
+    architecture = get_architecture(config.model.family)
+    costs: list[StageCost] = []
+    for index, (stage, shape) in enumerate(zip(config.stages, shapes, strict=True)):
+        tokens = tokens_per_sample(architecture, shape, config.data.sequence_length)
+        learn = grow = None
+        if stage.grow is not None and ways_to_grow(stage.grow) is not None:
+            pair = _Pair(architecture, shapes[index - 1], shape, stage.grow)
+            learn = pair.learn_cost(tokens, stage.train, world_size)
+            grow = pair.grow_cost()
+        costs.append(StageCost(learn, grow, _train_cost(architecture, shape, tokens, stage.train)))
+    return costs
 
 
-def schedule(
-    architecture: Architecture, stages: list[StagePlan], tokens_per_sample: int, world_size: int
-) -> float:
-    """The whole schedule, over all ranks, without evaluation."""
-    total = 0.0
-    for stage in stages:
-        total += stage.train.steps * train_step(architecture, stage, tokens_per_sample)
-        if stage.grow is not None:
-            steps = stage.grow.learn.steps + sweep_steps(stage.grow)
-            total += steps * learn_step(architecture, stage.grow, tokens_per_sample, world_size)
-            total += grow_once(architecture, stage.grow)
-    return total
+def _train_cost(architecture: Architecture, shape: ModelShape, tokens: int, train: Train | None) -> PhaseCost:
+    if train is None:
+        return PhaseCost()
+    checkpointed = train.activation_checkpointing
+    flops = training_step_flops(architecture, shape, tokens, train.batch_size, checkpointed=checkpointed)
+    return _phase(train.steps, train.batch_size * tokens, flops)
 
 
-def sweep_steps(grow: GrowPlan) -> int:
-    """Optimizer steps that the search for a learning rate takes."""
-    return len(grow.sweep.learning_rates) * grow.sweep.steps if grow.sweep else 0
+@dataclass(frozen=True)
+class _Pair:
+    """A model and the one that it grows into."""
+
+    architecture: Architecture
+    source: ModelShape
+    target: ModelShape
+    grow: Grow
+
+    def learn_cost(self, tokens: int, train: Train | None, world_size: int) -> PhaseCost:
+        """Learning the operator, the search for its learning rate included."""
+        if train is None:
+            return PhaseCost()
+        batch, micro = learn_batch(self.grow.learn, train)
+        step = learning_step_flops(
+            self.architecture,
+            self.source,
+            self.target,
+            tokens,
+            batch,
+            micro_batch_size=micro,
+            world_size=world_size,
+            columns=self._columns,
+        )
+        flops = step.model + self._times * (step.mixing + step.expansion)
+        return _phase(learn_steps(self.grow) + sweep_steps(self.grow), batch * tokens, flops)
+
+    def grow_cost(self) -> PhaseCost:
+        """Applying the operator; where the optimizer's state grows too, three times: each moment has its own map."""
+        once = growing_flops(self.architecture, self.source, self.target, columns=self._columns)
+        states = 1 if self.grow.optimizer_state == "fresh" else 3
+        return PhaseCost(flops=states * self._times * once)
+
+    @property
+    def _ways(self) -> tuple[str, str]:
+        ways = ways_to_grow(self.grow)
+        assert ways is not None
+        return ways
+
+    @property
+    def _columns(self) -> int:
+        """Layers that depth coefficients mix."""
+        depth = self._ways[0]
+        unit = needs_unit_layer(self.architecture, self.source, self.target, depth)
+        return self.source.layers + fresh_layers(self.source, self.target, depth) + unit
+
+    @property
+    def _times(self) -> int:
+        """New units with depth coefficients of their own are made apart: everything is generated twice."""
+        return 2 if has_new_depth(self._ways[1]) else 1
 
 
-def _times(grow: GrowPlan) -> int:
-    """New units with depth coefficients of their own are made apart: everything is generated twice."""
-    return 2 if grow.growth.new_depth else 1
+def _phase(steps: int, tokens: int, flops: int) -> PhaseCost:
+    """A phase of so many steps, of which each has these tokens and FLOPs."""
+    return PhaseCost(steps, steps * tokens, steps * flops, flops if steps else 0)

@@ -6,7 +6,6 @@ import math
 import time
 from dataclasses import dataclass, replace
 
-from ligo_dist import costs
 from ligo_dist.building import Builder, snapshot_of
 from ligo_dist.checkpoint import Snapshot
 from ligo_dist.corpus.batches import Batches
@@ -120,7 +119,7 @@ class Grower:
         if "operator" not in groups:
             self._check(stage, grow, source, before, None)
         engine = self.builder.learning_engine(stage, grow, source)
-        flops = costs.learn_step(architecture, grow, runner.corpus.train.tokens_per_sample, runner.world.size)
+        flops = stage.cost.learn.flops_per_step if stage.cost.learn else 0
         if "operator" in groups:
             restore(engine, "operator", groups, runner.state.step)
         else:
@@ -191,7 +190,7 @@ class Grower:
         began = time.perf_counter()
         engine.write_shards(grown_shards(grow.growth, source, operator, runner.world))
         seconds = time.perf_counter() - began
-        runner.state.add(0, costs.grow_once(builder.models.architecture, grow), seconds)
+        runner.state.add(0, stage.cost.grow.flops if stage.cost.grow else 0, seconds)
         grown = runner.evaluate(engine)
         if grown is not None:
             record.grown_loss = record.final_loss = grown.loss

@@ -36,9 +36,9 @@ def loss(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def percent(part: float) -> str:
-    """A part of a whole in percent, with one decimal: 93.1 %."""
-    return f"{100 * part:.1f} %"
+def percent(part: float | None) -> str:
+    """A part of a whole in percent, with one decimal: 93.1 %; `-` if there is none."""
+    return "-" if part is None else f"{100 * part:.1f} %"
 
 
 def _scaled(number: float, prefixes: tuple[str, ...]) -> str:

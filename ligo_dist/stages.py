@@ -12,6 +12,8 @@ from typing import Any
 from ligo_dist.architectures import Architecture, ModelShape, get_architecture
 from ligo_dist.config import Config, stage_shapes
 from ligo_dist.config.schema import Grow, Learn, Schedule, Train
+from ligo_dist.config.ways import learn_steps
+from ligo_dist.costs import StageCost, stage_costs
 from ligo_dist.engine import OptimizerSettings
 from ligo_dist.growth.methods import Method, build_growth, get_method, norm_epsilon_factor
 from ligo_dist.growth.operators import Growth
@@ -93,6 +95,7 @@ class StagePlan:
         shape: of its model.
         grow: how it grows out of the stage before; None for the first, and for one that starts from scratch.
         train: how the model is trained.
+        cost: of its phases.
         epsilon_factor: what the library's norm epsilon is multiplied by, all growths so far together.
     """
 
@@ -101,6 +104,7 @@ class StagePlan:
     shape: ModelShape
     grow: GrowPlan | None
     train: PhasePlan
+    cost: StageCost
     epsilon_factor: float = 1.0
 
     @property
@@ -175,7 +179,7 @@ class RunState:
         return cls(**{**values, "records": records})
 
 
-def build_stages(config: Config, pieces: int) -> list[StagePlan]:
+def build_stages(config: Config, pieces: int, world_size: int) -> list[StagePlan]:
     """The schedule that a configuration describes; `pieces` is the tokenizer's number of pieces, 0 for images.
 
     Raises:
@@ -183,15 +187,16 @@ def build_stages(config: Config, pieces: int) -> list[StagePlan]:
     """
     architecture = get_architecture(config.model.family)
     shapes = stage_shapes(config, pieces)
+    costs = stage_costs(config, shapes, world_size)
     plans: list[StagePlan] = []
     epsilon = 1.0
-    for index, (stage, shape) in enumerate(zip(config.stages, shapes, strict=True)):
-        train = _build_phase(TRAIN, stage.train, stage.train)
+    for index, (stage, shape, cost) in enumerate(zip(config.stages, shapes, costs, strict=True)):
+        train = _build_phase(TRAIN, stage.train, stage.train.steps if stage.train else 0, stage.train)
         grow = None
         if stage.grow is not None:
             grow = _build_grow(architecture, shapes[index - 1], shape, stage.grow, stage.train)
             epsilon *= 1.0 if grow is None else norm_epsilon_factor(grow.growth, grow.method)
-        plans.append(StagePlan(stage.name, index, shape, grow, train, epsilon))
+        plans.append(StagePlan(stage.name, index, shape, grow, train, cost, epsilon))
     return list(_numbered(plans))
 
 
@@ -211,25 +216,26 @@ def _build_grow(
         share_depth=section.share_depth,
         share_width=section.share_width,
     )
-    learn = _build_phase(LEARN, section.learn, train)
+    steps = learn_steps(section)
+    learn = _build_phase(LEARN, section.learn, steps, train)
     sweep = section.learn.sweep
     return GrowPlan(
         growth,
         method,
         learn,
-        SweepPlan(tuple(sweep.learning_rates), sweep.steps) if sweep and learn.steps else None,
+        SweepPlan(tuple(sweep.learning_rates), sweep.steps) if sweep and steps else None,
         section.optimizer_state,
     )
 
 
-def _build_phase(kind: str, section: Learn | Train | None, train: Train | None) -> PhasePlan:
+def _build_phase(kind: str, section: Learn | Train | None, steps: int, train: Train | None) -> PhasePlan:
     """A phase; without a section one of no step, for a model that is taken as it is."""
     section = section or _AS_IT_IS
     optimizer = section.optimizer
     depth = section.depth if isinstance(section, Learn) else None
     return PhasePlan(
         kind=kind,
-        steps=section.steps,
+        steps=steps,
         batch_size=section.batch_size or (train or _AS_IT_IS).batch_size,
         micro_batch_size=section.micro_batch_size or (train or _AS_IT_IS).micro_batch_size,
         optimizer=OptimizerSettings(
@@ -239,10 +245,8 @@ def _build_phase(kind: str, section: Learn | Train | None, train: Train | None) 
             optimizer.weight_decay,
             optimizer.gradient_clipping,
         ),
-        learning_rate=_learning_rate(optimizer.learning_rate, section.schedule, section.steps),
-        depth_learning_rate=_learning_rate(depth.learning_rate, depth.schedule, section.steps)
-        if depth
-        else None,
+        learning_rate=_learning_rate(optimizer.learning_rate, section.schedule, steps),
+        depth_learning_rate=_learning_rate(depth.learning_rate, depth.schedule, steps) if depth else None,
         activation_checkpointing=kind == TRAIN
         and isinstance(section, Train)
         and section.activation_checkpointing,

@@ -8,7 +8,6 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from ligo_dist import costs
 from ligo_dist.accounting import parameter_count
 from ligo_dist.building import Builder, snapshot_of
 from ligo_dist.checkpoint import Checkpoint, read_groups
@@ -82,8 +81,7 @@ class Trainer:
 
     def _train(self, stage: StagePlan, engine: Engine) -> Trained:
         """Train a stage's model, and release its engine."""
-        tokens = self.runner.corpus.train.tokens_per_sample
-        flops = costs.train_step(self.builder.models.architecture, stage, tokens)
+        flops = stage.cost.train.flops_per_step
         self.runner.run(stage, stage.train, engine, flops, lambda: snapshot_of(engine, "model"))
         moments = engine.read_moments() if self._moments_are_wanted(stage) else {}
         trained = Trained(stage, engine.read_shards(), moments, self._adam_steps(stage))

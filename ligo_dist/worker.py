@@ -11,7 +11,6 @@ import yaml
 from rich.console import Console
 from transformers import PretrainedConfig
 
-from ligo_dist import costs
 from ligo_dist.accounting import parameter_count
 from ligo_dist.architectures import get_architecture
 from ligo_dist.building import Builder, ModelSettings
@@ -86,7 +85,7 @@ def _run(
     of_source = first_rank_only(lambda: source_fingerprint(source) if source else None, world)
     recorded = recorded_config(config.resolved(), corpus.fingerprint, of_source)
     checkpoint = first_rank_only(lambda: find_checkpoint(paths.checkpoints, recorded), world)
-    stages = build_stages(config, corpus.vocab_size)
+    stages = build_stages(config, corpus.vocab_size, world.size)
     resume_step = None if checkpoint is None else _global_step(checkpoint.state, stages)
     progress, tracker = _open_records(config, paths, world, resume_step)
     hosts = sorted(set(gather_objects(socket.gethostname(), world)))
@@ -164,7 +163,7 @@ def _build_trainer(
         checkpoint_every=config.checkpoints.every_steps,
         keep_checkpoints=config.checkpoints.keep,
         resolved_config=recorded,
-        planned_flops=costs.schedule(models.architecture, stages, corpus.train.tokens_per_sample, world.size),
+        planned_flops=sum(stage.cost.total.flops for stage in stages),
     )
     runner = PhaseRunner(settings, corpus, world, tracker, progress)
     last = stages[-1]

@@ -55,7 +55,7 @@ def test_duration(seconds: float, text: str) -> None:
 
 
 def test_percent() -> None:
-    assert [quantities.percent(x) for x in (0, 0.93149, 1)] == ["0.0 %", "93.1 %", "100.0 %"]
+    assert [quantities.percent(x) for x in (0, 0.93149, 1, None)] == ["0.0 %", "93.1 %", "100.0 %", "-"]
 
 
 def test_loss() -> None:

@@ -8,9 +8,9 @@ from ligo_dist.config.data_checks import data_faults, tokenizer_faults
 from ligo_dist.config.deepspeed_keys import deepspeed_faults
 from ligo_dist.config.faults import parse_section
 from ligo_dist.config.model_checks import known_architecture, model_faults
-from ligo_dist.config.phase_checks import learn_batch
 from ligo_dist.config.schema import Config, Data, Model, Tokenizer
 from ligo_dist.config.stage_checks import stage_faults
+from ligo_dist.config.ways import learn_batch, learn_steps
 from ligo_dist.errors import Fault
 
 
@@ -43,8 +43,8 @@ def check_world_size(config: Config, world_size: int) -> list[Fault]:
         if stage.train is None:
             continue
         batches = [(f"stages[{index}].train", stage.train.batch_size, stage.train.micro_batch_size)]
-        learn = stage.grow.learn if stage.grow else None
-        if learn is not None and learn.steps and (learn.batch_size or learn.micro_batch_size):
+        learn = stage.grow.learn if stage.grow and learn_steps(stage.grow) else None
+        if learn is not None and (learn.batch_size or learn.micro_batch_size):
             batches.append((f"stages[{index}].grow.learn", *learn_batch(learn, stage.train)))
         for path, batch, micro in batches:
             if batch % (micro * world_size):

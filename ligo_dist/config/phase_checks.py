@@ -5,16 +5,9 @@ from __future__ import annotations
 from ligo_dist.architectures import Architecture
 from ligo_dist.config.faults import suggestion
 from ligo_dist.config.schema import Grow, Learn, Schedule, Train
+from ligo_dist.config.ways import learn_batch, learn_steps, ways_to_grow
 from ligo_dist.errors import Fault
-from ligo_dist.growth.names import DEPTHS, METHODS, WIDTHS
-
-_ONE_MATRIX = ("identity-random", "random")
-"""Ways to grow in width that work with one matrix for all sides of an axis; as in `growth.methods`."""
-
-
-def learn_batch(learn: Learn, train: Train) -> tuple[int, int]:
-    """Batch and micro-batch with which the operator is learned: its own, else the stage's."""
-    return learn.batch_size or train.batch_size, learn.micro_batch_size or train.micro_batch_size
+from ligo_dist.growth.names import DEPTHS, MAY_BE_TIED, METHODS, WIDTHS
 
 
 def train_faults(path: str, train: Train) -> list[Fault]:
@@ -40,17 +33,14 @@ def grow_faults(path: str, grow: Grow, train: Train | None) -> list[Fault]:
             if getattr(grow, key) is not None:
                 wrong = f"{getattr(grow, key)!r}: {grow.method!r} has no operator; null would be right"
                 faults.append(Fault(f"{path}.{key}", wrong))
+        if grow.learn.steps:
+            wrong = f"{grow.learn.steps}: {grow.method!r} has no operator to learn; null would be right"
+            faults.append(Fault(f"{path}.learn.steps", wrong))
     elif ways is not None and not faults:
         faults += _operator_faults(path, grow, ways[1])
-    return faults + (_learn_faults(f"{path}.learn", grow.learn, train) if grow.learn.steps else [])
-
-
-def ways_to_grow(grow: Grow) -> tuple[str, str] | None:
-    """The ways in depth and in width that a `grow` stands for; None if it has none, or an unknown method."""
-    entry = METHODS.get(grow.method)
-    if entry is None or entry.depth is None or entry.width is None:
-        return None
-    return grow.depth or entry.depth, grow.width or entry.width
+    if learn_steps(grow):
+        faults += _learn_faults(f"{path}.learn", grow.learn, learn_steps(grow), train)
+    return faults
 
 
 def objective_faults(
@@ -59,7 +49,7 @@ def objective_faults(
     """A family that is trained for nothing (`features`) can only be grown, from a model that exists."""
     if architecture.objective != "features":
         return []
-    steps = {"grow.learn.steps": grow.learn.steps if grow else 0, "train.steps": train.steps if train else 0}
+    steps = {"grow.learn.steps": learn_steps(grow) if grow else 0, "train.steps": train.steps if train else 0}
     wrong = f"{architecture.name} has no objective to be trained for and is only grown; 0 would be right"
     return [Fault(f"{path}.{key}", f"{value}: {wrong}") for key, value in steps.items() if value]
 
@@ -75,7 +65,7 @@ def moments_faults(path: str, grow: Grow, train_before: Train | None) -> list[Fa
 def _operator_faults(path: str, grow: Grow, width: str) -> list[Fault]:
     """Structures of the operator that a way to grow in width does not allow."""
     faults = []
-    if grow.tied and width not in _ONE_MATRIX:
+    if grow.tied and width not in MAY_BE_TIED:
         wrong = f"true cannot be: width {width!r} copies where an axis is written and splits where it is read"
         faults.append(Fault(f"{path}.tied", f"{wrong}; false or null would be right"))
     if grow.identity == "fixed" and width != "identity-random":
@@ -84,10 +74,10 @@ def _operator_faults(path: str, grow: Grow, width: str) -> list[Fault]:
     return faults
 
 
-def _learn_faults(path: str, learn: Learn, train: Train | None) -> list[Fault]:
-    faults = schedule_faults(f"{path}.schedule", learn.schedule, learn.steps)
+def _learn_faults(path: str, learn: Learn, steps: int, train: Train | None) -> list[Fault]:
+    faults = schedule_faults(f"{path}.schedule", learn.schedule, steps)
     if learn.depth is not None:
-        faults += schedule_faults(f"{path}.depth.schedule", learn.depth.schedule, learn.steps)
+        faults += schedule_faults(f"{path}.depth.schedule", learn.depth.schedule, steps)
     if learn.sweep is not None:
         rates = learn.sweep.learning_rates
         twice = sorted({rate for rate in rates if rates.count(rate) > 1})

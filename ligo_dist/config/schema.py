@@ -144,8 +144,8 @@ class Sweep(Section):
 class Learn(Section):
     """How the growth operator is learned, on the loss of the grown model, before it is applied."""
 
-    steps: CountOrZero = 100
-    """Optimizer steps; 0: the operator is applied as it starts."""
+    steps: CountOrZero | None = None
+    """Optimizer steps; 0: the operator is applied as it starts; `null`: the method's own (ligo 100, others 0)."""
     batch_size: Count | None = None
     """Sequences per optimizer step, over all ranks; `null`: as the stage's `train`."""
     micro_batch_size: Count | None = None
@@ -163,7 +163,7 @@ class Learn(Section):
 class Grow(Section):
     """How a stage's model is made from the one before."""
 
-    method: Text = "ligo"
+    method: Text = "lossless-dense"
     """Where the growth operator starts: one of `ligo-dist methods`. It names a way to grow in depth and one to
     grow in width, which `depth` and `width` may replace."""
     depth: Text | None = None

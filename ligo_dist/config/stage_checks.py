@@ -14,11 +14,11 @@ from ligo_dist.config.phase_checks import (
     moments_faults,
     objective_faults,
     train_faults,
-    ways_to_grow,
 )
 from ligo_dist.config.schema import Data, Grow, Model, Size, Train
 from ligo_dist.config.shapes import model_shape
 from ligo_dist.config.size_checks import Sized, growth_faults, size_faults
+from ligo_dist.config.ways import ways_to_grow
 from ligo_dist.errors import Fault
 from ligo_dist.growth.claims import refusals
 from ligo_dist.growth.names import DEPTHS, WIDTHS

@@ -20,12 +20,11 @@ from ligo_dist.growth.claims import (
     refusals,
 )
 from ligo_dist.growth.depth import depth_value, new_depth_value
-from ligo_dist.growth.names import resolve
+from ligo_dist.growth.names import MAY_BE_TIED, resolve
 from ligo_dist.growth.operators import Growth, OperatorParameter
 from ligo_dist.growth.width import generator_of, width_value
 
 _TIED_BY_DEFAULT = ("identity-random",)
-_MAY_BE_TIED = ("identity-random", "random")
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def build_growth(
         ArchitectureError: for a growth that the family or the method does not allow.
     """
     faults = refusals(source, target, method.depth, method.width)
-    if tied and method.width not in _MAY_BE_TIED:
+    if tied and method.width not in MAY_BE_TIED:
         faults.append(f"width {method.width!r} needs a matrix for each side of an axis: set tied: false")
     if identity == "fixed" and method.width != "identity-random":
         faults.append(f"width {method.width!r} has no identity to fix: set identity: learned")

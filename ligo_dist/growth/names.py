@@ -23,14 +23,22 @@ class Entry:
 
 @dataclass(frozen=True)
 class MethodEntry(Entry):
-    """A named pair of a way to grow in depth and one in width; `scratch` has neither."""
+    """A named pair of a way to grow in depth and one in width; `scratch` has neither.
+
+    Attributes:
+        learn_steps: steps that its operator is learned for, unless the user says otherwise.
+    """
 
     depth: str | None
     width: str | None
+    learn_steps: int = 0
 
 
 SCRATCH = "scratch"
 """The control: the target starts from random values, and there is no operator."""
+
+MAY_BE_TIED = ("identity-random", "random")
+"""Widths that work with one matrix for all sides of an axis."""
 
 _NEVER = "never"
 _DIVIDING = "where widths divide"
@@ -111,8 +119,10 @@ WIDTHS: dict[str, Entry] = {
 }
 
 
-def _method(depth: str, width: str, description: str, preserves: str, source: str) -> MethodEntry:
-    return MethodEntry(description, preserves, source, depth, width)
+def _method(
+    depth: str, width: str, description: str, preserves: str, source: str, learn_steps: int = 0
+) -> MethodEntry:
+    return MethodEntry(description, preserves, source, depth, width, learn_steps)
 
 
 METHODS: dict[str, MethodEntry] = {
@@ -122,6 +132,7 @@ METHODS: dict[str, MethodEntry] = {
         "the learned linear growth operator, started as in its published code",
         _NEVER,
         "Wang et al., ICLR 2023, arXiv 2303.00980",
+        learn_steps=100,
     ),
     "lossless-dense": _method(
         "identity-layers",

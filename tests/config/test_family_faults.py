@@ -11,7 +11,6 @@ from example import example, raw_example
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
 from ligo_dist.config import config_from, model_shape, stage_shapes
 from ligo_dist.config.model_checks import owned_huggingface_keys
-from ligo_dist.config.phase_checks import _ONE_MATRIX
 from ligo_dist.config.shapes import tokens_per_sample
 from ligo_dist.errors import ConfigError
 
@@ -294,12 +293,6 @@ def test_a_stage_without_steps_has_no_schedule_to_check():
         example("stages[1].train.steps=0", "stages[1].train.schedule.warmup_steps=6").stages[1].train.steps
         == 0
     )
-
-
-def test_the_widths_that_one_matrix_does_for_are_those_of_the_methods():
-    from ligo_dist.growth import methods
-
-    assert methods._MAY_BE_TIED == _ONE_MATRIX
 
 
 # Shapes.

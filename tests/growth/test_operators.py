@@ -1,8 +1,9 @@
-"""Which matrices an operator has, which growths are refused, and the paper's equations for one GPT-2 block."""
+"""Which parameters an operator has, which growths are refused, and what it makes: one block each, written out."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from ligo_dist.architectures import get_architecture
 from ligo_dist.errors import ArchitectureError
-from ligo_dist.growth.operators import Growth, growth_faults
-from small_models import Sizes, library_model, model_shape, weights_of
+from ligo_dist.growth.operators import Growth, growth_faults, new_units
+from small_models import Sizes, library_model, model_shape, small_shape, weights_of
 
 
 def growth(family: str, source: Sizes, target: Sizes, tied: bool, tied_embeddings: bool = True) -> Growth:
@@ -72,12 +73,17 @@ def test_the_whole_models_parameters_come_first_then_layer_by_layer():
         ({"key_value_heads": 1}, "key_value_heads shrinks from 2 to 1"),
         ({"key_value_heads": 4}, "queries_per_group shrinks from 2 to 1"),
         (
-            {"width": 24},
+            {"width": 24, "head_size": 6},
             "the head size changes from 4 to 6; keep it and add heads (width 24 wants 6 heads)",
         ),
         ({"vocab": 102}, "vocab differs: 101 and 102"),
         ({"positions": 64}, "positions differs: 32 and 64"),
         ({"tied": False}, "tied differs: True and False"),
+        ({"token_types": 2}, "token_types differs: 0 and 2"),
+        ({"labels": 3}, "labels differs: 0 and 3"),
+        ({"image_size": 8}, "image_size differs: 0 and 8"),
+        ({"patch_size": 8}, "patch_size differs: 0 and 8"),
+        ({"channels": 8}, "channels differs: 0 and 8"),
     ],
 )
 def test_a_growth_that_cannot_be_is_refused(changes: dict[str, int], fault: str):
@@ -93,6 +99,189 @@ def test_a_growth_that_cannot_be_is_refused(changes: dict[str, int], fault: str)
 def test_equal_shapes_are_no_fault():
     source = model_shape(LLAMA_SIZES[0], True)
     assert growth_faults(source, source) == []
+
+
+# --- variants ---
+
+
+def variant(family: str = "gpt2", source: Sizes | None = None, **choices: object) -> Growth:
+    sizes = {"gpt2": GPT2_SIZES, "llama": LLAMA_SIZES}[family]
+    shapes = (model_shape(source or sizes[0], True), model_shape(sizes[1], True))
+    return Growth(get_architecture(family), *shapes, **{"tied": False, **choices})  # type: ignore[arg-type]
+
+
+def grown(growth: Growth, operator: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """What the operator makes of a source with random weights, fresh layers behind its own."""
+    shape = dataclasses.replace(growth.source, layers=growth.source.layers + growth.fresh_layers)
+    weights = weights_of(library_model(growth.architecture.name, shape))
+    return growth.grow_dense(weights, random_operator(growth) if operator is None else operator)
+
+
+def same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert set(actual) == set(expected)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(actual[name], tensor, msg=name)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_with_a_fixed_identity_new_rows_alone_are_parameters(family: str, tied: bool):
+    fixed, learned = (variant(family, tied=tied, fixed_identity=is_fixed) for is_fixed in (True, False))
+    operator = random_operator(fixed)
+    whole = {}
+    for parameter in learned.operator_parameters:
+        value = operator[parameter.name]
+        if parameter.axis is not None:
+            axis = fixed.architecture.axes[parameter.axis]
+            rows = torch.zeros(parameter.shape)
+            rows[new_units(axis, fixed.source, fixed.target)] = value
+            value = rows + fixed.placement(axis)
+            assert not ((value == 0) | (value == 1)).any(), "what is learned"
+        whole[parameter.name] = value
+    same(grown(fixed, operator), grown(learned, whole))
+
+
+def test_a_fixed_identity_of_grouped_heads_keeps_them_in_their_groups():
+    source, target = model_shape((2, 16, 4, 2, 24), True), model_shape((2, 24, 6, 2, 24), True)
+    pair = Growth(get_architecture("llama"), source, target, tied=False, fixed_identity=True)
+    operator = random_operator(pair)
+    # Neither the number of key/value heads nor the ffn grows: there is nothing to learn of them.
+    assert {name for name in operator if name.startswith("layers.0.")} == {
+        "layers.0.query.out",
+        "layers.0.depth",
+    }
+    operator = {name: value.zero_() if "depth" not in name else value for name, value in operator.items()}
+    operator |= {f"layers.{layer}.depth": torch.eye(2)[layer].expand(9, 2) for layer in range(2)}
+    before = weights_of(library_model("llama", source))
+    after = pair.grow_dense(before, operator)
+    name = "model.layers.1.self_attn.q_proj.weight"
+    heads = after[name].view(6, 4, 24)[..., :16]
+    torch.testing.assert_close(heads[[0, 1, 3, 4]], before[name].view(4, 4, 16))
+    assert not heads[[2, 5]].any()
+
+
+def test_a_matrix_without_new_rows_is_no_parameter():
+    same_width = Growth(
+        get_architecture("gpt2"),
+        model_shape((2, 12, 3, 3, 30), True),
+        model_shape((3, 12, 3, 3, 30), True),
+        tied=True,
+        fixed_identity=True,
+    )
+    assert [p.name for p in same_width.operator_parameters] == [f"layers.{layer}.depth" for layer in range(3)]
+    assert all(same_width.matrices_of(spec) == set() for spec in same_width.target_parameters)
+    operator = random_operator(same_width)
+    free = dataclasses.replace(same_width, fixed_identity=False)
+    eye = {p.name: torch.eye(p.shape[0]) for p in free.operator_parameters if p.axis}
+    same(grown(same_width, operator), grown(free, {**eye, **operator}))
+
+
+def test_shared_depth_is_one_row_for_all_roles():
+    shared, free = variant(share_depth=True), variant()
+    operator = random_operator(shared)
+    assert operator["layers.2.depth"].shape == (1, 2)
+    spread = {n: v.expand(12, 2) if n.endswith(".depth") else v for n, v in operator.items()}
+    same(grown(shared, operator), grown(free, spread))
+
+
+def test_shared_width_is_one_operator_for_all_layers():
+    shared, free = variant(share_width=True), variant()
+    operator = random_operator(shared)
+    assert {name for name in operator if name.startswith("layers.")} == {
+        f"layers.{n}.depth" for n in range(3)
+    }
+    assert {"query.out", "value.in", "ffn.in", "hidden.in"} < set(operator)
+    spread = {
+        p.name: operator.get(p.name, operator.get(p.name.split(".", 2)[-1])) for p in free.operator_parameters
+    }
+    same(grown(shared, operator), grown(free, spread))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_new_units_may_have_depth_coefficients_of_their_own(family: str):
+    """Rows of new units are those of a growth by `new_depth`, all others those of one by `depth`."""
+    both, one = variant(family, new_depth=True), variant(family)
+    operator = random_operator(both)
+    assert both.depth_names(1) == ["layers.1.depth", "layers.1.new_depth"]
+    assert one.depth_names(1) == ["layers.1.depth"]
+    plain = {name: value for name, value in operator.items() if not name.endswith("new_depth")}
+    behind = {**plain, **{n.replace("new_", ""): v for n, v in operator.items() if n.endswith("new_depth")}}
+    result, old, new = grown(both, operator), grown(one, plain), grown(one, behind)
+    if family == "gpt2":
+        rows = {
+            "attn.c_attn.weight": (1, [12, 32, 52], 20),
+            "mlp.c_proj.weight": (1, [12], 20),
+            "ln_1.bias": (0, [12], 20),
+        }
+        prefix, whole = "transformer.h.1.", "transformer.wte.weight"
+    else:
+        rows = {
+            "self_attn.q_proj.weight": (0, [16], 24),
+            "self_attn.o_proj.weight": (0, [16], 24),
+            "mlp.up_proj.weight": (0, [24], 41),
+        }
+        prefix, whole = "model.layers.1.", "model.embed_tokens.weight"
+    for name, (dim, firsts, period) in rows.items():
+        positions = torch.arange(result[prefix + name].shape[dim])
+        is_new = torch.zeros(len(positions), dtype=torch.bool)
+        for first in firsts:
+            is_new |= (positions >= first) & (positions < first // period * period + period)
+        actual, kept, taken = (tensors[prefix + name].movedim(dim, 0) for tensors in (result, old, new))
+        torch.testing.assert_close(actual[is_new], taken[is_new])
+        torch.testing.assert_close(actual[~is_new], kept[~is_new])
+        assert not torch.equal(taken[is_new], kept[is_new])
+    assert torch.equal(result[whole], old[whole]), "what lies outside the layers has no layer behind it"
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_fresh_layers_are_mixed_like_the_sources_own(layers: int):
+    pair = variant(source=(layers, 12, 3, 3, 30), fresh_layers=3 - layers)
+    deeper = variant(source=(3, 12, 3, 3, 30))
+    assert pair.columns == 3
+    operator = random_operator(pair)
+    same(grown(pair, operator), grown(deeper, operator))
+
+
+def test_the_unit_layer_only_normalises():
+    pair = variant(unit_layer=True)
+    operator = random_operator(pair)
+    assert pair.columns == 3
+    for layer in range(3):
+        operator[f"layers.{layer}.depth"] = torch.tensor([0.0, 0.0, 2.0]).expand(12, 3)
+    result = grown(pair, operator)
+    gain = operator["hidden.gain"] @ torch.full((12,), 2.0)
+    for name, tensor in result.items():
+        if ".h.1." in name:
+            torch.testing.assert_close(
+                tensor, gain if ".ln_" in name and "weight" in name else torch.zeros_like(tensor)
+            )
+
+
+def test_a_parameters_kind():
+    kinds = {p.name.rpartition(".")[2]: p.kind for p in variant(new_depth=True).operator_parameters}
+    assert kinds["depth"] == kinds["new_depth"] == "depth"
+    assert kinds["out"] == kinds["head_gain"] == "width"
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox", "bert", "vit", "qwen3"])
+@pytest.mark.parametrize("new_depth", [False, True])
+def test_any_flat_range_of_a_parameter_is_its_part(family: str, new_depth: bool):
+    heads = 9 if family in ("llama", "qwen3") else 5
+    shapes = [small_shape(family, n, heads_, head_size=4) for n, heads_ in ((2, 3), (3, heads))]
+    pair = Growth(get_architecture(family), *shapes, tied=False, new_depth=new_depth)
+    operator, generator = random_operator(pair), torch.Generator().manual_seed(7)
+    for spec in pair.target_parameters:
+        if spec.layer == 1:
+            shape = pair.source_by_role[spec.role].shape
+            mixed = [torch.randn(shape, generator=generator) for _ in pair.depth_names(1)]
+            flat = pair.expand(spec, mixed, operator).reshape(-1)
+            cuts = [0, 1, spec.numel // 3, spec.numel // 2, spec.numel]
+            for start, stop in itertools.pairwise(cuts):
+                part = pair.expand_range(spec, mixed, operator, start, stop)
+                torch.testing.assert_close(part, flat[start:stop], msg=spec.name)
+
+
+# --- the equations ---
 
 
 def random_operator(growth: Growth) -> dict[str, Tensor]:

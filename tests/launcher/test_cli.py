@@ -61,8 +61,8 @@ def test_the_plan_has_the_numbers_of_the_accounting():
     train, learn = config.stages[1].train, config.stages[1].grow.learn
     assert medium.parameters == parameter_count(gpt2, medium.shape)
     step = training_step_flops(gpt2, medium.shape, 128, train.batch_size, checkpointed=False)
-    assert medium.train.flops == train.steps * step
-    assert medium.train.tokens == train.steps * train.batch_size * 128
+    assert medium.cost.train.flops == train.steps * step
+    assert medium.cost.train.tokens == train.steps * train.batch_size * 128
     step = learning_step_flops(
         gpt2,
         small.shape,
@@ -72,10 +72,12 @@ def test_the_plan_has_the_numbers_of_the_accounting():
         micro_batch_size=train.micro_batch_size,
         world_size=2,
     )
-    assert medium.learn.flops == learn.steps * step.total
-    assert medium.grow.flops == growing_flops(gpt2, small.shape, medium.shape)
-    assert medium.total.flops == medium.learn.flops + medium.grow.flops + medium.train.flops
-    assert (small.learn, small.grow, small.method) == (None, None, None)
+    assert medium.cost.learn.flops == learn.steps * step.total
+    assert medium.cost.grow.flops == growing_flops(gpt2, small.shape, medium.shape)
+    assert (
+        medium.cost.total.flops == medium.cost.learn.flops + medium.cost.grow.flops + medium.cost.train.flops
+    )
+    assert (small.cost.learn, small.cost.grow, small.method) == (None, None, None)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The plan of a dry run: what the worker itself will count, and what it says of the function."""
+"""The plan of a dry run: what a schedule costs, and what becomes of the function."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import pytest
 from launcher.dry_run import print_plan
 from launcher.plan import plan_stages
 from launcher.preflight import check_before_start, vocabulary_size
-from ligo_dist import costs
+from ligo_dist.accounting import growing_flops
 from ligo_dist.architectures import get_architecture
-from ligo_dist.config import Config, config_from
+from ligo_dist.config import Config, config_from, stage_shapes
 from ligo_dist.config.overrides import apply_overrides
-from ligo_dist.config.shapes import tokens_per_sample
 from ligo_dist.config.yaml_text import parse_yaml
+from ligo_dist.costs import PhaseCost, StageCost, stage_costs
 from ligo_dist.errors import ConfigError
-from ligo_dist.stages import build_stages
 
 _CONFIG = """
 run_dir: runs/test
@@ -48,30 +47,79 @@ def config(*overrides: str) -> Config:
     return config_from(raw)
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        (),
-        _IMAGES,
-        (*_MASKED, "stages[1].grow={method: lossless, optimizer_state: grown}", "stages[1].size.width=64",
-         "stages[1].size.heads=8"),
-        ("stages[1].grow={method: bert2bert-aki, learn: {steps: 3}}",),
-        ("stages[1].grow={method: progressive, optimizer_state: asymmetric}", "stages[0].size.layers=0"),
-        ("stages[1].grow={learn: {steps: 4, sweep: {learning_rates: [1e-3, 1e-2, 1e-1], steps: 7}}}",),
-        ("stages[1].grow={learn: {steps: 0, sweep: {learning_rates: [1e-3, 1e-2], steps: 7}}}",),
-        ("stages[1].grow={method: scratch}",),
-        ("stages[0].train.steps=0",),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("world_size", [1, 2])
-def test_the_plan_is_what_the_worker_counts(overrides, world_size):
+def costs(*overrides: str, world_size: int = 1) -> list[StageCost]:
     asked = config(*overrides)
+    shapes = stage_shapes(asked, vocabulary_size(asked))
+    return stage_costs(asked, shapes, world_size)
+
+
+def test_a_sweep_is_learning_too():
+    plain = costs("stages[1].grow={learn: {steps: 4}}")[1].learn
+    swept = costs(
+        "stages[1].grow={learn: {steps: 4, sweep: {learning_rates: [1e-3, 1e-2, 1e-1], steps: 7}}}"
+    )[1]
+    assert plain is not None
+    assert swept.learn is not None
+    assert (plain.steps, swept.learn.steps) == (4, 4 + 3 * 7)
+    assert swept.learn.flops_per_step == plain.flops_per_step
+    assert swept.learn.flops == 25 * plain.flops_per_step
+    unlearned = costs("stages[1].grow={learn: {steps: 0, sweep: {learning_rates: [1e-3, 1e-2], steps: 7}}}")[
+        1
+    ]
+    assert unlearned.learn == PhaseCost()
+
+
+def test_moments_grow_like_the_weights():
+    fresh, grown, asymmetric = (
+        costs(f"stages[1].grow={{method: lossless, optimizer_state: {state}}}")[1].grow
+        for state in ("fresh", "grown", "asymmetric")
+    )
+    assert fresh is not None
+    assert grown is not None
+    assert grown == asymmetric == PhaseCost(flops=3 * fresh.flops)
+
+
+def test_new_units_from_the_next_layer_are_made_apart():
+    once = costs("stages[1].grow={method: bert2bert-fpi}")[1].grow
+    twice = costs("stages[1].grow={method: bert2bert-aki}")[1].grow
+    assert once is not None
+    assert twice is not None
+    assert twice.flops == 2 * once.flops
+
+
+@pytest.mark.parametrize(
+    ("overrides", "more_columns"),
+    [(("stages[1].grow={method: progressive}",), 1), ((*_MASKED, "stages[1].grow={method: lossless}"), 1)],
+    ids=["a fresh layer", "the unit layer"],
+)
+def test_extra_columns_are_mixed_too(overrides, more_columns):
+    asked = config(*overrides)
+    source, target = stage_shapes(asked, vocabulary_size(asked))
     architecture = get_architecture(asked.model.family)
-    pieces = vocabulary_size(asked)
-    stages = build_stages(asked, pieces)
-    tokens = tokens_per_sample(architecture, stages[0].shape, asked.data.sequence_length)
-    plans = plan_stages(asked, pieces, world_size)
-    assert sum(plan.total.flops for plan in plans) == costs.schedule(architecture, stages, tokens, world_size)
+    columns = source.layers + more_columns
+    cost = costs(*overrides)[1].grow
+    assert cost is not None
+    assert cost.flops == growing_flops(architecture, source, target, columns=columns)
+    assert cost.flops > growing_flops(architecture, source, target)
+
+
+def test_scratch_neither_learns_nor_grows():
+    _source, target = costs("stages[1].grow={method: scratch}")
+    assert (target.learn, target.grow) == (None, None)
+    assert target.total.steps == 10
+
+
+def test_the_method_says_how_long_it_learns_unless_the_user_does():
+    steps = [
+        costs(f"stages[1].grow={{method: {method}, learn: {{steps: {given}}}}}")[1].learn
+        for method, given in (("ligo", "null"), ("lossless", "null"), ("lossless", "3"))
+    ]
+    assert [cost.steps if cost else None for cost in steps] == [100, 0, 3]
+
+
+def test_images_count_their_patches():
+    tokens = (8 // 4) ** 2 + 2  # DeiT: a class token and a distillation token beside the patches
+    assert costs(*_IMAGES)[0].train.tokens == 10 * 8 * tokens
 
 
 def shown(*overrides: str) -> str:
