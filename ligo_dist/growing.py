@@ -27,7 +27,7 @@ from ligo_dist.phases import PhaseRunner
 from ligo_dist.preservation import check_preserved
 from ligo_dist.schedules import LearningRate
 from ligo_dist.shards import Shards
-from ligo_dist.stages import TRAIN, GrowPlan, PhasePlan, StagePlan
+from ligo_dist.stages import LEARN, TRAIN, GrowPlan, PhasePlan, StagePlan
 
 SOURCE_MOMENTS = {moment: f"source_{moment}" for moment in ADAM_MOMENTS}
 """Group of a checkpoint that holds each of the source's moments while the operator is learned."""
@@ -116,6 +116,7 @@ class Grower:
     ) -> OperatorValues:
         """Learn the operator, from its start or from where a checkpoint left it."""
         runner, architecture = self.runner, self.builder.models.architecture
+        runner.tracker.start_phase(LEARN)
         if "operator" not in groups:
             self._check(stage, grow, source, before, None)
         engine = self.builder.learning_engine(stage, grow, source)

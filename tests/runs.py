@@ -56,11 +56,24 @@ MODELS: dict[str, dict[str, Any]] = {
         "model": {"family": "gpt2", "max_positions": 32},
         "stages": [
             {"name": "small", "size": {"layers": 2, "width": 24, "heads": 3}, "train": {}},
-            {"name": "medium", "size": {"layers": 3, "width": 40, "heads": 5}, "grow": {}, "train": {}},
+            {
+                "name": "medium",
+                "size": {"layers": 3, "width": 40, "heads": 5},
+                "grow": {
+                    "method": "ligo",
+                    "optimizer_state": "grown",
+                    "learn": {"sweep": {"learning_rates": [1e-4, 1e-3], "steps": 2}},
+                },
+                "train": {},
+            },
             {
                 "name": "large",
                 "size": {"layers": 7, "width": 48, "heads": 6, "ffn": 201},
-                "grow": {"method": "lossless"},
+                "grow": {
+                    "method": "lossless",
+                    "optimizer_state": "asymmetric",
+                    "learn": {"depth": {"learning_rate": 1e-2}},
+                },
                 "train": {"activation_checkpointing": True},
             },
         ],
@@ -76,7 +89,7 @@ MODELS: dict[str, dict[str, Any]] = {
             {
                 "name": "large",
                 "size": {"layers": 5, "width": 48, "heads": 6, "key_value_heads": 3, "ffn": 133},
-                "grow": {"tied": False},
+                "grow": {"method": "ligo", "tied": False},
                 "train": {},
             },
         ],

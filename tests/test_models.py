@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor
 from transformers.initialization import no_init_weights
 
-from engines import build_engine, engine_model_config, whole
+from engines import build_engine, causal, engine_model_config, whole
 from ligo_dist.architectures import ModelShape, get_architecture
 from ligo_dist.distributed import World, seed_everything
 from ligo_dist.models import build_meta_model, initial_shards
@@ -67,7 +67,7 @@ def first_loss(world: World, shape: ModelShape) -> float:
     config = engine_model_config("gpt2", shape)
     engine.write_shards(initial_shards(get_architecture("gpt2"), config, SEED, world).items())
     mine = token_ids(8, 64, vocab=512).chunk(world.size)[world.rank]
-    loss = engine.evaluate([(mine, len(mine))])
+    loss = engine.evaluate([(causal(mine), len(mine))]).loss
     engine.release()
     return loss
 

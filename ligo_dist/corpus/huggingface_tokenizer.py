@@ -112,9 +112,7 @@ def _config(proto: ModelProto, tokenizer: Tokenizer, max_positions: int | None) 
 
 
 def _compare(tokenizer: Tokenizer, directory: Path, samples: Sequence[bytes], exact: bool) -> None:
-    from transformers import AutoTokenizer  # seconds, and only an export needs it
-
-    huggingface = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+    huggingface = _as_opened(directory)
     different = compared = 0
     for text in _texts([*_PROBES, *([_LITERAL_SPECIALS] if exact else []), *samples]):
         expected = tokenizer.encode(text.encode())
@@ -133,6 +131,31 @@ def _compare(tokenizer: Tokenizer, directory: Path, samples: Sequence[bytes], ex
             different,
             compared,
         )
+
+
+def _as_opened(directory: Path) -> Any:
+    """The tokenizer as a user opens it.
+
+    `AutoTokenizer` puts the library's own class in the place of the one that is written for some families (Qwen2),
+    because their older repositories name a wrong one. That class splits text in its own way first, so where it comes
+    up the tokenizer has to be opened as what it is, which is logged.
+    """
+    # Seconds, and only an export needs them.
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    opened = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+    if isinstance(opened, PreTrainedTokenizerFast) and type(opened).__name__ in _GENERIC:
+        return opened
+    logger.warning(
+        "AutoTokenizer opens the export as a %s, which splits text in another way than the tokenizer of this run;"
+        " open it with transformers.PreTrainedTokenizerFast.from_pretrained",
+        type(opened).__name__,
+    )
+    return PreTrainedTokenizerFast.from_pretrained(str(directory), local_files_only=True)
+
+
+_GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Names of the class that takes a `tokenizer.json` as it is."""
 
 
 def _texts(documents: Sequence[bytes]) -> Iterator[str]:

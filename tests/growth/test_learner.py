@@ -42,7 +42,7 @@ class Alive:
 
 def generated_alive(world: World, family: str) -> tuple[int, int, int, int]:
     from engines import bare_learner
-    from ligo_dist.growth import learner as module
+    from ligo_dist.growth import operators as module
 
     growth, alive, expand = pair_of(family), Alive(), module.expand_width
 

@@ -146,7 +146,7 @@ def test_the_operator_has_the_published_parameters_and_no_more(architecture):
 
 
 def test_the_published_start():
-    """Width: rows of U[0, 1], each scaled to sum 1. Depth: one for layer l mod K, the rest U[0, 0.03], scaled likewise."""
+    """Width: rows of U[0, 1], scaled to sum 1. Depth: one for layer l mod K, the rest U[0, 0.03], scaled likewise."""
     growth, _ = growth_and_source(BERT)
     uniform, noise = [], []
     for parameter in growth.operator_parameters:
