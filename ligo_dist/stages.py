@@ -195,7 +195,8 @@ def build_stages(config: Config, pieces: int, world_size: int) -> list[StagePlan
         grow = None
         if stage.grow is not None:
             grow = _build_grow(architecture, shapes[index - 1], shape, stage.grow, stage.train)
-            epsilon *= 1.0 if grow is None else norm_epsilon_factor(grow.growth, grow.method)
+            # From scratch nothing is inherited, the rescaled epsilon neither.
+            epsilon = 1.0 if grow is None else epsilon * norm_epsilon_factor(grow.growth, grow.method)
         plans.append(StagePlan(stage.name, index, shape, grow, train, cost, epsilon))
     return list(_numbered(plans))
 

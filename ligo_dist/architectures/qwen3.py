@@ -11,6 +11,8 @@ _HEAD = Axis("head", lambda shape: shape.head_size, "fixed")
 
 _NORMS = {"q_norm.weight": "head", "k_norm.weight": "head"}
 
+_NORMED = ("query", "key")
+
 
 def _table(shape: ModelShape) -> dict[str, str]:
     return llama_table(shape, _NORMS)
@@ -21,6 +23,6 @@ QWEN3 = replace(
     name="qwen3",
     model_class="Qwen3ForCausalLM",
     config_class="Qwen3Config",
-    axes={axis.name: axis for axis in (*AXES, _HEAD)},
+    axes={axis.name: replace(axis, normed=axis.name in _NORMED) for axis in (*AXES, _HEAD)},
     table=_table,
 )

@@ -101,6 +101,7 @@ class Axis:
             (rotary position embeddings pair the elements inside a head, so those must keep their places).
         grouped: the axis is ordered by key/value group (query heads under grouped-query attention).
         heads: its elements belong to heads, contiguous blocks of the head size; what copies units copies whole heads.
+        normed: a norm inside each head acts on it, with the epsilon of all norms.
         lifted_from: the axis repeats another one once per query head of a group, and has that axis's operator.
         elementwise: something acts on its elements one by one before a norm takes their statistics or another part of
             the model reads them through the same matrix: an activation, or the gain of a norm that lies *on* the
@@ -113,6 +114,7 @@ class Axis:
     unit: Literal["element", "head"] = "element"
     grouped: bool = False
     heads: bool = False
+    normed: bool = False
     lifted_from: str | None = None
     elementwise: bool = False
 

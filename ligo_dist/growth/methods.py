@@ -19,7 +19,7 @@ from ligo_dist.growth.claims import (
     obstacles,
     refusals,
 )
-from ligo_dist.growth.depth import depth_value, new_depth_value
+from ligo_dist.growth.depth import depth_value, is_new_layer, new_depth_value
 from ligo_dist.growth.names import MAY_BE_TIED, resolve
 from ligo_dist.growth.operators import Growth, OperatorParameter
 from ligo_dist.growth.width import generator_of, width_value
@@ -108,9 +108,18 @@ def initial_value(growth: Growth, method: Method, parameter: OperatorParameter, 
         generator = generator_of(f"{seed}/depth/{parameter.layer}")
         value = depth_value(growth, method.depth, parameter.layer, generator)
     else:
-        value = width_value(growth, method.width, parameter, method.noise, seed)
+        value = width_value(growth, _width_in(growth, method, parameter), parameter, method.noise, seed)
     assert tuple(value.shape) == parameter.shape, (parameter.name, tuple(value.shape), parameter.shape)
     return value
+
+
+def _width_in(growth: Growth, method: Method, parameter: OperatorParameter) -> str:
+    """The method's width; but what LEMON copies would stay equal for ever in identity layers, whose uneven split reads
+    nothing: new units are dense there, as it leaves them free."""
+    is_lemon = method.width == "lossless" and method.depth == "identity-layers"
+    if is_lemon and parameter.layer is not None and is_new_layer(growth, method.depth, parameter.layer):
+        return "lossless-dense"
+    return method.width
 
 
 def why_not_preserved(growth: Growth, method: Method) -> list[str]:

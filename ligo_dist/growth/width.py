@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ligo_dist.architectures import Axis
+from ligo_dist.growth.claims import epsilon_factor
 from ligo_dist.growth.operators import Growth, OperatorParameter, new_units
 
 _Choice = Callable[[int, int, torch.Generator], Tensor]
@@ -37,6 +38,10 @@ def width_value(growth: Growth, width: str, parameter: OperatorParameter, noise:
     at = _Place(growth, axis, parameter.side, parameter.layer, seed)
     value_UV = _MAKERS[width](at)
     new = new_units(axis, growth.source, growth.target)
+    if axis.normed and parameter.side == "out":
+        # The norms inside heads have the epsilon of all norms: what they see is scaled like it.
+        factor = epsilon_factor(growth.architecture, growth.source, growth.target, width)
+        value_UV = value_UV * math.sqrt(factor)
     if noise and parameter.side in ("out", "in") and len(new):
         rows = value_UV[new]
         # Where all new rows are zero, the old ones give the scale.
@@ -125,7 +130,7 @@ def _lossless_dense(at: _Place) -> Tensor:
     matrix_UV = at.identity()
     if not at.lies_on_stream:
         if at.side == "out":
-            matrix_UV[at.new] = _orthonormal_rows(len(at.new), at.small, at.generator())
+            matrix_UV[at.new] = _random_rows(len(at.new), at.small, at.generator())
         return matrix_UV
     whole = at.new[: at.large // at.small * at.small - at.small]
     if at.side == "out":
@@ -234,10 +239,9 @@ def _with_remainder(at: _Place, matrix_UV: Tensor) -> Tensor:
     return matrix_UV
 
 
-def _orthonormal_rows(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """`count` rows of random orthogonal matrices: mixtures at the scale of what they mix."""
-    blocks = [_random_orthogonal(size, generator) for _ in range(-(-count // size))]
-    return torch.cat([*blocks, torch.empty(0, size)])[:count]
+def _random_rows(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Dense mixtures at the scale of what they mix: rows of norm 1."""
+    return torch.nn.functional.normalize(torch.randn(count, size, generator=generator))
 
 
 def _statistics_keeping_rows(count: int, size: int, generator: torch.Generator) -> Tensor:

@@ -13,7 +13,7 @@ from ligo_dist.growth.claims import epsilon_factor, obstacles
 from ligo_dist.growth.methods import Method, build_growth, norm_epsilon_factor, why_not_preserved
 from ligo_dist.growth.names import METHODS
 from ligo_dist.growth.operators import Growth
-from pairs import grown_model, method_named, pair_of, start
+from pairs import grown_model, method_named, pair_of, source_weights, start
 from small_models import library_model, load_weights, outputs_of, random_inputs, small_shape, weights_of
 
 TOLERANCE = 3e-5
@@ -282,3 +282,18 @@ def test_a_large_epsilon_is_kept_in_proportion():
         changes.append(float(difference / outputs_of(model, inputs).abs().max()))
     assert changes[0] < TOLERANCE
     assert changes[1] > 1e-2
+
+
+def test_norms_inside_heads_keep_seeing_their_epsilon_where_that_is_rescaled():
+    """Queries and keys so small that the epsilon matters: an odd width rescales it for all norms alike."""
+    source, target = small_shape("qwen3", 2, 6), small_shape("qwen3", 3, 9)
+    method = method_named("lossless-dense")
+    growth = pair_of("qwen3", source, target, method)
+    weights = {
+        name: weight * 0.01 if "q_proj" in name or "k_proj" in name else weight
+        for name, weight in source_weights(growth).items()
+    }
+    inputs = random_inputs("qwen3", target, 3)
+    before = outputs_of(load_weights(library_model("qwen3", source), weights), inputs)
+    after = outputs_of(grown_model(growth, method, weights), inputs)
+    assert (after - before).abs().max() < 3e-5 * before.abs().max()

@@ -160,7 +160,7 @@ def test_new_units_are_copies_and_the_heads_are_the_same_for_all(width: str, fam
     operator = values(cloned(width, family), width)
     heads = {}
     for axis in ("query", "key", "value", "ffn"):
-        copies = operator[f"layers.1.{axis}.out"]
+        copies = operator[f"layers.0.{axis}.out"]
         assert ((copies == 0) | (copies == 1)).all()
         assert (copies.sum(dim=1) == 1).all()
         origin = copies.argmax(dim=1)
@@ -238,21 +238,21 @@ def test_dense_units_of_a_branch_are_at_the_scale_of_what_they_mix():
         new = operator[f"layers.1.{axis}.out"]
         new = new[new.shape[1] :]
         torch.testing.assert_close(new.norm(dim=1), torch.ones(len(new)))
-        first = new[: new.shape[1]]
-        torch.testing.assert_close(first @ first.mT, torch.eye(len(first)), atol=1e-5, rtol=0)
+        assert torch.linalg.matrix_rank(new) == min(new.shape)
     assert not torch.equal(operator["layers.1.query.out"], operator["layers.1.key.out"])
 
 
 @pytest.mark.parametrize(
     ("method", "layers", "noise"),
-    [("lossless-dense", 4, 0.0), ("lossless", 2, 0.0), ("lossless", 4, 0.1), ("net2net", 4, 0.1)],
+    [("lossless-dense", 4, 0.0), ("lossless", 2, 0.0), ("lossless", 4, 0.0), ("net2net", 4, 0.1)],
 )
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])
 def test_what_is_added_learns(family: str, method: str, layers: int, noise: float):
     """After one step every row and column of every matrix gets a gradient of its own: none is dead, no two are twins.
 
     One step, because a new layer writes nothing at first: only its projections to the residual stream see a gradient.
-    That is also why copies in a *new* layer are twins without noise: all are read with zero, however it is split.
+    That is also why copies in a *new* layer are twins without noise: all are read with zero, however it is split
+    (`lossless` has dense units there).
     """
     heads = 9 if family == "llama" else 6
     source, target = small_shape(family, 2, 3, ffn=50), small_shape(family, layers, heads, ffn=111)
