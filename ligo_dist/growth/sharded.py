@@ -63,16 +63,18 @@ class SourceShards:
             zero_extras: fresh layers and unit layer are zero: for moments, which they have none of.
         """
         roles, shapes = growth.layer_roles, {role: s.shape for role, s in growth.source_by_role.items()}
+        # Where the optimizer is offloaded the source lies in the processors' memory; what is added lies with it.
+        device = next(iter(shards.values())).device
         stacks = {}
         for role in roles:
             columns = [shards.pop(role.format(layer=layer)) for layer in range(growth.source.layers)]
             extras = [0.0] * growth.fresh_layers if zero_extras else []
             if growth.fresh_layers and not zero_extras:
                 assert fresh is not None
-                columns += [fresh[role.format(layer=layer)] for layer in range(growth.fresh_layers)]
+                columns += [fresh[role.format(layer=n)].to(device) for n in range(growth.fresh_layers)]
             if growth.unit_layer:
                 extras.append(0.0 if zero_extras else growth.unit_value(role))
-            columns += [_filled(math.prod(shapes[role]), value, world) for value in extras]
+            columns += [_filled(math.prod(shapes[role]), value, world, device) for value in extras]
             stacks[role] = torch.stack(columns)
         outside = {role: shards.pop(role) for role in shapes if role not in stacks}
         assert not shards, f"source parameters without a role: {sorted(shards)}"
@@ -140,10 +142,10 @@ class _MixAndGather(torch.autograd.Function):
         return (torch.stack(parts) * world.size).to(*ctx.depth), None, None, None, None
 
 
-def _filled(numel: int, value: float, world: World) -> Tensor:
+def _filled(numel: int, value: float, world: World, device: torch.device) -> Tensor:
     """This rank's partition of a tensor of one value, padding zero."""
     start, stop = partition_range(numel, world.rank, world.size)
-    return padded(torch.full((stop - start,), value, device=world.device), partition_size(numel, world.size))
+    return padded(torch.full((stop - start,), value, device=device), partition_size(numel, world.size))
 
 
 def _whole(part_NS: Tensor, shape: tuple[int, ...]) -> Tensor:
