@@ -88,3 +88,28 @@ def test_the_export_is_what_plain_transformers_opens(finished: tuple[str, RunFil
         inputs = tokenizer("import os", return_tensors="pt")
         logits = model(input_ids=inputs["input_ids"]).logits
         assert logits.shape == (1, inputs["input_ids"].shape[1], model.config.vocab_size)
+
+
+@pytest.mark.parametrize(
+    ("layers", "grow"),
+    [
+        (0, "{method: progressive, learn: {steps: 2}}"),
+        (1, "{method: progressive}"),
+        (1, "{method: stack}"),
+        (1, "{method: scratch}"),
+        (1, "{method: bert2bert-aki, optimizer_state: grown, noise: 0.1}"),
+    ],
+    ids=["no layer, random ones, learned", "one layer, random ones", "one layer, stacked", "scratch", "AKI"],
+)
+def test_depth_from_almost_nothing_and_other_ways(site: Site, layers: int, grow: str):
+    files = site.config(f"{layers}-" + "".join(filter(str.isalnum, grow)))
+    stages = (
+        f"[{{name: thin, size: {{layers: {layers}, width: 24, heads: 3}}, train: {{}}}},"
+        f" {{name: large, size: {LARGE}, grow: {grow}, train: {{steps: 8}}}}]"
+    )
+    own = ["model={family: llama, max_positions: 32}", "defaults.grow={}", f"stages={stages}"]
+    assert run_warm(files, 2, *own) == (0, "")
+    numbers = files.numbers("evaluate/loss")
+    losses = [value for key, value in sorted(numbers.items(), key=lambda item: item[0][2])]
+    assert losses[-1] < losses[0]
+    assert files.weights("large")["model.layers.2.mlp.down_proj.weight"].shape == (48, 81)
