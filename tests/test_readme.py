@@ -59,6 +59,9 @@ def _check_make(words: list[str]) -> None:
 
 def _check_ligo_dist(words: list[str]) -> None:
     arguments = cli._parse(words)
+    if arguments.command != "run":
+        assert cli.main(words) == 0
+        return
     load_config(ROOT / arguments.config, arguments.overrides)
 
 
