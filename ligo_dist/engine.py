@@ -317,7 +317,7 @@ class Engine:
         }
 
     def write_moments(self, moments: Mapping[str, Shards], steps: int) -> None:
-        """Set Adam's moments and its step count, as after `steps` optimizer steps."""
+        """Set Adam's moments from partitions (padding may be missing), and its step count."""
         optimizer = self._engine.optimizer
         for flat in optimizer.fp32_partitioned_groups_flat:
             self._inner_optimizer.state[flat] = {
@@ -327,7 +327,8 @@ class Engine:
         for moment, shards in moments.items():
             for name, parameter in self.parameters.items():
                 # A view of the optimizer's own state, as with the master weights.
-                safe_get_local_optimizer_state(parameter, moment).copy_(shards[name])
+                whole = padded(shards[name], parameter.partition_numel())
+                safe_get_local_optimizer_state(parameter, moment).copy_(whole)
 
     @property
     def _inner_optimizer(self) -> torch.optim.Optimizer:

@@ -102,7 +102,8 @@ def _config(proto: ModelProto, tokenizer: Tokenizer, max_positions: int | None) 
         "add_bos_token": False,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
-        "split_special_tokens": True,  # a literal </s> in a text is text
+        # A literal </s> in a text is text; but a masked language model's users write <mask> where it shall fill in.
+        "split_special_tokens": tokenizer.mask_id is None,
     }
     optional = {"bos_token": tokenizer.bos_id, "pad_token": tokenizer.pad_id, "mask_token": tokenizer.mask_id}
     config |= {name: proto.pieces[i].piece for name, i in optional.items() if i is not None}
@@ -116,7 +117,9 @@ def _compare(tokenizer: Tokenizer, directory: Path, samples: Sequence[bytes], ex
     different = compared = 0
     for text in _texts([*_PROBES, *([_LITERAL_SPECIALS] if exact else []), *samples]):
         expected = tokenizer.encode(text.encode())
-        ids = huggingface(text, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = huggingface(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
+            "input_ids"
+        ]
         compared += 1
         different += ids != expected
         if huggingface.decode(ids) != text or (exact and ids != expected):

@@ -178,6 +178,7 @@ def test_a_tokenizer_trained_for_masking_has_robertas_ids(
     library = AutoTokenizer.from_pretrained(tmp_path)
     assert (library.mask_token_id, library.pad_token_id, library.eos_token_id) == (4, 1, 2)
     assert library(documents[1].decode(), verbose=False)["input_ids"] == tokenizer.encode(documents[1])
+    assert library("grow <mask> layer")["input_ids"].count(4) == 1, "who fills in masks writes them so"
 
 
 def test_tokenizers_for_causal_models_are_as_they_were(bpe: Tokenizer) -> None:
