@@ -64,6 +64,7 @@ def build_partitioned_model(
     model = _untied_partitioned_model(architecture, config, dtype)
     model.tie_weights()
     architecture.check_model(shape, partitioned_shapes(model))
+    _take_losses_in_fp32(architecture, model)
     return model
 
 
@@ -80,7 +81,16 @@ def build_meta_model(
         model = model_class(config)
     model.tie_weights()
     architecture.check_model(shape, {name: tuple(p.shape) for name, p in model.named_parameters()})
+    _take_losses_in_fp32(architecture, model)
     return model
+
+
+def _take_losses_in_fp32(architecture: Architecture, model: PreTrainedModel) -> None:
+    """Let the head give fp32: the library takes the loss of causal models in fp32, of others in the head's precision,
+    in which bf16 rounds a loss of 6 to steps of 0.03."""
+    if architecture.objective in ("masked_lm", "image_classification"):
+        head = model.get_output_embeddings() or model.get_submodule("classifier")
+        head.register_forward_hook(lambda module, inputs, output: output.float())
 
 
 def initial_shards(architecture: Architecture, config: PretrainedConfig, seed: int, world: World) -> Shards:

@@ -133,7 +133,8 @@ class DepthRate(Section):
 
 
 class Sweep(Section):
-    """A short search for the operator's learning rate before it is learned. Its cost is counted."""
+    """A short search for the operator's learning rate before it is learned (for 0 steps there is none). Its cost is
+    counted."""
 
     learning_rates: Annotated[list[Positive], Field(min_length=2)]
     """Candidates for `optimizer.learning_rate`; the one with the lowest validation loss is taken."""

@@ -253,7 +253,7 @@ def test_a_source_says_what_is_left_out():
             " multiple of 32; lossless has no such limit",
         ),
         (
-            "{learn: {sweep: {learning_rates: [1e-3, 1e-4, 1e-3]}}}",
+            "{learn: {steps: 5, sweep: {learning_rates: [1e-3, 1e-4, 1e-3]}}}",
             "stages[1].grow.learn.sweep.learning_rates: 0.001 is there more than once; each candidate is tried once",
         ),
         (
