@@ -10,7 +10,6 @@ from ligo_dist.building import Builder, snapshot_of
 from ligo_dist.checkpoint import Snapshot
 from ligo_dist.corpus.batches import Batches
 from ligo_dist.engine import ADAM_MOMENTS, Engine
-from ligo_dist.errors import LigoError
 from ligo_dist.growth.sharded import SourceShards
 from ligo_dist.growth.transfer import (
     OperatorValues,
@@ -72,24 +71,20 @@ class Grower:
             groups: of a checkpoint made while the operator was learned; empty at the beginning.
 
         Raises:
-            LigoError: the optimizer's state should grow, and the source has none.
             PreservationError: the method keeps the function for this pair of models, and the result does not.
         """
-        if grow.optimizer_state != "fresh" and not before.moments:
-            raise LigoError(
-                f"stages[{stage.index}].grow.optimizer_state: {grow.optimizer_state!r} needs the moments of"
-                f" {before.stage.name}, which has not been trained; fresh would be right"
-            )
+        # The configuration's own checks refuse moments of a stage that is not trained.
+        assert grow.optimizer_state == "fresh" or before.moments, before.stage.name
         source = self._source(stage, grow, before)
         learns = grow.learn.steps > 0
         operator = self._learned(stage, grow, source, before, groups) if learns else self._initial(grow)
         engine = self._applied(stage, grow, source, operator)
         self._set_moments(grow, before, operator, engine)
+        snapshot = snapshot_of(engine, "model")
         if not learns:
-            shards = engine.read_shards()
-            self._check(stage, grow, source, before, shards)
+            self._check(stage, grow, source, before, snapshot.groups["model"])
         self.runner.state.phase, self.runner.state.step = TRAIN, 0
-        self.runner.save(stage.train.first_step, snapshot_of(engine, "model"))
+        self.runner.save(stage.train.first_step, snapshot)
         return engine
 
     def _source(self, stage: StagePlan, grow: GrowPlan, before: Trained) -> SourceShards:
@@ -153,17 +148,17 @@ class Grower:
         """The candidate learning rate that leads to the lowest validation loss after a few steps."""
         assert grow.sweep is not None
         runner, phase = self.runner, grow.learn
+        batches = Batches(runner.corpus.train, runner.settings.seed, phase.batch_size, phase.first_sample)
+        tokens = phase.batch_size * runner.corpus.train.tokens_per_sample
         losses: dict[float, float] = {}
         for rate in grow.sweep.learning_rates:
             self._start(grow, engine)
             engine.write_moments({}, 0)
             trial = _trial(phase, rate, grow.sweep.steps)
-            batches = Batches(runner.corpus.train, runner.settings.seed, phase.batch_size, phase.first_sample)
-            tokens = phase.batch_size * runner.corpus.train.tokens_per_sample
             finite = True
             for step in training_steps(engine, batches, trial, 0, runner.settings.seed):
                 runner.state.add(tokens, flops, step.seconds)
-                finite = math.isfinite(step.result.loss) and math.isfinite(step.result.gradient_norm)
+                finite = step.result.is_finite
                 if not finite:
                     break
             loss = runner.validation_loss(engine) if finite else None

@@ -31,7 +31,7 @@ class StopAtNonFinite:
 
     def __call__(self, step: Step) -> None:
         loss, norm = step.result.loss, step.result.gradient_norm
-        if math.isfinite(loss) and math.isfinite(norm):
+        if step.result.is_finite:
             return
         what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
         last = self.last_checkpoint()

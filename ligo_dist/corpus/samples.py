@@ -56,10 +56,8 @@ class Samples(Protocol):
 
 
 @dataclass(frozen=True)
-class CausalSamples:
-    """Blocks of text, each token to be predicted from those before it."""
-
-    labelled: ClassVar[bool] = True
+class _BlockSamples:
+    """Blocks of text as samples."""
 
     blocks: PackedBlocks
 
@@ -69,6 +67,13 @@ class CausalSamples:
 
     def __len__(self) -> int:
         return len(self.blocks)
+
+
+@dataclass(frozen=True)
+class CausalSamples(_BlockSamples):
+    """Blocks of text, each token to be predicted from those before it."""
+
+    labelled: ClassVar[bool] = True
 
     def read(self, indices: Any, draws: Sequence[int]) -> dict[str, Tensor]:
         tokens = torch.from_numpy(self.blocks.read(indices))
@@ -76,26 +81,17 @@ class CausalSamples:
 
 
 @dataclass(frozen=True)
-class UnlabelledSamples:
+class UnlabelledSamples(_BlockSamples):
     """Blocks of text alone, for a model without an objective."""
 
     labelled: ClassVar[bool] = False
-
-    blocks: PackedBlocks
-
-    @property
-    def tokens_per_sample(self) -> int:
-        return self.blocks.sequence_length
-
-    def __len__(self) -> int:
-        return len(self.blocks)
 
     def read(self, indices: Any, draws: Sequence[int]) -> dict[str, Tensor]:
         return {"input_ids": torch.from_numpy(self.blocks.read(indices))}
 
 
 @dataclass(frozen=True)
-class MaskedSamples:
+class MaskedSamples(_BlockSamples):
     """Blocks of text with some tokens to be predicted from all others.
 
     Exactly round(fraction x length) tokens of each block, so that means over micro-batches are means over tokens.
@@ -113,7 +109,6 @@ class MaskedSamples:
 
     labelled: ClassVar[bool] = True
 
-    blocks: PackedBlocks
     fraction: float
     mask_id: int
     special_ids: frozenset[int]
@@ -130,15 +125,8 @@ class MaskedSamples:
         object.__setattr__(self, "_ordinary_ids", ordinary.nonzero()[0])
 
     @property
-    def tokens_per_sample(self) -> int:
-        return self.blocks.sequence_length
-
-    @property
     def predictions_per_sample(self) -> int:
         return max(1, round(self.fraction * self.blocks.sequence_length))
-
-    def __len__(self) -> int:
-        return len(self.blocks)
 
     def read(self, indices: Any, draws: Sequence[int]) -> dict[str, Tensor]:
         tokens = self.blocks.read(indices)

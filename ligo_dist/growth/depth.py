@@ -18,8 +18,7 @@ def depth_value(growth: Growth, depth: str, layer: int, generator: torch.Generat
     """The start of a target layer's coefficients, [R, C], or [1, C] where all roles share them."""
     if depth == "noisy-stack":
         return _noisy_stack(growth, layer, generator)
-    rows = 1 if growth.share_depth else len(growth.layer_roles)
-    value_RC = torch.zeros(rows, growth.columns)
+    value_RC = torch.zeros(growth.depth_shape)
     if depth == "interpolate":
         for column, weight in _neighbours(growth, layer):
             value_RC[:, column] = weight
@@ -32,8 +31,7 @@ def depth_value(growth: Growth, depth: str, layer: int, generator: torch.Generat
 
 def new_depth_value(growth: Growth, depth: str, layer: int) -> Tensor:
     """The coefficients of new units that come from the layer behind (bert2BERT's AKI)."""
-    rows = 1 if growth.share_depth else len(growth.layer_roles)
-    value_RC = torch.zeros(rows, growth.columns)
+    value_RC = torch.zeros(growth.depth_shape)
     value_RC[:, min(origin(growth, depth, layer) + 1, growth.source.layers - 1)] = 1.0
     return value_RC
 
@@ -61,9 +59,8 @@ def is_new_layer(growth: Growth, depth: str, layer: int) -> bool:
 
 
 def _noisy_stack(growth: Growth, layer: int, generator: torch.Generator) -> Tensor:
-    rows = 1 if growth.share_depth else len(growth.layer_roles)
-    value_RC = torch.rand(rows, growth.columns, generator=generator) * DEPTH_NOISE
-    value_RC[:, layer % growth.source.layers] = 1.0
+    value_RC = torch.rand(growth.depth_shape, generator=generator) * DEPTH_NOISE
+    value_RC[:, origin(growth, "noisy-stack", layer)] = 1.0
     return value_RC / value_RC.sum(dim=1, keepdim=True)
 
 

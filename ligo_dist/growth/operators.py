@@ -100,6 +100,11 @@ class Growth:
         """Layers that depth coefficients mix."""
         return self.source.layers + self.fresh_layers + self.unit_layer
 
+    @property
+    def depth_shape(self) -> tuple[int, int]:
+        """Of a target layer's depth coefficients: roles (one row for all, where they share it) x columns."""
+        return 1 if self.share_depth else len(self.layer_roles), self.columns
+
     @cached_property
     def target_parameters(self) -> list[ParameterSpec]:
         return self.architecture.parameters(self.target)
@@ -126,10 +131,9 @@ class Growth:
                 parameter = self._width_parameter(segment, spec.layer)
                 if parameter.shape[0]:
                     (shared if parameter.layer is None else layers)[parameter.name] = parameter
-        depth_shape = (1 if self.share_depth else len(self.layer_roles), self.columns)
         for layer in range(self.target.layers):
             for name, side in self._depth_names(layer):
-                layers[name] = OperatorParameter(name, depth_shape, None, side, layer)
+                layers[name] = OperatorParameter(name, self.depth_shape, None, side, layer)
         return [*shared.values(), *sorted(layers.values(), key=lambda p: p.layer or 0)]
 
     def _depth_names(self, layer: int) -> list[tuple[str, str | None]]:
