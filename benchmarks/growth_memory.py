@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.processes import run_on_ranks
+from benchmarks.provenance import commit, processor
 from ligo_dist.architectures import ModelShape, ParameterSpec, get_architecture
 from ligo_dist.growth.operators import Growth
-from ligo_dist.tracking.environment import git_state
 
 MEGABYTE = 1e6
 FP32 = 4
@@ -108,7 +107,7 @@ def _heading(growth: Growth, options: argparse.Namespace) -> list[str]:
     }
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "deepspeed", "transformers"))
     lines = [
-        f"{date.today()}, commit {_commit()}; {options.family}, fp32, gloo on {os.cpu_count()} {_processor()} cores",
+        f"{date.today()}, commit {commit()}; {options.family}, fp32, gloo on {os.cpu_count()} {processor()} cores",
         f"{versions}; not measured: accelerators, bf16, several machines, long sequences",
         "MB in fp32: " + ", ".join(f"{name} {FP32 * numel / MEGABYTE:.0f}" for name, numel in sizes.items()),
         "",
@@ -145,19 +144,6 @@ def _table(growth: Growth, options: argparse.Namespace) -> list[str]:
         print("! above its bound", flush=True)
         sys.exit(1)
     return lines
-
-
-def _commit() -> str:
-    state = git_state(Path(__file__).parent)
-    return "unknown" if state is None else state[0][:12] + (" with changes" if state[1] else "")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _specs(growth: Growth, which: str) -> list[ParameterSpec]:

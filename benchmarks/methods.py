@@ -31,8 +31,6 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.growth_memory import _commit as commit
-from benchmarks.growth_memory import _processor as processor
 from benchmarks.methods_cases import (
     CASES,
     FULL,
@@ -49,6 +47,7 @@ from benchmarks.methods_cases import (
 from benchmarks.methods_reading import make_reference, read_curve
 from benchmarks.methods_report import Measured, draw, make_row, notes, table
 from benchmarks.methods_runs import Outcome, Run, Workers
+from benchmarks.provenance import commit, processor
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -189,10 +189,12 @@ CASES: dict[str, Case] = {
     # Learned.
     "ligo-0": Case("the paper's start, not learned", _fixed("ligo")),
     "ligo": Case("the paper: 100 steps", _learned("ligo")),
+    "ligo-identity": Case("the identity learned too", _learned("ligo", identity="learned")),
     "ligo-untied": Case("sides learned apart", _learned("ligo", tied=False)),
     "ligo-shared": Case("one operator for all layers", _learned("ligo", share_depth=True, share_width=True)),
     "lossless-dense-25": Case("learned for 25 steps", _learned("lossless-dense", 25)),
     "lossless-dense-100": Case("learned for 100 steps", _learned("lossless-dense")),
+    "lossless-dense-400": Case("learned for 400 steps", _learned("lossless-dense", 400)),
     # Where the optimizer's state comes along, the source has to be trained in the same run.
     "lossless-dense-grown": Case(
         "its moments grown", _fixed("lossless-dense", optimizer_state="grown"), OwnSource()
@@ -222,6 +224,7 @@ LEFT_OUT = (
     "interlace",
     "top-copy",
     "ligo-shared",
+    "lossless-dense-400",
     "lossless-dense-stack",
     "lossless-dense-grown",
     "progressive-1-stack",
