@@ -128,9 +128,9 @@ class OwnSource:
     """A source that a case trains itself, within its run, because the common one does not do.
 
     Attributes:
-        size: what differs from the target's size; None: the common source's size and steps.
+        size: what differs from the target's size; None: the common source's size.
         flops: its training, as a multiple of the common source's; or
-        part: its steps, as a part of scratch's budget.
+        part: its steps, as a part of scratch's budget; neither: the common source's steps.
     """
 
     size: Size | None = None
@@ -202,16 +202,31 @@ CASES: dict[str, Case] = {
     "lossless-dense-asymmetric": Case(
         "moments kept for old units", _fixed("lossless-dense", optimizer_state="asymmetric"), OwnSource()
     ),
+    # Later, and longer.
+    "lossless-dense-late": Case(
+        "its source trained twice as long", _fixed("lossless-dense"), OwnSource(flops=2)
+    ),
+    "lossless-dense-long": Case("trained for longer", _fixed("lossless-dense"), part=0.6),
     # Depth alone, by 4, from a source as wide as the target: three timings.
     "g-stack-early": Case("depth x 4, early", _fixed("stack"), OwnSource({"layers": -4}, flops=0.5)),
     "g-stack": Case("depth x 4, source as dear as ours", _fixed("stack"), OwnSource({"layers": -4}, flops=1)),
     "g-stack-late": Case("depth x 4, late", _fixed("stack"), OwnSource({"layers": -4}, flops=2)),
+    "g-stack-long": Case("trained for longer", _fixed("stack"), OwnSource({"layers": -4}, flops=1), part=0.6),
+    "deep-dense": Case(
+        "the default from g-stack's source", _fixed("lossless-dense"), OwnSource({"layers": -4}, flops=1)
+    ),
+    "deep-dense-late": Case(
+        "the default from g-stack-late's", _fixed("lossless-dense"), OwnSource({"layers": -4}, flops=2)
+    ),
     # Whole schedules with as many steps as scratch: from one layer or none to all of them late.
     "progressive-1": Case(
         "1 layer, then random ones", _fixed("progressive"), OwnSource({"layers": 1}, part=0.8), part=0.2
     ),
     "progressive-1-stack": Case(
         "1 layer, then copies", _fixed("stack"), OwnSource({"layers": 1}, part=0.8), part=0.2
+    ),
+    "progressive-1-dense": Case(
+        "1 layer, then the default", _fixed("lossless-dense"), OwnSource({"layers": 1}, part=0.8), part=0.2
     ),
     "progressive-0": Case(
         "no layer, then random ones", _fixed("progressive"), OwnSource({"layers": 0}, part=0.8), part=0.2
@@ -277,11 +292,10 @@ def _source_stage(scale: Scale, own: OwnSource | None) -> dict[str, Any]:
         size, rate = {**scale.target, **own.size}, scale.target_rate
         if size["layers"] < 0:
             size["layers"] = scale.target["layers"] // -size["layers"]
-        if own.flops is not None:
-            number = round(own.flops * scale.source_flops / scale.step_flops(size))
-        else:
-            assert own.part is not None
-            number = round(own.part * scale.budget)
+    if own is not None and own.flops is not None:
+        number = round(own.flops * scale.source_flops / scale.step_flops(size))
+    elif own is not None and own.part is not None:
+        number = round(own.part * scale.budget)
     train = {
         "steps": number,
         "optimizer": {"learning_rate": rate},
