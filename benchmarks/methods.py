@@ -34,6 +34,7 @@ import torch
 from benchmarks.methods_cases import (
     CASES,
     FULL,
+    NAMED,
     QUICK,
     SCALES,
     SCRATCH,
@@ -205,7 +206,7 @@ def _write(
         f"GPT-2 {source['layers']} x {source['width']} -> {target['layers']} x {target['width']},"
         f" seeds: {options.seeds} (mean, and band from lowest to highest)"
     )
-    draw(options.results / f"{stem}.png", measured, title)
+    draw(options.results / f"{stem}.png", measured, title, NAMED)
     print(f"\nwritten: {options.results / stem}.txt and .png", flush=True)
 
 

@@ -248,6 +248,21 @@ LEFT_OUT = (
 """Run by `--all` and `--only` alone: they would take another quarter of an hour. `top-copy` is the same as `stack`
 where the depth doubles."""
 
+NAMED = (
+    SCRATCH,
+    "stack",
+    "lossless",
+    "lossless-dense",
+    "lossless-dense-late",
+    "ligo",
+    "g-stack",
+    "deep-dense",
+    "g-stack-late",
+    "deep-dense-late",
+    "progressive-1",
+)
+"""Have colours and names in the picture."""
+
 FULL = tuple(name for name in CASES if name not in LEFT_OUT)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,6 @@ import matplotlib.pyplot as plt
 
 BUDGETS = (1 / 8, 1 / 4, 1 / 2)
 """As parts of scratch's FLOPs."""
-
-_LINES = ("-", "--", ":", "-.")
 
 Cell = Callable[[float], str]
 
@@ -127,21 +125,30 @@ def _rank(row: Row) -> tuple[bool, float]:
     return row.excluded.bound, -row.excluded.mean
 
 
-def draw(path: Path, measured: Mapping[str, Mapping[int, Measured]], title: str) -> None:
+def draw(
+    path: Path, measured: Mapping[str, Mapping[int, Measured]], title: str, named: Collection[str]
+) -> None:
     """Validation loss against FLOPs, the mean over seeds with a band from the lowest to the highest: on the left
-    without the source's training, on the right with it."""
+    without the source's training, on the right with it. Cases that are not `named` are grey lines."""
     figure, axes = plt.subplots(1, 2, figsize=(15, 7), sharey=True, layout="constrained")
-    for number, (name, runs) in enumerate(measured.items()):
+    colours = iter(f"C{number}" for number in range(len(named)))
+    others = "others"  # in the legend, once
+    for name, runs in sorted(measured.items(), key=lambda item: item[0] in named):
         is_scratch = name == "scratch"
-        colour = "black" if is_scratch else f"C{number % 10}"
-        style = {"linestyle": _LINES[number // 10 % len(_LINES)], "linewidth": 2.5 if is_scratch else 1.2}
+        if name in named:
+            colour = "black" if is_scratch else next(colours)
+            style = {"label": name, "linewidth": 2.5 if is_scratch else 1.6}
+        else:
+            colour = "lightgrey"
+            style = {"label": others, "linewidth": 0.8}
+            others = "_"
         for axis, included in zip(axes, (False, True), strict=True):
             flops, losses = band([run.curve for run in runs.values()])
             source = np.mean([run.source_flops for run in runs.values()]) if included else 0.0
-            axis.plot(flops + source, losses.mean(axis=0), color=colour, label=name, **style)
-            axis.fill_between(
-                flops + source, losses.min(axis=0), losses.max(axis=0), color=colour, alpha=0.15
-            )
+            axis.plot(flops + source, losses.mean(axis=0), color=colour, **style)
+            if name in named:
+                lowest, highest = losses.min(axis=0), losses.max(axis=0)
+                axis.fill_between(flops + source, lowest, highest, color=colour, alpha=0.15)
     scratch = [run.curve.final.loss for run in measured.get("scratch", {}).values()]
     for axis, name in zip(axes, ("source's training excluded", "everything included"), strict=True):
         axis.set_xlabel(f"FLOPs, {name}")

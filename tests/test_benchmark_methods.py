@@ -172,7 +172,7 @@ def test_a_band_goes_as_far_as_all_of_its_curves() -> None:
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
     scratch = {seed: _measured([6, 5, 4, 3.5], steps=3) for seed in (0, 1)}
-    draw(tmp_path / "picture.png", {"scratch": scratch, "other": scratch}, "title")
+    draw(tmp_path / "picture.png", {"scratch": scratch, "other": scratch}, "title", ["scratch"])
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
