@@ -1,6 +1,6 @@
 """All ways to grow, side by side: the same source, data and learning rates, several seeds; FLOPs to scratch's loss.
 
-    python -m benchmarks.methods            # the main cases, three seeds: about an hour on two idle cores
+    python -m benchmarks.methods            # the main cases, three seeds: over an hour on two idle cores
     python -m benchmarks.methods --quick    # a few cases, one seed, a smaller budget: minutes
     python -m benchmarks.methods --all --seeds 5
     python -m benchmarks.methods --only scratch ligo lossless-dense
