@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ligo_dist.exit_codes import CANNOT_GO_ON, MISTAKE
+
 
 class LigoError(ValueError):
     """A user's mistake: shown as its message alone, without a traceback; the process exits with `exit_code`."""
 
-    exit_code = 2
+    exit_code = MISTAKE
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class ArchitectureError(LigoError):
 class RunError(RuntimeError):
     """A run that cannot go on, though what was asked for is right: shown as its message alone."""
 
-    exit_code = 1
+    exit_code = CANNOT_GO_ON
 
 
 class NonFiniteLossError(RunError):

@@ -87,6 +87,7 @@ def _comparable(config: dict[str, Any]) -> dict[str, Any]:
             section = section.get(parent, {})
         section.pop(last, None)
     for stage in config.get("stages", []):
+        stage.pop("nodes", None)
         # Another split into micro-batches changes how many fit into memory, not what is computed.
         learn = (stage.get("grow") or {}).get("learn", {})
         for phase in (stage["train"] or {}, learn):

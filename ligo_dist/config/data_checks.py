@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ligo_dist.architectures import Architecture
-from ligo_dist.config.schema import Data, Model, Section, Tokenizer
+from ligo_dist.config.schema import Data, Model, Tokenizer
+from ligo_dist.config.section import Section
 from ligo_dist.config.shapes import is_image_family
 from ligo_dist.errors import Fault
 

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from ligo_dist.config.checks import cross_field_faults
 from ligo_dist.config.faults import validation_faults
 from ligo_dist.config.overrides import apply_overrides
-from ligo_dist.config.schema import Config, Grow, Section, Train
+from ligo_dist.config.schema import Config, Grow, Train
+from ligo_dist.config.section import Section
 from ligo_dist.config.yaml_text import parse_yaml
 from ligo_dist.errors import ConfigError, Fault
 
@@ -28,9 +29,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: every fault of the file and of the overrides, together.
     """
     raw = _read_mapping(Path(path))
-    faults = _inline_deepspeed(raw)
+    faults = _inline_files(raw)
     faults += apply_overrides(raw, overrides)
-    faults += _inline_deepspeed(raw) if not faults else []
+    faults += _inline_files(raw) if not faults else []
     return config_from(raw, source=str(path), faults=faults)
 
 
@@ -80,6 +81,30 @@ def _nearest_file(path: Path) -> str:
     names = [other.name for other in path.parent.iterdir() if other.suffix in (".yaml", ".yml")]
     near = difflib.get_close_matches(path.name, names, n=1)
     return f"; did you mean {str(path.parent / near[0])!r}?" if near else ""
+
+
+def _inline_files(raw: dict[str, Any]) -> list[Fault]:
+    """Put the contents of files in the places where their paths stand."""
+    return _inline_deepspeed(raw) + _inline_cluster(raw)
+
+
+def _inline_cluster(raw: dict[str, Any]) -> list[Fault]:
+    path = raw.get("cluster")
+    if not isinstance(path, str):
+        return []
+    raw["cluster"] = {}
+    try:
+        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        return [Fault("cluster", f"{path!r} cannot be read: {error.strerror}")]
+    except ValueError as error:
+        return [Fault("cluster", f"{path!r} is not YAML: {error}")]
+    if not isinstance(content, dict):
+        return [
+            Fault("cluster", f"{path!r} holds a {type(content).__name__}, not a mapping of keys to values")
+        ]
+    raw["cluster"] = content
+    return []
 
 
 def _inline_deepspeed(raw: dict[str, Any]) -> list[Fault]:

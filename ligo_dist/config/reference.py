@@ -18,7 +18,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ligo_dist.config.deepspeed_keys import ALLOWED, OWNED, ZERO_ALLOWED, ZERO_OWNED
-from ligo_dist.config.schema import Config, Section
+from ligo_dist.config.schema import Config
+from ligo_dist.config.section import Section
 from ligo_dist.growth.names import DEPTHS, METHODS, WIDTHS
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"

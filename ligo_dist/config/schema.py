@@ -7,24 +7,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-PositiveOrZero = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Ratio = Annotated[float, Field(ge=0, le=1)]
-Momentum = Annotated[float, Field(ge=0, lt=1)]
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """A mapping of the file: no unknown keys, no values turned into another type, not changed once read."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+from ligo_dist.config.cluster import Cluster
+from ligo_dist.config.section import (
+    Count,
+    CountOrZero,
+    Fraction,
+    Momentum,
+    Positive,
+    PositiveOrZero,
+    Ratio,
+    Section,
+    Text,
+)
 
 
 class Model(Section):
@@ -207,6 +203,9 @@ class Stage(Section):
     takes the defaults)."""
     train: Train | None = None
     """How it is trained; `null` only with `from`: the model is taken as it is."""
+    nodes: Count | None = None
+    """Nodes that this stage asks for. A run that reaches it on fewer stops at the boundary, says so, and ends with
+    exit code 76; the next launch on the same run directory takes what it is given. `null`: any number."""
 
 
 class Defaults(Section):
@@ -325,6 +324,9 @@ class Checkpoints(Section):
     """Optimizer steps between two checkpoints; each phase's end has one too."""
     keep: Count = 2
     """Complete checkpoints that are kept."""
+    on_failure: Literal["stop", "continue"] = "stop"
+    """What happens where one cannot be written (a full disk): the run stops, or goes on and tries again the next
+    time. The last complete one stays either way."""
     export_stages: bool = False
     """Export every stage's model as a Hugging Face directory, not only the last one's."""
 
@@ -367,6 +369,9 @@ class Config(Section):
     """What is kept."""
     distributed: Distributed = Distributed()
     """How the ranks work together."""
+
+    cluster: Annotated[Cluster, Field(exclude=True)] = Cluster()
+    """The machines of the run, or the path of a YAML file that says them. Not recorded with the run."""
 
     def resolved(self) -> dict[str, Any]:
         """Everything as plain values, the stages with what they inherited: for the record, and to compare on

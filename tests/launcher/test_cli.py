@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher import cli
+from launcher.commands import run as run_command
 from launcher.plan import plan_stages
 from ligo_dist import __version__
 from ligo_dist.accounting import growing_flops, learning_step_flops, parameter_count, training_step_flops
@@ -101,7 +102,7 @@ def test_the_plan_has_the_numbers_of_the_accounting():
 )
 @pytest.mark.parametrize("extra", [["--dry-run"], []], ids=["dry", "real"])
 def test_faults_come_before_any_process(arguments, said, extra, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "run_in_group", lambda *_: pytest.fail("a process was started"))
+    monkeypatch.setattr(run_command, "run_in_group", lambda *_: pytest.fail("a process was started"))
     Path("file").write_text("precious")
     assert cli.main(["run", QUICKSTART, *extra, *arguments]) == 2
     out, err = capsys.readouterr()
@@ -148,7 +149,7 @@ def test_a_run_directory_that_cannot_be_made(capsys, monkeypatch):
 
 
 def test_more_ranks_than_accelerators(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "count_accelerators", lambda: 1)
+    monkeypatch.setattr(run_command, "count_accelerators", lambda: 1)
     assert dry_run("--nproc", "2") == 2
     assert "--nproc: 2 ranks want an accelerator each, and 1 can be seen" in capsys.readouterr().err
 
