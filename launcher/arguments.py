@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
+
+from ligo_dist.config import Config, load_config
+from ligo_dist.config.source import with_source_apart
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -25,3 +29,32 @@ def port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} should be a port, from 1 to 65535")
     return int(text)
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """The file with the section `cluster`."""
+    parser.add_argument(
+        "--cluster", metavar="FILE", help="a YAML file with the keys of the section `cluster`"
+    )
+
+
+def add_hosts(parser: argparse.ArgumentParser) -> None:
+    """Which machines are used."""
+    add_cluster(parser)
+    parser.add_argument(
+        "--hostfile", metavar="HOSTS", help="a file with a line `HOST slots=N` for each machine"
+    )
+    parser.add_argument("--include", metavar="FILTER", help="the only hosts, or slots, used: host1@host2:0,2")
+    parser.add_argument("--exclude", metavar="FILTER", help="hosts, or slots, that are not used")
+
+
+def read_config(arguments: argparse.Namespace) -> Config:
+    """The checked configuration with what the command line says of the cluster.
+
+    Raises:
+        ConfigError: every fault of it.
+    """
+    given = ((key, getattr(arguments, key, None)) for key in ("hostfile", "include", "exclude"))
+    hosts = [f"cluster.{key}={json.dumps(value)}" for key, value in given if value is not None]
+    config = load_config(arguments.config, [*arguments.overrides, *hosts], arguments.cluster)
+    return with_source_apart(config, arguments.config)

@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from launcher.commands import architectures, methods, run
+from launcher.commands import architectures, methods, run, submit
 from ligo_dist import __version__
 from ligo_dist.errors import LigoError
 
-_COMMANDS = {"run": run, "architectures": architectures, "methods": methods}
+_COMMANDS = {"run": run, "submit": submit, "architectures": architectures, "methods": methods}
 
 _EXAMPLES = """\
 examples:

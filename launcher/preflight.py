@@ -16,8 +16,14 @@ from ligo_dist.hub import find_weight_files, resolve_directory
 from ligo_dist.tracking import tracking_address
 
 
-def check_before_start(config: Config, num_ranks: int, num_accelerators: int, source: str) -> None:
+def check_before_start(config: Config, num_ranks: int, num_accelerators: int | None, source: str) -> None:
     """Hold a configuration against this machine. Makes no file and no directory.
+
+    Args:
+        config: the configuration.
+        num_ranks: of the whole run.
+        num_accelerators: of this machine; None: the ranks run on others.
+        source: where the configuration is from.
 
     Raises:
         ConfigError: every fault, together.

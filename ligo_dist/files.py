@@ -1,7 +1,8 @@
-"""Directories that are written under another name before they take their own."""
+"""Files and directories that are written under another name before they take their own."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -19,3 +20,10 @@ def make_empty(path: Path, what: str) -> None:
         path.mkdir(parents=True)
     except OSError as error:
         raise CheckpointError(f"{what} directory {path} cannot be made: {error.strerror or error}") from error
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file of text so that it is there as a whole, or as it was before."""
+    unfinished = path.with_name(f"{path.name}.writing")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)

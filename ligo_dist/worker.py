@@ -23,7 +23,6 @@ from ligo_dist.export import export_model
 from ligo_dist.hub import source_fingerprint
 from ligo_dist.phases import PhaseRunner, PhaseSettings
 from ligo_dist.progress import Progress
-from ligo_dist.result import write_result
 from ligo_dist.resume import find_checkpoint, recorded_config, run_lock
 from ligo_dist.shards import Shards
 from ligo_dist.stages import RunState, StagePlan, StageRecord, build_stages
@@ -188,7 +187,7 @@ def _announce(progress: Progress, checkpoint: Checkpoint | None, corpus: Corpus,
 
 
 def _conclude(config: Config, paths: RunPaths, stages: list[StagePlan], state: RunState) -> None:
-    """Show what the run came to, and leave the marks of its success."""
+    """Show what the run came to, and leave its summary."""
     tracking = config.tracking
     locations = Locations(
         export=paths.export(stages[-1].name),
@@ -204,7 +203,6 @@ def _conclude(config: Config, paths: RunPaths, stages: list[StagePlan], state: R
     ]
     write_summary(paths.run_dir, summaries, locations)
     show_summary(Console(), summaries, locations)
-    write_result(paths.run_dir)
 
 
 def _shown(record: StageRecord) -> dict[str, Any]:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import uuid
 from pathlib import Path
 
 from launcher.accelerators import count_accelerators
-from launcher.arguments import add_config, port, positive
-from launcher.command import Command, compose_command, free_port
+from launcher.arguments import add_config, add_hosts, port, positive, read_config
+from launcher.command import command_by_hand, free_port
+from launcher.environment import ranks_environment
+from launcher.fleet import Fleet, choose_fleet
 from launcher.preflight import check_before_start, vocabulary_size
-from launcher.processes import run_in_group
-from ligo_dist.config import Config, load_config
-from ligo_dist.config.source import with_source_apart
+from launcher.supervisor import Launch, Supervisor
+from ligo_dist.config import Config
 from ligo_dist.errors import LigoError
-from ligo_dist.result import LAUNCH_ID, has_finished
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -24,11 +23,21 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "run", help="take a configuration through all its stages, or resume where it stopped"
     )
     add_config(parser)
+    add_hosts(parser)
     parser.add_argument(
-        "--nproc", type=positive, metavar="N", help="ranks (default: one per accelerator, else one)"
+        "--slurm", action="store_true", help="on the nodes of the Slurm allocation this is in"
+    )
+    parser.add_argument(
+        "--nproc",
+        type=positive,
+        metavar="N",
+        help="ranks on each node (default: one per accelerator, else one)",
     )
     parser.add_argument(
         "--master-port", type=port, metavar="P", help="TCP port of the ranks (default: a free one)"
+    )
+    parser.add_argument(
+        "--no-preflight", action="store_true", help="do not check the hosts before the launch"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, print stages and command, start nothing"
@@ -36,23 +45,59 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
+    config = read_config(arguments)
     num_accelerators = count_accelerators()
-    num_ranks = arguments.nproc or max(1, num_accelerators)
-    config = with_source_apart(load_config(arguments.config, arguments.overrides), arguments.config)
-    check_before_start(config, num_ranks, num_accelerators, arguments.config)
-    command = compose_command(
-        arguments.config,
-        arguments.overrides,
-        num_ranks=num_ranks,
-        master_port=arguments.master_port or free_port(),
-        num_accelerators=num_accelerators,
+    fleet = choose_fleet(config, slurm=arguments.slurm, nproc=arguments.nproc, accelerators=num_accelerators)
+    # Of other machines the preflight will say what they have.
+    check_before_start(
+        config, fleet.world_size, num_accelerators if fleet.transport.is_local else None, arguments.config
     )
+    launch = _launch(arguments, config, fleet)
     if arguments.dry_run:
-        _show_plan(config, num_ranks)
-        print(f"\nthe command (number of ranks: {num_ranks}):\n{command}\n\nnothing was started")
+        _show_plan(config, fleet.world_size)
+        by_hand = command_by_hand(launch, fleet, arguments.hostfile or config.cluster.hostfile)
+        print(f"\nby hand (number of ranks: {fleet.world_size}):\n{by_hand}\n\nnothing was started")
         return 0
-    print(f"{command}\n", flush=True)
-    return _launch(command, Path(config.run_dir))
+    if not fleet.transport.is_local and config.cluster.preflight and not arguments.no_preflight:
+        _preflight(launch, config)
+    try:
+        launch.run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LigoError(f"run_dir: {str(launch.run_dir)!r} cannot be made: {error.strerror}") from None
+    return Supervisor(launch, fleet.transport, fleet.reachable).run()
+
+
+def _launch(arguments: argparse.Namespace, config: Config, fleet: Fleet) -> Launch:
+    cluster = config.cluster
+    directory = Path(cluster.directory or os.getcwd())
+    given_port = arguments.master_port or cluster.master_port or fleet.master_port
+    is_here = fleet.transport.is_local
+    return Launch(
+        config=arguments.config,
+        overrides=tuple(arguments.overrides),
+        cluster=cluster if fleet.restarts else cluster.model_copy(update={"max_restarts": 0}),
+        directory=directory,
+        run_dir=Path(cluster.directory or "", config.run_dir),
+        nodes=tuple(fleet.nodes),
+        environment=ranks_environment(cluster, os.environ, everything=is_here),
+        master_address=fleet.master_address or cluster.master_address or fleet.nodes[0].name,
+        master_port=given_port or (free_port() if is_here else _FIRST_PORT),
+        port_is_given=given_port is not None,
+        console=os.dup(sys.stdout.fileno()) if is_here and sys.stdout.isatty() else None,
+    )
+
+
+_FIRST_PORT = 29500
+"""Where the ranks meet if nobody says; the next attempt takes the next one."""
+
+
+def _preflight(launch: Launch, config: Config) -> None:
+    from launcher.doctor import run_preflight
+
+    report = run_preflight(
+        launch.nodes, config, launch.config, launch.cluster, launch.master_address, launch.master_port
+    )
+    report.raise_if_failed()
 
 
 def _show_plan(config: Config, num_ranks: int) -> None:
@@ -60,22 +105,3 @@ def _show_plan(config: Config, num_ranks: int) -> None:
     from launcher.plan import plan_stages
 
     print_plan(plan_stages(config, vocabulary_size(config), num_ranks))
-
-
-def _launch(command: Command, run_dir: Path) -> int:
-    """Run the command, and believe its exit code 0 only if the worker has left the result of this very
-    launch."""
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LigoError(f"run_dir: {str(run_dir)!r} cannot be made: {error.strerror}") from None
-    launch_id = uuid.uuid4().hex
-    code = run_in_group(command.argv, {**os.environ, **command.environment, LAUNCH_ID: launch_id})
-    if code == 0 and not has_finished(run_dir, launch_id):
-        print(
-            "ligo-dist: deepspeed ended without an error, but the run did not report its end: one of its"
-            " processes was killed (out of memory?). The same command resumes from the last checkpoint.",
-            file=sys.stderr,
-        )
-        return 1
-    return code

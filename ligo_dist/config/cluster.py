@@ -52,6 +52,8 @@ class Cluster(Section):
     """Network interface of NCCL (`NCCL_SOCKET_IFNAME`); `null`: its own choice."""
     gloo_interface: Text | None = None
     """Network interface of gloo (`GLOO_SOCKET_IFNAME`); `null`: its own choice."""
+    wrapper: list[Text] = []
+    """Words before each rank's command: a profiler, or `numactl` with its options."""
     environment: dict[str, str] = {}
     """Environment variables of the ranks."""
     forward: list[Text] = []

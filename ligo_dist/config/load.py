@@ -22,13 +22,20 @@ from ligo_dist.errors import ConfigError, Fault
 _INHERITED: dict[str, type[Section]] = {"train": Train, "grow": Grow}
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = (), cluster: str | None = None) -> Config:
     """The configuration in a YAML file, with `key.path=value` overrides written over it.
+
+    Args:
+        path: the file.
+        overrides: in the order in which they are written.
+        cluster: path of a file that takes the place of the section `cluster`; None: it stays.
 
     Raises:
         ConfigError: every fault of the file and of the overrides, together.
     """
     raw = _read_mapping(Path(path))
+    if cluster is not None:
+        raw["cluster"] = cluster
     faults = _inline_files(raw)
     faults += apply_overrides(raw, overrides)
     faults += _inline_files(raw) if not faults else []

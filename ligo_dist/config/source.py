@@ -73,7 +73,8 @@ def complete(config: Config, source: SourceConfig, origin: str = "configuration"
     raw["model"]["huggingface"] = {**source.inherited, **config.model.huggingface}
     if faults:
         raise ConfigError(faults, origin)
-    return config_from(raw, origin)
+    # What is not recorded with a run is not in `raw` either.
+    return config_from(raw, origin).model_copy(update={"cluster": config.cluster})
 
 
 def _attributes(architecture: Architecture, values: dict[str, Any]) -> dict[str, Any]:

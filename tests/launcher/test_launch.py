@@ -1,154 +1,340 @@
-"""Exit codes and signals, with a stand-in for `deepspeed` that starts as many processes as the real one."""
+"""Launching for real, but for the ranks: launcher, agents and connections, exit codes, signals, restarts."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from launcher.processes import run_in_group
-
 HERE = Path(__file__).parent
-CONFIG = HERE.parents[1] / "configs" / "quickstart.yaml"
-FAKE = HERE / "fake_deepspeed.py"
-
-_DRIVER = """
-import sys
-from launcher import cli, command, processes
-command.deepspeed_executable = lambda: sys.argv[1]
-defaults = processes.run_in_group.__defaults__
-processes.run_in_group.__defaults__ = (float(sys.argv[2]),)
-sys.exit(cli.main(sys.argv[3:]))
-"""
+ROOT = HERE.parents[1]
+CONFIG = ROOT / "configs" / "quickstart.yaml"
+_FAST = ("cluster.backoff_seconds=0.0", "cluster.preflight=false", "cluster.node_wait_seconds=1.0")
 
 
-@pytest.fixture
-def launch(tmp_path):
-    """Starts `ligo-dist run` with the stand-in behaving as told."""
-    executable = tmp_path / "deepspeed"
-    executable.write_text(f'#!/bin/sh\nexec {sys.executable} {FAKE} "$@"\n')
-    executable.chmod(0o755)
+@dataclass
+class Site:
+    """A directory in which runs are launched."""
 
-    def start(behaviour: str, grace: float = 20.0) -> subprocess.Popen[str]:
-        environ = {
-            **os.environ,
-            "FAKE": behaviour,
-            "FAKE_PIDS": str(tmp_path / "pids"),
-            "DS_ACCELERATOR": "cpu",
-        }
-        arguments = ["run", str(CONFIG), f"run_dir={tmp_path / 'run'}", "--nproc", "2"]
-        command = [sys.executable, "-c", _DRIVER, str(executable), str(grace), *arguments]
+    directory: Path
+
+    def behave(self, **words: list[str]) -> None:
+        """What each rank does at each of its starts: `rank0=["die", "finish"]`."""
+        behaviours = {rank.removeprefix("rank"): behaviour for rank, behaviour in words.items()}
+        (self.directory / "behaviours.json").write_text(json.dumps(behaviours))
+
+    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+        """`ligo-dist run` with these arguments."""
+        wrapper = json.dumps([sys.executable, str(HERE / "fake_worker.py")])
+        command = [
+            sys.executable,
+            "-m",
+            "launcher",
+            "run",
+            str(CONFIG),
+            "run_dir=run",
+            f"cluster.wrapper={wrapper}",
+        ]
         return subprocess.Popen(
-            command,
-            env=environ,
+            [*command, *_FAST, *arguments],
+            env={
+                **os.environ,
+                "DS_ACCELERATOR": "cpu",
+                "PYTHONPATH": str(ROOT),
+                "PATH": f"{self.directory}:{os.environ['PATH']}",
+                **environ,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=CONFIG.parents[1],
+            cwd=self.directory,
         )
 
-    return start
+    def launch(self, *arguments: str, **environ: str) -> tuple[int, str, str]:
+        """The same to its end: exit code, standard output and error."""
+        process = self.start(*arguments, **environ)
+        out, err = process.communicate(timeout=90)
+        self.assert_none_survives()
+        return process.returncode, out, err
+
+    def hostfile(self, *lines: str) -> str:
+        """A host file, and an `ssh` that runs everything here."""
+        (self.directory / "hosts").write_text("\n".join(lines))
+        ssh = self.directory / "ssh"
+        ssh.write_text(f'#!/bin/sh\nexec {sys.executable} {HERE / "fake_ssh.py"} "$@"\n')
+        ssh.chmod(0o755)
+        return "hosts"
+
+    @property
+    def starts(self) -> list[dict[str, Any]]:
+        """Each start of a rank, in no particular order."""
+        file = self.directory / "started"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def wait_for_starts(self, count: int) -> None:
+        deadline = time.monotonic() + 60
+        while len(self.starts) < count:
+            assert time.monotonic() < deadline, "the ranks did not start"
+            time.sleep(0.05)
+        time.sleep(0.3)
+
+    def assert_none_survives(self) -> None:
+        pids = [pid for start in self.starts for pid in start["pids"]]
+        deadline = time.monotonic() + 20
+        while (left := [pid for pid in pids if _runs(pid)]) and time.monotonic() < deadline:
+            time.sleep(0.1)  # what the kernel ends is not gone at once
+        assert left == []
 
 
-def pids(tmp_path: Path) -> list[int]:
-    file = tmp_path / "pids"
-    return [int(line) for line in file.read_text().split()] if file.exists() else []
-
-
-def wait_for_processes(tmp_path: Path) -> None:
-    deadline = time.monotonic() + 20
-    while len(pids(tmp_path)) < 4:
-        assert time.monotonic() < deadline, "the stand-in did not start"
-        time.sleep(0.05)
-    time.sleep(0.2)
-
-
-def runs(pid: int) -> bool:
+def _runs(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
 
-def assert_none_survives(tmp_path: Path) -> None:
-    assert pids(tmp_path)
-    assert [pid for pid in pids(tmp_path) if runs(pid)] == []
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    made.behave()
+    yield made
+    for start in made.starts:
+        for pid in start["pids"]:
+            if _runs(pid):
+                os.kill(pid, signal.SIGKILL)
 
 
-def test_a_run_that_finishes(launch, tmp_path):
-    process = launch("finish")
-    out, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (0, "")
-    assert f"--module ligo_dist {CONFIG} run_dir={tmp_path / 'run'}" in out
-    assert_none_survives(tmp_path)
+def test_a_run_that_finishes(site: Site):
+    code, out, err = site.launch("--nproc", "2", "seed=3")
+    assert (code, out) == (0, "rank 0 was started 1 times\n")
+    assert err == "ligo-dist: 2 ranks on this machine; what each prints is in run/logs/001\n"
+    log = (site.directory / "run/logs/001/rank-00001.log").read_text()
+    assert log == "rank 1 was started 1 times\n"
+    first, second = sorted(site.starts, key=lambda start: start["RANK"])
+    assert first["argv"] == [sys.executable, "-u", "-m", "ligo_dist", str(CONFIG), "run_dir=run"] + [
+        word for word in first["argv"] if word.startswith("cluster.")
+    ] + ["seed=3"]
+    assert {
+        name: (first[name], second[name]) for name in ("RANK", "LOCAL_RANK", "CROSS_RANK", "WORLD_SIZE")
+    } == {
+        "RANK": ("0", "1"),
+        "LOCAL_RANK": ("0", "1"),
+        "CROSS_RANK": ("0", "0"),
+        "WORLD_SIZE": ("2", "2"),
+    }
+    assert first["MASTER_ADDR"] == "127.0.0.1"
 
 
-@pytest.mark.parametrize("code", [1, 2, 3])
-def test_the_exit_code_of_a_rank_is_ours(launch, tmp_path, code):
-    process = launch(f"exit-{code}")
-    process.communicate(timeout=30)
-    assert process.returncode == code
-    assert_none_survives(tmp_path)
+@pytest.mark.parametrize("code", [2, 3])
+def test_what_is_hopeless_is_not_started_again(site: Site, code: int):
+    site.behave(rank0=[f"exit-{code}"], rank1=[f"exit-{code}"])
+    assert site.launch("--nproc", "2")[0] == code
+    assert len(site.starts) == 2
 
 
-@pytest.mark.parametrize("behaviour", ["exit-0", "old-result"])
-def test_an_end_without_this_launchs_result_is_a_failure(launch, behaviour):
-    process = launch(behaviour)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert "deepspeed ended without an error, but the run did not report its end" in err
+def test_the_rank_that_failed_is_named_with_its_last_lines(site: Site):
+    site.behave(rank0=["wait"], rank1=["exit-1", "exit-4"])
+    code, _, err = site.launch("--nproc", "2", "cluster.max_restarts=1")
+    assert code == 1
+    assert "ligo-dist: rank 1 on localhost ended with exit code 1 at small train step 7" in err
+    assert "\n  [rank 1] RuntimeError: this is why\n" in err
+    assert "ligo-dist: restart 1 of 1 in 0 s from the beginning" in err
+    assert "ligo-dist: cluster.max_restarts: 1 is reached; the same command resumes from the beginning" in err
+    assert "RuntimeError: this is why" in (site.directory / "run/logs/001/rank-00001.log").read_text()
+    assert len(site.starts) == 4
 
 
-def test_a_killed_launcher_of_ranks_is_a_failure_and_leaves_no_rank(launch, tmp_path):
-    process = launch("kill-launch")
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert "one of its processes was killed" in err
-    assert_none_survives(tmp_path)
+def test_the_same_failure_twice_without_a_checkpoint_ends_it(site: Site):
+    site.behave(rank1=["exit-1"])
+    code, _, err = site.launch("--nproc", "2")
+    assert code == 1
+    assert "it failed in the same way as before, with no checkpoint in between: not started again" in err
+    assert len(site.starts) == 4
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_every_process(launch, tmp_path, signum):
-    process = launch("sleep")
-    wait_for_processes(tmp_path)
+def test_a_rank_that_is_killed_is_a_failure_and_the_run_goes_on(site: Site):
+    site.behave(rank0=["work", "finish"], rank1=["die", "finish"])
+    (site.directory / "run/checkpoints/step-00000004-0-train").mkdir(parents=True)
+    (site.directory / "run/checkpoints/step-00000004-0-train/COMPLETE.json").touch()
+    code, _, err = site.launch("--nproc", "2")
+    assert code == 0
+    assert "rank 1 on localhost was killed by SIGKILL at small train step 7" in err
+    assert "restart 1 of 3 in 0 s from step-00000004-0-train" in err
+    assert [start["RANK"] for start in site.starts].count("0") == 2
+
+
+def test_a_rank_that_does_not_get_on_is_a_failure(site: Site):
+    site.behave(rank0=["work", "finish"], rank1=["wait", "finish"])
+    code, _, err = site.launch("--nproc", "2", "cluster.hang_seconds=2.0")
+    assert code == 0
+    assert "rank 1 on localhost has not got on for 2 s at small train step 7" in err
+
+
+def test_a_rank_that_was_stopped_is_named_though_all_hang(site: Site):
+    site.behave(rank0=["wait", "finish"], rank1=["freeze", "finish"])
+    code, _, err = site.launch("--nproc", "2", "cluster.hang_seconds=2.0")
+    assert code == 0
+    assert "rank 1 on localhost was stopped (SIGSTOP) at small train step 7" in err
+
+
+def test_a_killed_agent_takes_its_ranks_along_and_is_a_failure(site: Site):
+    # The stand-in does not ask the kernel to die with its agent, as the worker does: it is told when its log is closed.
+    site.behave(rank0=["kill-agent", "finish"])
+    process = site.start("--nproc", "1")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "localhost has lost its agent" in err
+
+
+@pytest.mark.parametrize("code", [75, 76])
+def test_an_orderly_stop_is_passed_on(site: Site, code: int):
+    site.behave(rank0=[f"exit-{code}"], rank1=[f"exit-{code}"])
+    assert site.launch("--nproc", "2")[0] == code
+    assert len(site.starts) == 2
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
+def test_a_warning_is_passed_on_and_asks_for_a_requeue(site: Site, signum: int):
+    site.behave(rank0=["orderly"], rank1=["orderly"])
+    process = site.start("--nproc", "2")
+    site.wait_for_starts(2)
     process.send_signal(signum)
-    process.communicate(timeout=30)
-    assert process.returncode == 128 + signum
-    assert_none_survives(tmp_path)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, "no checkpoint" in err) == (75, False)
+    site.assert_none_survives()
 
 
-def test_ranks_that_do_not_heed_are_killed_after_the_grace(launch, tmp_path):
-    process = launch("stubborn", grace=1.0)
-    wait_for_processes(tmp_path)
+def test_ranks_that_do_not_heed_it_are_killed_after_the_grace(site: Site):
+    site.behave(rank0=["stubborn"], rank1=["orderly"])
+    process = site.start("--nproc", "2", "cluster.grace_seconds=1.0")
+    site.wait_for_starts(2)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert_none_survives(tmp_path)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "no checkpoint within cluster.grace_seconds: 1; the same command resumes" in err
+    site.assert_none_survives()
 
 
-def test_a_second_signal_kills_at_once(launch, tmp_path):
-    process = launch("stubborn", grace=60.0)
-    wait_for_processes(tmp_path)
+def test_ctrl_c_ends_every_process(site: Site):
+    site.behave(rank0=["wait"], rank1=["wait"])
+    process = site.start("--nproc", "2")
+    site.wait_for_starts(2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    site.assert_none_survives()
+
+
+def test_a_second_ctrl_c_kills_at_once(site: Site):
+    site.behave(rank0=["stubborn"], rank1=["stubborn"])
+    process = site.start("--nproc", "2")
+    site.wait_for_starts(2)
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode == 128 + signal.SIGINT
-    assert_none_survives(tmp_path)
+    process.communicate(timeout=8)
+    assert process.returncode == 130
+    site.assert_none_survives()
 
 
-def test_a_command_ended_by_a_signal_gives_the_shells_code():
-    assert run_in_group(["sh", "-c", "kill -9 $$"], os.environ) == 137
-    assert run_in_group(["sh", "-c", "exit 7"], os.environ) == 7
+def test_a_killed_launcher_leaves_nothing_behind(site: Site):
+    site.behave(rank0=["orderly"], rank1=["orderly"])
+    process = site.start("--nproc", "2")
+    site.wait_for_starts(2)
+    process.kill()
+    process.communicate(timeout=60)
+    site.assert_none_survives()
 
 
-def test_handlers_are_put_back():
-    before = signal.getsignal(signal.SIGTERM)
-    run_in_group(["true"], os.environ)
-    assert signal.getsignal(signal.SIGTERM) is before
+# --- several nodes, by ssh ---
+
+
+def test_ranks_of_several_nodes(site: Site):
+    hosts = site.hostfile("alpha slots=1", "beta slots=2  # two", "")
+    code, out, err = site.launch(
+        *("--hostfile", hosts, "cluster.environment={GREETING: 'a, b c'}", "cluster.ssh_port=2222"),
+        MLFLOW_TRACKING_TOKEN="planted-secret",
+    )
+    assert (code, out) == (0, "rank 0 was started 1 times\n"), err
+    assert "3 ranks on alpha, beta" in err
+    starts = sorted(site.starts, key=lambda start: start["RANK"])
+    names = (
+        "RANK",
+        "LOCAL_RANK",
+        "LOCAL_SIZE",
+        "CROSS_RANK",
+        "CROSS_SIZE",
+        "WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    )
+    assert [tuple(start[name] for name in names) for start in starts] == [
+        ("0", "0", "1", "0", "2", "3", "alpha", "29500"),
+        ("1", "0", "2", "1", "2", "3", "alpha", "29500"),
+        ("2", "1", "2", "1", "2", "3", "alpha", "29500"),
+    ]
+    assert all(start["GREETING"] == "a, b c" for start in starts)
+    # The secret reaches the ranks, and neither a command line nor a log.
+    assert all(start["MLFLOW_TRACKING_TOKEN"] == "planted-secret" for start in starts)
+    arguments = (site.directory / "ssh-arguments").read_text()
+    assert "\n-p\n2222\n" in arguments
+    written = [path for path in (site.directory / "run").rglob("*") if path.is_file()]
+    assert "planted-secret" not in out + err + arguments + "".join(path.read_text() for path in written)
+    assert all("planted-secret" not in word for start in starts for word in start["argv"])
+
+
+def test_a_host_that_does_not_answer_is_named(site: Site):
+    hosts = site.hostfile("alpha slots=1", "beta slots=1")
+    (site.directory / "away").write_text("beta")
+    code, _, err = site.launch("--hostfile", hosts, "cluster.max_restarts=1")
+    assert code == 1
+    assert "beta has lost its agent: ssh: connect to host beta port 22: No route to host" in err
+    assert "1 of 2 nodes are there and cluster.min_nodes asks for 2" in err
+
+
+def test_going_on_with_fewer_nodes(site: Site):
+    hosts = site.hostfile("alpha slots=1", "beta slots=1", "gamma slots=1")
+    (site.directory / "away").write_text("alpha")
+    code, _, err = site.launch("--hostfile", hosts, "cluster.min_nodes=2")
+    assert code == 0
+    assert "going on with 2 of 3 nodes" in err
+    ended = [start for start in site.starts if start["WORLD_SIZE"] == "2"]
+    assert sorted((start["RANK"], start["MASTER_ADDR"]) for start in ended) == [("0", "beta"), ("1", "beta")]
+
+
+def test_a_node_that_others_start_beside_it(site: Site):
+    environ = {"PET_NNODES": "3", "PET_NODE_RANK": "1", "PET_MASTER_ADDR": "first", "PET_MASTER_PORT": "1234"}
+    code, out, _ = site.launch("--nproc", "2", **environ)
+    assert (code, out) == (0, "")
+    starts = sorted(site.starts, key=lambda start: start["RANK"])
+    assert [
+        (start["RANK"], start["WORLD_SIZE"], start["MASTER_ADDR"], start["MASTER_PORT"]) for start in starts
+    ] == [
+        ("2", "6", "first", "1234"),
+        ("3", "6", "first", "1234"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--hostfile", "nowhere"], "hostfile: 'nowhere' cannot be read: No such file or directory"),
+        (["--include", "alpha"], "include: 'alpha' chooses among the hosts of a host file; add --hostfile"),
+        (["--slurm"], "--slurm: SLURM_JOB_NODELIST is not set: this is no allocation"),
+    ],
+)
+def test_mistakes_about_the_hosts(site: Site, arguments: list[str], said: str):
+    code, out, err = site.launch(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"ligo-dist: {said}")
+    assert site.starts == []

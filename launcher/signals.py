@@ -1,0 +1,50 @@
+"""Signals to the launcher, as what they ask for."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+from launcher.messages import Order
+
+_ASKED: dict[int, Order] = {
+    signal.SIGTERM: "preempt",
+    signal.SIGUSR1: "preempt",
+    signal.SIGHUP: "preempt",
+    signal.SIGINT: "stop",
+}
+
+
+class Signals:
+    """While entered, a signal is noted and does nothing else. The first says what is asked for; one more: `kill`.
+
+    Those that are ignored stay so (`nohup` ignores SIGHUP, and means it).
+    """
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self._before: dict[int, Any] = {}
+
+    @property
+    def order(self) -> Order | None:
+        """What is asked for; None as long as nothing is."""
+        if not self.received:
+            return None
+        # Slurm repeats itself, and a terminal's SIGHUP comes on top of another: only insisting by hand kills.
+        insisted = len(self.received) > 1 and self.received[-1] == signal.SIGINT
+        return "kill" if insisted else _ASKED[self.received[0]]
+
+    def __enter__(self) -> Signals:
+        heeded = [signum for signum in _ASKED if signal.getsignal(signum) is not signal.SIG_IGN]
+        self._before = {signum: signal.signal(signum, self._note) for signum in heeded}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for signum, before in self._before.items():
+            signal.signal(signum, before)
+
+    def _note(self, signum: int, _frame: FrameType | None) -> None:
+        self.received.append(signum)
