@@ -18,6 +18,8 @@ from ligo_dist.exit_codes import FAILED, FINISHED, HOPELESS, MISTAKE, MORE_NODES
 
 _LONGEST_PAUSE = 300.0
 _POLL_SECONDS = 2.0
+_LOCK_SECONDS = "LIGO_DIST_LOCK_SECONDS"
+"""Tells the worker to wait for the run directory: see `ligo_dist.resume`, which would load torch."""
 
 ReachableNodes = Callable[[Sequence[Node], Cluster], dict[str, str | None]]
 """Gives for each node why it cannot be reached, None where it can."""
@@ -98,7 +100,7 @@ class Supervisor:
             config=launch.config,
             overrides=launch.overrides,
             wrapper=tuple(launch.cluster.wrapper),
-            environment=launch.environment,
+            environment={**launch.environment, _LOCK_SECONDS: "60"} if attempt else launch.environment,
             logs=str(logs.absolute()),
             hang_seconds=launch.cluster.hang_seconds,
             lost_seconds=launch.cluster.lost_seconds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,10 @@ from ligo_dist.checkpoint import Checkpoint, latest_checkpoint, remove_unfinishe
 from ligo_dist.config import difference
 from ligo_dist.distributed import World, raise_together
 from ligo_dist.errors import CheckpointError, LigoError
+
+LOCK_SECONDS = "LIGO_DIST_LOCK_SECONDS"
+"""Environment variable: how long to wait for the run directory. A run that is started again after a failure may meet
+the last ranks of the attempt before it, on a node that had been cut off."""
 
 _MAY_CHANGE = ("run_dir", "tracking", "checkpoints", "distributed", "data.workers", "data.cache_dir")
 """What does not change the numbers of a run."""
@@ -31,7 +36,7 @@ def run_lock(run_dir: Path, world: World) -> Iterator[None]:
     if world.is_first:
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=float(os.environ.get(LOCK_SECONDS, 0)))
         except Timeout:
             failure = LigoError(
                 f"run_dir: another run is using {run_dir}; wait for it, or choose another directory"

@@ -2,65 +2,84 @@ from __future__ import annotations
 
 import shlex
 import socket
-import sys
 from pathlib import Path
 
 import pytest
 
-from launcher import command as command_module
 from launcher.accelerators import count_accelerators
-from launcher.command import available_cores, compose_command, deepspeed_executable, free_port
-from ligo_dist.errors import LigoError
+from launcher.command import command_by_hand, free_port
+from launcher.fleet import Fleet, choose_fleet
+from launcher.supervisor import Launch
+from launcher.transports import pdsh_command
+from ligo_dist.config import load_config
+from ligo_dist.config.cluster import Cluster
+
+CONFIG = str(Path(__file__).parents[2] / "configs" / "quickstart.yaml")
 
 
-def compose(**given):
-    arguments = {"num_ranks": 2, "master_port": 1234, "num_accelerators": 0, "environ": {}, **given}
-    return compose_command("my config.yaml", ["seed=1", "stages[0].name=a b"], **arguments)
-
-
-def test_the_command_starts_the_worker_on_this_machine():
-    argv = compose().argv
-    assert argv == [
-        str(Path(sys.executable).parent / "deepspeed"),
-        *("--num_nodes", "1", "--num_gpus", "2", "--master_port", "1234", "--no_local_rank", "--quiet"),
-        *("--module", "ligo_dist", "my config.yaml", "seed=1", "stages[0].name=a b"),
-    ]
+def by_hand(environ: dict[str, str], hostfile: str | None = None, **cluster: str) -> str:
+    config = load_config(CONFIG, [])
+    fleet: Fleet = choose_fleet(config, slurm=False, nproc=2, accelerators=0, environ={})
+    launch = Launch(
+        config="my config.yaml",
+        overrides=("seed=1", "stages[0].name=a b"),
+        cluster=Cluster(**cluster),
+        directory=Path("/"),
+        run_dir=Path("run"),
+        nodes=tuple(fleet.nodes),
+        environment={},
+        master_address="alpha",
+        master_port=1234,
+        port_is_given=False,
+    )
+    return command_by_hand(launch, fleet, hostfile, environ)
 
 
 def test_the_command_may_be_typed_by_hand():
-    command = compose()
-    words = shlex.split(str(command))
-    assert words[: len(command.environment)] == [
-        f"{name}={value}" for name, value in command.environment.items()
+    assert shlex.split(by_hand({})) == [
+        *("DS_ACCELERATOR=cpu", "deepspeed", "--num_nodes", "1", "--num_gpus", "2", "--master_port", "1234"),
+        *(
+            "--no_local_rank",
+            "--quiet",
+            "--module",
+            "ligo_dist",
+            "my config.yaml",
+            "seed=1",
+            "stages[0].name=a b",
+        ),
     ]
-    assert words[len(command.environment) :] == command.argv
+    assert not by_hand({"DS_ACCELERATOR": "cpu"}).startswith("DS_ACCELERATOR")
 
 
-def test_the_environment_says_cpu_where_there_is_no_accelerator():
-    threads = str(max(1, available_cores() // 2))
-    assert compose().environment == {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": threads}
-    assert compose(num_accelerators=2).environment == {"OMP_NUM_THREADS": threads}
+def test_on_several_hosts():
+    assert shlex.split(by_hand({}, "hosts", include="alpha:0"))[:7] == [
+        *("deepspeed", "--hostfile", "hosts", "--include", "alpha:0", "--master_addr", "alpha"),
+    ]
 
 
-def test_the_environment_of_the_user_wins():
-    assert compose(environ={"DS_ACCELERATOR": "cuda", "OMP_NUM_THREADS": "3"}).environment == {}
+def test_visible_devices_are_named_to_the_runner(monkeypatch):
+    monkeypatch.setattr("launcher.command.count_accelerators", lambda environ: 3)
+    assert "--include localhost:5,6 " in by_hand({"CUDA_VISIBLE_DEVICES": "5,6, 7"})
 
 
-def test_more_ranks_than_cores_get_a_thread_each():
-    assert compose(num_ranks=available_cores() + 1).environment["OMP_NUM_THREADS"] == "1"
-
-
-def test_visible_devices_are_named_to_the_runner():
-    argv = compose(num_accelerators=3, environ={"CUDA_VISIBLE_DEVICES": "5,6, 7"}).argv
-    assert argv[1:3] == ["--include", "localhost:5,6"]
-    assert "--num_gpus" not in argv
-
-
-def test_no_deepspeed_is_an_error(monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    monkeypatch.setattr(command_module.shutil, "which", lambda name: None)
-    with pytest.raises(LigoError, match="there is no `deepspeed` beside"):
-        deepspeed_executable()
+def test_the_whole_command_line_of_pdsh():
+    cluster = Cluster(
+        python="/env/python",
+        directory="/shared",
+        ssh_port=2222,
+        ssh_options=["-F", "my config"],
+        lost_seconds=30.0,
+    )
+    words = pdsh_command(cluster, ["alpha", "beta"], Path("/shared/run/.launch-1/messages"))
+    assert words[0] == "env"
+    name, _, value = words[1].partition("=")
+    assert name == "PDSH_SSH_ARGS_APPEND"
+    assert shlex.split(value)[:5] == ["-F", "my config", "-p", "2222", "-T"]
+    assert words[2:-1] == ["pdsh", "-S", "-N", "-R", "ssh", "-f", "32", "-w", "alpha,beta"]
+    assert words[-1] == (
+        "sh -c 'cd /shared && exec /env/python -u -m launcher.agent %h"
+        " --messages /shared/run/.launch-1/messages'"
+    )
 
 
 def test_a_free_port_can_be_bound():

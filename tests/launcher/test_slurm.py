@@ -1,0 +1,153 @@
+"""Slurm's commands, their whole command lines, and what the environment says, with a stand-in for Slurm."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_launch import CONFIG, HERE, Site, site  # noqa: F401 - the fixture
+
+from launcher import cli
+from launcher.hosts import Node
+from launcher.slurm import allocated_nodes
+from launcher.transports import srun_command
+from ligo_dist.config.cluster import Cluster
+from ligo_dist.errors import LigoError
+
+ALLOCATION = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "4711"}
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with Slurm's commands, on the PATH."""
+    for name in ("srun", "sbatch", "scontrol"):
+        command = tmp_path / name
+        command.write_text(f"#!{sys.executable}\n" + (HERE / "fake_slurm.py").read_text())
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_CALLS", str(tmp_path / "slurm-calls"))
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def calls(directory: Path) -> list[list[str]]:
+    file = directory / "slurm-calls"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("environ", "given", "ranks"),
+    [
+        ({}, None, 1),
+        ({}, 3, 3),
+        ({"SLURM_GPUS_ON_NODE": "8"}, None, 8),
+        ({"SLURM_GPUS_PER_NODE": "h100:4"}, None, 4),
+        ({"SLURM_NTASKS_PER_NODE": "2"}, None, 2),
+        ({"SLURM_GPUS_ON_NODE": "8", "SLURM_NTASKS_PER_NODE": "2"}, None, 8),
+    ],
+)
+def test_the_nodes_of_an_allocation(slurm: Path, environ: dict[str, str], given: int | None, ranks: int):
+    devices = tuple(range(ranks))
+    assert allocated_nodes({**ALLOCATION, **environ}, given) == [
+        Node("node1", devices),
+        Node("node2", devices),
+    ]
+    assert calls(slurm) == [["scontrol", "show", "hostnames", "node[1-2]"]]
+
+
+def test_slurm_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LigoError, match="--slurm: `scontrol show hostnames 'node\\[1-2\\]'` failed"):
+        allocated_nodes(ALLOCATION, None)
+
+
+def test_the_whole_command_line_of_srun(monkeypatch: pytest.MonkeyPatch):
+    cluster = Cluster(python="/env with space/python", directory="/shared, here")
+    assert srun_command(cluster, ["node1", "node2"]) == [
+        "srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--nodelist=node1,node2", "--kill-on-bad-exit=0",
+        "--unbuffered", "--input=all", "--export=ALL",
+        "sh", "-c", "cd '/shared, here' && exec '/env with space/python' -u -m launcher.agent slurm",
+    ]  # fmt: skip
+
+
+def test_a_run_in_an_allocation(slurm: Path, site: Site):  # noqa: F811
+    values = {"GREETING": "a, b c"}
+    environ = {**ALLOCATION, "SLURM_NTASKS_PER_NODE": "2", "MLFLOW_TRACKING_TOKEN": "planted, secret"}
+    code, out, err = site.launch("--slurm", f"cluster.environment={json.dumps(values)}", **environ)
+    assert (code, out) == (0, "rank 0 was started 1 times\n"), err
+    starts = sorted(site.starts, key=lambda start: start["RANK"])
+    names = ("RANK", "LOCAL_RANK", "CROSS_RANK", "CROSS_SIZE", "WORLD_SIZE", "MASTER_ADDR", "GREETING")
+    assert [tuple(start[name] for name in names) for start in starts] == [
+        ("0", "0", "0", "2", "4", "node1", "a, b c"),
+        ("1", "1", "0", "2", "4", "node1", "a, b c"),
+        ("2", "0", "1", "2", "4", "node1", "a, b c"),
+        ("3", "1", "1", "2", "4", "node1", "a, b c"),
+    ]
+    assert {start["MLFLOW_TRACKING_TOKEN"] for start in starts} == {"planted, secret"}
+    assert "secret" not in json.dumps(calls(slurm))
+
+
+def submit(*arguments: str) -> int:
+    return cli.main(["submit", str(CONFIG), "run_dir=run", *arguments])
+
+
+def test_the_job_that_is_submitted(slurm: Path, capsys: pytest.CaptureFixture[str]):
+    asked = "{nodes: 2, partition: long, time: '2-00:00:00', ranks_per_node: 4, options: [--qos=high]}"
+    assert submit(f"cluster.slurm={asked}", "cluster.grace_seconds=90.0", "tracking.run_name=a, b c") == 0
+    file = slurm / "run" / "job.sbatch"
+    assert capsys.readouterr().out == (
+        f"job 4711, written to {file}; its output goes to {slurm / 'run' / 'slurm-JOB.log'}\n"
+    )
+    assert calls(slurm) == [["sbatch", "--parsable", str(file)]]
+    lines = file.read_text().splitlines()
+    assert [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH")] == [
+        "--job-name=run", "--nodes=2", "--ntasks-per-node=1", "--partition=long", "--time=2-00:00:00", "--requeue",
+        "--open-mode=append", f"--output={slurm}/run/slurm-%j.log", "--signal=B:USR1@150", "--qos=high",
+    ]  # fmt: skip
+    assert "'tracking.run_name=a, b c' &" in file.read_text()
+
+
+def test_a_job_that_is_only_shown(slurm: Path, capsys: pytest.CaptureFixture[str]):
+    assert submit("cluster.slurm.nodes=1", "cluster.slurm.gpus_per_node=8", "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert "#SBATCH --gpus-per-node=8\n" in shown
+    assert "--slurm --nproc 8" in shown
+    assert calls(slurm) == []
+    assert not (slurm / "run").exists()
+
+
+def test_mistakes(slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    assert submit() == 2
+    assert "cluster.slurm.nodes: is missing; say how many nodes the job asks for" in capsys.readouterr().err
+    assert submit("cluster.slurm={nodes: 1, partition: closed}") == 2
+    assert "was refused: sbatch: error: invalid partition specified: closed" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert submit("cluster.slurm.nodes=1") == 2
+    assert "is this a machine that submits jobs?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("ending", "requeued"), [("75", True), ("0", False), ("1", False)])
+def test_a_job_that_was_warned_is_queued_again(slurm: Path, ending: str, requeued: bool):
+    """The job's script itself, with a stand-in for the run that ends so when it gets the signal."""
+    assert submit("cluster.slurm.nodes=1") == 0
+    script = slurm / "run" / "job.sbatch"
+    run = f"trap 'sleep 0.5; exit {ending}' USR1; touch begun; while :; do sleep 0.1; done"
+    lines = [
+        f'bash -c "{run}" &' if line.endswith(" &") else line for line in script.read_text().splitlines()
+    ]
+    script.write_text("\n".join(lines) + "\n")
+    job = subprocess.Popen(["bash", str(script)], env={**os.environ, **ALLOCATION}, cwd=slurm)
+    deadline = time.monotonic() + 30
+    while not (slurm / "begun").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(30) == int(ending)
+    assert (["scontrol", "requeue", "4711"] in calls(slurm)) == requeued
