@@ -1,0 +1,144 @@
+"""Whole runs on the testbed: a schedule with a growth, started over ssh on three hosts, disturbed, and compared."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from testbed import Testbed
+
+from runs import RunFiles, Site
+
+ROOT = Path(__file__).parents[2]
+STAGES = [
+    {"name": "small", "size": {"layers": 2, "width": 24, "heads": 3}, "train": {"steps": 8}},
+    {
+        "name": "medium",
+        "size": {"layers": 3, "width": 40, "heads": 5},
+        "grow": {"method": "ligo", "optimizer_state": "grown", "learn": {"steps": 6}},
+        "train": {"steps": 8},
+    },
+]
+MODEL = {"model": {"family": "gpt2", "max_positions": 32}, "stages": STAGES}
+LAST_STEP = 22
+"""Optimizer steps of the whole schedule."""
+
+_QUICK = (
+    "defaults.train.batch_size=12",
+    "evaluation={every_steps: 4, sequences: 6, micro_batch_size: 1, compare_random: false}",
+    "cluster.gloo_interface=eth0",
+    "cluster.backoff_seconds=0.5",
+    "cluster.lost_seconds=8.0",
+    "cluster.hang_seconds=25.0",
+)
+
+
+def overrides(*more: str) -> list[str]:
+    """What all runs here have in common, whatever machines they are on; and more of it."""
+    return [*_QUICK, *more]
+
+
+@dataclass
+class ClusterRun:
+    """`ligo-dist run` on the testbed's hosts, from this machine as a login node.
+
+    Attributes:
+        testbed: the hosts.
+        files: the configuration, and what the run leaves.
+        more: further words of the command.
+        nodes: which hosts.
+    """
+
+    testbed: Testbed
+    files: RunFiles
+    more: Sequence[str] = ()
+    nodes: Sequence[str] = ("node1", "node2", "node3")
+    mark: str = field(default_factory=lambda: f"LIGO_DIST_TEST={uuid.uuid4().hex}")
+    began: float = field(default_factory=time.monotonic)
+
+    def __enter__(self) -> ClusterRun:
+        name, _, value = self.mark.partition("=")
+        options = ",".join(f"'{word}'" for word in self.testbed.ssh_options)
+        command = [sys.executable, "-m", "launcher", "run", str(self.files.config), *overrides(*self.more)]
+        command += [
+            "--hostfile",
+            str(self.testbed.hostfile(nodes=self.nodes)),
+            f"cluster.ssh_options=[{options}]",
+        ]
+        command += [f"cluster.master_address={self.testbed.hosts[self.nodes[0]]}"]
+        self.output = self.files.config.with_suffix(".out").open("w+")
+        environ = {**os.environ, name: value, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=environ, stdout=self.output, stderr=subprocess.STDOUT
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.output.close()
+
+    @property
+    def said(self) -> str:
+        """What it has printed so far."""
+        return Path(self.output.name).read_text()
+
+    def wait_for(self, what: str | Callable[[], object], seconds: float = 240.0) -> None:
+        """Wait until it has printed something (a regular expression), or something is so."""
+        deadline = time.monotonic() + seconds
+        while not (re.search(what, self.said) if isinstance(what, str) else what()):
+            assert self.process.poll() is None, self.said
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.005)
+
+    def end(self, seconds: float = 300.0) -> int:
+        """Its exit code, once it has ended; none of its processes is left then."""
+        code = self.process.wait(seconds)
+        self.assert_none_survives()
+        return code
+
+    def rank(self, number: int) -> int:
+        """The process of a rank."""
+        node = self.nodes[number]
+        (pid,) = self.testbed.processes_on(node, f"RANK={number}") & self.testbed.processes(self.mark)
+        return pid
+
+    def assert_none_survives(self, seconds: float = 30.0) -> None:
+        """No rank, no agent: a host that was cut off has time to notice it."""
+        deadline = time.monotonic() + seconds
+        while left := self.testbed.processes(self.mark) | agents(self.testbed):
+            commands = [
+                Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left if Path(f"/proc/{pid}").exists()
+            ]
+            assert time.monotonic() < deadline, commands
+            time.sleep(0.1)
+
+    @property
+    def seconds(self) -> float:
+        """Since it was started."""
+        return time.monotonic() - self.began
+
+
+def agents(testbed: Testbed) -> set[int]:
+    """The processes of our agents on the hosts."""
+    pids = set().union(*(testbed.all_processes_on(node) for node in testbed.hosts))
+    return {pid for pid in pids if b"launcher.agent" in _command_line(pid)}
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def make_site(directory: Path) -> Site:
+    """A directory with a corpus that is prepared already."""
+    return Site.make(directory)

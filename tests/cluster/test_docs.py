@@ -1,0 +1,40 @@
+"""The commands of docs/cluster.md, typed one after the other as a new user would."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from cluster_runs import ROOT, agents
+from testbed import Testbed
+
+PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+
+
+def test_from_two_bare_nodes_to_a_running_job(testbed: Testbed, tmp_path: Path):
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    assert sum("ligo-dist" in block for block in blocks) == 3
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    # ssh finds the hosts as it would with a user's own configuration.
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(f'#!/bin/sh\nexec /usr/bin/ssh {" ".join(testbed.ssh_options)} "$@"\n')
+    ssh.chmod(0o755)
+    path = f"{ssh.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environ = {**os.environ, "PATH": path, "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
+    for block in blocks:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block],
+            cwd=tmp_path,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+    for run in ("cluster_check", "cluster_check_alone"):
+        assert (tmp_path / "runs" / run / "export" / "large" / "model.safetensors").exists()
+    assert agents(testbed) == set()
