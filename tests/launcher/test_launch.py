@@ -256,6 +256,15 @@ def test_a_killed_launcher_leaves_nothing_behind(site: Site):
     site.assert_none_survives()
 
 
+def test_nobody_watches_any_more(site: Site):
+    site.behave(rank0=["work", "finish"], rank1=["die", "finish"])
+    process = site.start("--nproc", "2")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(60) == 0
+    site.assert_none_survives()
+
+
 # --- several nodes, by ssh ---
 
 
