@@ -82,9 +82,9 @@ def main() -> int:
     options = parser.parse_args()
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="faults-") as directory:
-        prepare = Campaign(Path(directory), options.nproc)
-        prepare.run("prepare", None, 0.0)  # the corpus is cached after it
-        undisturbed = prepare.run("undisturbed", None, 0.0)
+        campaign = Campaign(Path(directory), options.nproc)
+        campaign.run("first", None, 0.0)  # the corpus is cached after it
+        undisturbed = campaign.run("undisturbed", None, 0.0)
         if undisturbed.code != FINISHED:
             print(undisturbed.error)
             return 1
@@ -95,7 +95,7 @@ def main() -> int:
         trials = []
         for number in range(options.n):
             fault, moment = FAULTS[number % len(FAULTS)], chance.uniform(0.0, 0.95 * undisturbed.seconds)
-            trial = prepare.run(f"trial-{number}", fault, moment, chance.randrange(options.nproc))
+            trial = campaign.run(f"trial-{number}", fault, moment, chance.randrange(options.nproc))
             trials.append(trial)
             print(f"{number + 1:>3} {_line(trial, undisturbed)}", flush=True)
     lines = _report(trials, undisturbed, options)
@@ -130,7 +130,8 @@ class Campaign:
                     break
             output.seek(0)
             said = output.read()
-        steps = Counter(_STEP.findall((run_dir / "run.log").read_text()))
+        log = run_dir / "run.log"
+        steps = Counter(_STEP.findall(log.read_text() if log.exists() else ""))
         losses = {
             (record["stage"], record["phase"], record["step"]): record["evaluate/loss"]
             for record in read_records(run_dir / METRICS_FILE)
@@ -243,7 +244,7 @@ _CONFIG = {
             "train": {"steps": 30},
         },
     ],
-    "data": {"source": "stdlib", "max_documents": 60, "sequence_length": 32, "workers": 1},
+    "data": {"source": "stdlib", "max_documents": 60, "validation_fraction": 0.1, "sequence_length": 32, "workers": 1},
     "tokenizer": {"vocab_size": 420},
     "evaluation": {"every_steps": 5, "sequences": 8, "micro_batch_size": 4, "compare_random": False},
     "tracking": {"mlflow": False, "log_every_steps": 1},
