@@ -65,9 +65,8 @@ class Testbed:
         for name, node in self._nodes.items():
             node.mend()
             node.open_ports()
-            sshd = self._sshds[name]
-            sshd.start()
-            while pids := node.pids() - {sshd.pid}:
+            self._sshds[name].start()
+            while pids := self.all_processes_on(name):
                 processes.kill(pids)
         self._known_hosts.write_text("".join(sshd.known_host() for sshd in self._sshds.values()))
         for disk in self._disks:
@@ -136,6 +135,10 @@ class Testbed:
     def processes_on(self, node: str, marker: str) -> set[int]:
         """Those of `processes` that are on this host."""
         return processes.marked(marker) & self._nodes[node].pids()
+
+    def all_processes_on(self, node: str) -> set[int]:
+        """Ids of all processes on this host but the sshd that lets others in."""
+        return self._nodes[node].pids() - {self._sshds[node].pid}
 
     def kill_processes(self, node: str, marker: str, signum: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to those of `processes_on`."""
