@@ -14,6 +14,7 @@ from ligo_dist.checkpoint import Checkpoint, latest_checkpoint, remove_unfinishe
 from ligo_dist.config import difference
 from ligo_dist.distributed import World, raise_together
 from ligo_dist.errors import CheckpointError, LigoError
+from ligo_dist.files import LOCK_FILE
 
 _MAY_CHANGE = ("run_dir", "tracking", "checkpoints", "distributed", "data.workers", "data.cache_dir")
 """What does not change the numbers of a run."""
@@ -26,7 +27,7 @@ def run_lock(run_dir: Path, world: World) -> Iterator[None]:
     Raises:
         LigoError: on every rank, if another run is in it or it cannot be written.
     """
-    lock = FileLock(run_dir / ".lock")
+    lock = FileLock(run_dir / LOCK_FILE)
     failure: LigoError | None = None
     if world.is_first:
         try:
