@@ -169,6 +169,7 @@ def test_overrides_may_stand_anywhere(capsys):
         ([], "the following arguments are required: COMMAND"),
         (["methods", "ligo"], "too many arguments: ligo"),
         (["methods", "--long"], "unknown option: --long"),
+        (["sync"], "the following arguments are required: RUN_DIR"),
     ],
 )
 def test_wrong_usage(arguments, said, capsys):
