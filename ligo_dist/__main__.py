@@ -29,12 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # After the quieting: importing these loads torch, transformers and DeepSpeed.
     from ligo_dist.engine import stop_world
     from ligo_dist.errors import LigoError, RunError
+    from ligo_dist.redaction import redact
 
     try:
         _work(arguments.config, [*arguments.overrides, *rest])
     except (LigoError, RunError) as error:
         if int(os.environ.get("RANK", "0")) == 0:
-            print(f"ligo-dist: {error}", file=sys.stderr, flush=True)
+            print(f"ligo-dist: {redact(str(error))}", file=sys.stderr, flush=True)
         stop_world()
         return error.exit_code
     except Exception:
@@ -86,8 +87,10 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 def _report_failure() -> None:
     import socket
 
+    from ligo_dist.redaction import redact
+
     rank = os.environ.get("RANK", "0")
-    lines = "".join(f"[rank {rank}] {line}\n" for line in traceback.format_exc().splitlines())
+    lines = "".join(f"[rank {rank}] {line}\n" for line in redact(traceback.format_exc()).splitlines())
     print(f"{lines}[rank {rank}] failed on {socket.gethostname()}", file=sys.stderr, flush=True)
 
 

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from ligo_dist.errors import LigoError
 from ligo_dist.quantities import count, duration, loss, percent
+from ligo_dist.redaction import redact
 
 REFRESH_SECONDS = 0.25
 BAR_WIDTHS = (8, 32)
@@ -69,7 +70,7 @@ class Progress:
 
     def message(self, text: str) -> None:
         """Tell of an event: a stage began, a model was grown, a checkpoint was written. From any thread."""
-        self.line(Text(text))
+        self.line(Text(redact(text)))
 
     def close(self) -> None:
         """Close the log."""

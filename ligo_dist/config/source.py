@@ -59,7 +59,7 @@ def complete(config: Config, source: SourceConfig, origin: str = "configuration"
     Raises:
         ConfigError: every key that says something else, and every fault that shows only now.
     """
-    architecture, raw = get_architecture(config.model.family), config.resolved()
+    architecture, raw = get_architecture(config.model.family), config.values()
     first = raw["stages"][0]
     try:
         says = _attributes(architecture, source.values)

@@ -60,6 +60,11 @@ def test_a_source_fills_in_what_is_left_out(tmp_path):
     )
 
 
+def test_a_password_is_still_there_afterwards(tmp_path):
+    config = example(*_LEFT_OUT, source(tmp_path, _GPT2), "tracking.uri='http://me:secret@host'")
+    assert with_source(config, "").tracking.uri == "http://me:secret@host"
+
+
 def test_the_users_keys_of_the_library_win(tmp_path):
     config = example(*_LEFT_OUT, source(tmp_path, _GPT2), "model.huggingface={activation_function: gelu}")
     huggingface = with_source(config, "").model.huggingface
