@@ -64,7 +64,11 @@ def _rotary_faults(path: str, size: Size, architecture: Architecture, part: floa
     if part != 1:
         wrong += f", of which {int(elements * part)} rotate"
     wrong += f"; rotary positions ({architecture.name}) need an even number"
-    near = [other for other in range(1, 2 * elements + 64) if _rotates_pairs(other, part)]
+    near = [
+        other
+        for other in range(1, 2 * elements + 64)
+        if _rotates_pairs(other, part) and (other * part).is_integer()
+    ]
     if near:
         wrong += f"; heads of {min(near, key=lambda other: abs(other - elements))} would be right"
     return [Fault(f"{path}.{key}", wrong)]

@@ -166,10 +166,10 @@ def test_a_part_of_each_head_rotates(head_size, keys):
 @pytest.mark.parametrize(
     ("head_size", "keys", "rotating", "nearest"),
     [
-        (12, "", ", of which 3 rotate", 11),  # a quarter of 11, rounded down, is a pair
+        (12, "", ", of which 3 rotate", 8),
         (6, "", ", of which 1 rotate", 8),
         (2, "", ", of which 0 rotate", 8),
-        (12, "rope_parameters: {rope_theta: 5e5}", ", of which 3 rotate", 11),
+        (13, "rope_parameters: {rope_theta: 5e5}", ", of which 3 rotate", 16),
         (8, "rotary_pct: 0.1", ", of which 0 rotate", 20),
         (9, "rotary_pct: 1", "", 8),
     ],
