@@ -23,8 +23,8 @@ from ligo_dist.config.shapes import PARTIAL_ROTARY_KEYS, is_image_family
 from ligo_dist.errors import Fault, LigoError
 from ligo_dist.hub import resolve_directory
 
-_ROTARY_KEYS = ("rope_theta", "rotary_emb_base")
-"""Keys from before `rope_parameters` that some of the library's classes still take."""
+ROTARY_KEYS = ("rope_theta", "rotary_emb_base")
+"""Keys from before `rope_parameters` that some of the library's classes still take, beside `PARTIAL_ROTARY_KEYS`."""
 
 _DROPOUT = ("_pdrop", "_dropout", "_dropout_prob")
 _PER_LAYER = "layer_types"
@@ -163,7 +163,7 @@ def _key_faults(architecture: Architecture, keys: dict[str, Any]) -> list[Fault]
 
 def _rotary_keys(architecture: Architecture, cls: Any) -> set[str]:
     """Keys from before `rope_parameters` that a class still moves there. It drops the others without a word."""
-    named = _ROTARY_KEYS if architecture.rotary_part == 1 else (*_ROTARY_KEYS, *PARTIAL_ROTARY_KEYS)
+    named = ROTARY_KEYS if architecture.rotary_part == 1 else (*ROTARY_KEYS, *PARTIAL_ROTARY_KEYS)
     default = cls().rope_parameters
     return {"rope_scaling", *(key for key in named if cls(**{key: 0.125}).rope_parameters != default)}
 
