@@ -240,6 +240,9 @@ CASES: dict[str, Case] = {
     "deep-dense-late": Case(
         "the default from g-stack-late's", _fixed("lossless-dense"), OwnSource({"layers": -4}, flops=2)
     ),
+    "deep-dense-long": Case(
+        "the same, trained for longer", _fixed("lossless-dense"), OwnSource({"layers": -4}, flops=1), part=0.6
+    ),
     # Whole schedules with as many steps as scratch: from one layer or none to all of them late.
     "progressive-1": Case(
         "1 layer, then random ones", _fixed("progressive"), OwnSource({"layers": 1}, part=0.8), part=0.2
