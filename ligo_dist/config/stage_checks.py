@@ -16,7 +16,7 @@ from ligo_dist.config.phase_checks import (
     train_faults,
 )
 from ligo_dist.config.schema import Data, Grow, Model, Size, Train
-from ligo_dist.config.shapes import model_shape
+from ligo_dist.config.shapes import model_shape, rotary_part
 from ligo_dist.config.size_checks import Sized, growth_faults, size_faults
 from ligo_dist.config.ways import ways_to_grow
 from ligo_dist.errors import Fault
@@ -59,7 +59,7 @@ def stage_faults(
             faults += objective_faults(stage.path, architecture, stage.train, stage.grow)
         if architecture is not None and model is not None and stage.size is not None:
             path = f"{stage.path}.size"
-            inner = size_faults(path, stage.size, architecture)
+            inner = size_faults(path, stage.size, architecture, rotary_part(architecture, model))
             # The vocabulary never changes between stages, so any will do to compare their shapes.
             now = Sized(path, model_shape(model, data or Data(), stage.size, vocab=1), not inner)
             faults += inner
