@@ -6,17 +6,24 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from launcher.commands import architectures, methods, run, submit
+from launcher.commands import architectures, doctor, methods, run, submit
 from ligo_dist import __version__
 from ligo_dist.errors import LigoError
 
-_COMMANDS = {"run": run, "submit": submit, "architectures": architectures, "methods": methods}
+_COMMANDS = {
+    "run": run,
+    "doctor": doctor,
+    "submit": submit,
+    "architectures": architectures,
+    "methods": methods,
+}
 
 _EXAMPLES = """\
 examples:
   ligo-dist run configs/quickstart.yaml --dry-run
   ligo-dist run configs/quickstart.yaml --nproc 2
   ligo-dist run configs/quickstart.yaml seed=1 'stages[1].train.steps=300' run_dir=runs/other
+  ligo-dist doctor configs/quickstart.yaml --hostfile hosts
   ligo-dist architectures llama
   ligo-dist methods
 
