@@ -14,11 +14,13 @@ BIN := $(VENV)/bin
 # The stamps are written last: an environment that was interrupted has none, and is completed the next time.
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+# How to become root, where one is not; nothing where there is no way.
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
-.PHONY: help quickstart install test check format reference clean
+.PHONY: help quickstart install test test-cluster check format reference clean
 
 help:  ## what there is
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo
 	@echo '  variables: PYTHON=$(PYTHON)  VENV=$(VENV)  NPROC=$(NPROC) (ranks of the quickstart)  PYTEST_ARGS'
 
@@ -29,6 +31,11 @@ install: $(INSTALLED)  ## the environment and the installation alone
 
 test: $(INSTALLED_DEV)  ## the test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Root leaves no caches in a tree that may be another user's.
+test-cluster: $(INSTALLED_DEV)  ## the tests on a cluster: three hosts made of network namespaces (needs root)
+	$(AS_ROOT) tests/cluster/install.sh
+	$(AS_ROOT) $(BIN)/python -B -m pytest -p no:cacheprovider tests/cluster -m cluster $(PYTEST_ARGS)
 
 check: $(INSTALLED_DEV)  ## lint, import rules, format, types, the generated page
 	$(BIN)/ruff check .

@@ -236,12 +236,12 @@ _CONFIG = {
         }
     },
     "stages": [
-        {"name": "small", "size": {"layers": 2, "width": 48, "heads": 3}, "train": {"steps": 40}},
+        {"name": "small", "size": {"layers": 2, "width": 48, "heads": 3}, "train": {"steps": 24}},
         {
             "name": "large",
             "size": {"layers": 3, "width": 80, "heads": 5},
-            "grow": {"method": "ligo", "optimizer_state": "grown", "learn": {"steps": 20}},
-            "train": {"steps": 30},
+            "grow": {"method": "ligo", "optimizer_state": "grown", "learn": {"steps": 12}},
+            "train": {"steps": 20},
         },
     ],
     "data": {

@@ -58,7 +58,7 @@ def _ours(growth: Growth, config: PretrainedConfig, world: World, memory: PeakMe
     memory.restart()
     for step in range(STEPS):
         batch = _batch(growth, step, world)
-        engine.train_step([{"input_ids": batch, "labels": batch}], {"model": 1e-4})
+        engine.train_step([({"input_ids": batch, "labels": batch}, len(batch))], world.size, {"model": 1e-4})
     learn = memory.peak()
     operator = engine.read_shards()
     engine.release()

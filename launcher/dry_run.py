@@ -15,6 +15,7 @@ from ligo_dist import quantities
 from ligo_dist.costs import PhaseCost
 
 _WIDEST = 1000
+_MUCH_PADDING = 0.25
 
 
 def stage_table(plans: Sequence[StagePlan]) -> Table:
@@ -47,6 +48,9 @@ def print_plan(plans: Sequence[StagePlan], file: TextIO | None = None) -> None:
     Console(file=file, width=width).print(table)
     for before, plan in pairwise(plans):
         console.print(_claim(before, plan), highlight=False, markup=False)
+    padding = _padding(plans)
+    if padding:
+        console.print(padding, highlight=False, markup=False)
 
 
 def _claim(before: StagePlan, plan: StagePlan) -> str:
@@ -54,6 +58,19 @@ def _claim(before: StagePlan, plan: StagePlan) -> str:
     if plan.obstacles:
         return f"{plan.name}: does not start as the function of {before.name}: {'; '.join(plan.obstacles)}"
     return f"{plan.name}: starts as the function of {before.name}, which the run verifies right after growing"
+
+
+def _padding(plans: Sequence[StagePlan]) -> str | None:
+    """The phases whose ranks compute much for nothing, if there are any."""
+    phases = [
+        f"{plan.name} {name} {cost.padding:.0%}"
+        for plan in plans
+        for name, cost in (("learn", plan.cost.learn), ("train", plan.cost.train))
+        if cost is not None and cost.padding > _MUCH_PADDING
+    ]
+    if not phases:
+        return None
+    return f"batch_size does not divide over the ranks; what they compute for padding: {', '.join(phases)}"
 
 
 def _row(plan: StagePlan) -> list[str]:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ligo_dist.architectures import Architecture, Axis, Dim, ModelShape, ParameterSpec
+from ligo_dist.batch_split import BatchSplit
 
 _BACKWARD = 2
 """A product's backward pass has two products of its size: the gradients of either factor."""
@@ -98,8 +99,8 @@ def learning_step_flops(
 ) -> LearningFlops:
     """One optimizer step that learns the operator between two models.
 
-    The target's weights are generated in each micro-step on each rank - `batch_size / micro_batch_size` times
-    in all - once in the forward pass and once more in the recomputation, and their gradients flow back once.
+    The target's weights are generated in each micro-step on each rank, padded or not, once in the forward pass and
+    once more in the recomputation, and their gradients flow back once. The model's own work on padding is not counted.
 
     Args:
         architecture: the family.
@@ -107,19 +108,18 @@ def learning_step_flops(
         target: the model to come.
         sequence_length: positions per sequence that the blocks work on.
         batch_size: sequences per optimizer step, over all ranks.
-        micro_batch_size: sequences per rank in one forward pass.
+        micro_batch_size: the most sequences per rank in one forward pass.
         world_size: number of ranks; each micro-step of all of them together mixes the depth once.
         columns: layers that are mixed, where there are more (or fewer) than the source's own.
     """
-    executions = -(-batch_size // micro_batch_size)
-    micro_steps = -(-executions // world_size)
+    micro_steps = BatchSplit(batch_size, micro_batch_size, world_size).micro_steps
     mixing = _mixing_flops(architecture, source, target, columns)
     expansion = _expansion_flops(architecture, source, target)
     return LearningFlops(
         model=training_step_flops(architecture, target, sequence_length, batch_size, checkpointed=True),
         # The source is frozen: the only gradient of mixing is that of the coefficients.
         mixing=micro_steps * (1 + 1 + 1) * mixing,
-        expansion=executions * (2 * expansion.forward + expansion.backward),
+        expansion=world_size * micro_steps * (2 * expansion.forward + expansion.backward),
     )
 
 

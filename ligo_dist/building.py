@@ -11,6 +11,7 @@ import torch
 from transformers import PretrainedConfig
 
 from ligo_dist.architectures import Architecture
+from ligo_dist.batch_split import BatchSplit
 from ligo_dist.checkpoint import Snapshot
 from ligo_dist.distributed import World
 from ligo_dist.engine import Engine, engine_config
@@ -102,11 +103,11 @@ class Builder:
         )
 
     def _engine_config(self, phase: PhasePlan) -> dict[str, Any]:
+        split = BatchSplit(phase.batch_size, phase.micro_batch_size, self.world.size)
         return engine_config(
             self.models.precision,
-            phase.micro_batch_size,
-            # At least one, for a phase of no steps.
-            max(1, phase.batch_size // (phase.micro_batch_size * self.world.size)),
+            split.rows,
+            split.micro_steps,
             phase.optimizer.gradient_clipping,
             self.models.deepspeed,
         )

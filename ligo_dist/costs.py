@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ligo_dist.accounting import growing_flops, learning_step_flops, training_step_flops
 from ligo_dist.architectures import Architecture, ModelShape, get_architecture
+from ligo_dist.batch_split import BatchSplit
 from ligo_dist.config.schema import Config, Grow, Train
 from ligo_dist.config.shapes import tokens_per_sample
 from ligo_dist.config.ways import learn_batch, learn_steps, sweep_steps, ways_to_grow
@@ -23,12 +24,14 @@ class PhaseCost:
         tokens: tokens that it reads.
         flops: FLOPs.
         flops_per_step: the same for one of its steps; 0 if it has none.
+        padding: part of what its ranks compute that is padding, which tokens and FLOPs leave out.
     """
 
     steps: int = 0
     tokens: int = 0
     flops: int = 0
     flops_per_step: int = 0
+    padding: float = 0.0
 
     def __add__(self, other: PhaseCost) -> PhaseCost:
         return PhaseCost(self.steps + other.steps, self.tokens + other.tokens, self.flops + other.flops)
@@ -65,16 +68,20 @@ def stage_costs(config: Config, shapes: Sequence[ModelShape], world_size: int) -
             pair = _Pair(architecture, shapes[index - 1], shape, stage.grow)
             learn = pair.learn_cost(tokens, stage.train, world_size)
             grow = pair.grow_cost()
-        costs.append(StageCost(learn, grow, _train_cost(architecture, shape, tokens, stage.train)))
+        train = _train_cost(architecture, shape, tokens, stage.train, world_size)
+        costs.append(StageCost(learn, grow, train))
     return costs
 
 
-def _train_cost(architecture: Architecture, shape: ModelShape, tokens: int, train: Train | None) -> PhaseCost:
+def _train_cost(
+    architecture: Architecture, shape: ModelShape, tokens: int, train: Train | None, world_size: int
+) -> PhaseCost:
     if train is None:
         return PhaseCost()
     checkpointed = train.activation_checkpointing
     flops = training_step_flops(architecture, shape, tokens, train.batch_size, checkpointed=checkpointed)
-    return _phase(train.steps, train.batch_size * tokens, flops)
+    split = BatchSplit(train.batch_size, train.micro_batch_size, world_size)
+    return _phase(train.steps, split, tokens, flops)
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,8 @@ class _Pair:
             columns=self._columns,
         )
         flops = step.model + self._times * (step.mixing + step.expansion)
-        return _phase(learn_steps(self.grow) + sweep_steps(self.grow), batch * tokens, flops)
+        split = BatchSplit(batch, micro, world_size)
+        return _phase(learn_steps(self.grow) + sweep_steps(self.grow), split, tokens, flops)
 
     def grow_cost(self) -> PhaseCost:
         """Applying the operator; where the optimizer's state grows too, three times: each moment has its own map."""
@@ -129,6 +137,8 @@ class _Pair:
         return 2 if has_new_depth(self._ways[1]) else 1
 
 
-def _phase(steps: int, tokens: int, flops: int) -> PhaseCost:
-    """A phase of so many steps, of which each has these tokens and FLOPs."""
-    return PhaseCost(steps, steps * tokens, steps * flops, flops if steps else 0)
+def _phase(steps: int, split: BatchSplit, tokens: int, flops: int) -> PhaseCost:
+    """A phase of so many steps: the split of their batches, the tokens of one sample, the FLOPs of one step."""
+    if not steps:
+        return PhaseCost()
+    return PhaseCost(steps, steps * split.batch_size * tokens, steps * flops, flops, split.padding)

@@ -201,29 +201,37 @@ class Engine:
         return self._engine.gradient_accumulation_steps()
 
     def train_step(
-        self, micro_batches: Iterable[Mapping[str, Tensor]], learning_rates: Mapping[str, float]
+        self,
+        micro_batches: Iterable[tuple[Mapping[str, Tensor], int]],
+        batch_size: int,
+        learning_rates: Mapping[str, float],
     ) -> StepResult:
-        """One optimizer step over this rank's micro-batches.
+        """One optimizer step along the gradient of the mean loss over a batch, of which this rank has a part.
 
         Args:
-            micro_batches: the module's inputs by name; every one with as many predictions as any other, so that the
-                mean over micro-batches is the mean over predictions.
+            micro_batches: as in `evaluate`, `accumulation` of them on every rank.
+            batch_size: samples that count, of all ranks together.
             learning_rates: of each kind of parameter.
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rates[group["kind"]]
         self._engine.train()
         total = torch.zeros((), device=self.world.device, dtype=torch.float64)
-        count = 0
-        for micro_batch in micro_batches:
-            loss = self._engine(**self._inputs(micro_batch)).loss
-            self._engine.backward(loss)
+        count = samples = 0
+        for inputs, num_valid in micro_batches:
+            # DeepSpeed takes the mean over micro-batches and ranks. With this weight, which is exactly 1 where the
+            # batch divides, that is the mean over samples.
+            weight = num_valid * self.world.size * self.accumulation / batch_size
+            loss = self._engine(**self._inputs(inputs)).loss
+            self._engine.backward(loss * weight)
             self._engine.step()
-            total += loss.detach()
+            total += loss.detach().double() * weight
             count += 1
+            samples += num_valid
         assert count == self.accumulation, f"{count} micro-batches, {self.accumulation} expected"
-        mean = sum_over_ranks([total.item() / count], self.world)[0] / self.world.size
-        return StepResult(mean, float(self._engine.get_global_grad_norm()))
+        mean, samples_everywhere = sum_over_ranks([total.item() / count, samples], self.world)
+        assert samples_everywhere == batch_size, f"{samples_everywhere:g} samples, {batch_size} expected"
+        return StepResult(mean / self.world.size, float(self._engine.get_global_grad_norm()))
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[tuple[Mapping[str, Tensor], int]]) -> Evaluation:

@@ -59,7 +59,7 @@ def training_steps(
         seed_everything(seed, phase.first_step + number, world.rank)
         learning_rates = phase.rates(number)
         micro_batches = batches.micro_batches(number, world.rank, world.size, phase.micro_batch_size)
-        result = engine.train_step(micro_batches, learning_rates)
+        result = engine.train_step(micro_batches, phase.batch_size, learning_rates)
         yield Step(number + 1, phase, result, learning_rates, time.perf_counter() - began)
 
 

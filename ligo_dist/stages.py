@@ -30,7 +30,7 @@ class PhasePlan:
         kind: `learn` (the operator) or `train` (the model).
         steps: optimizer steps.
         batch_size: sequences per step, over all ranks.
-        micro_batch_size: sequences per rank and forward pass.
+        micro_batch_size: the most sequences per rank and forward pass.
         optimizer: AdamW's settings.
         learning_rate: of each step.
         depth_learning_rate: the same for depth coefficients; None: as `learning_rate`.

@@ -8,6 +8,9 @@ import pytest
 
 from ranks import close_pool
 
+# They need root and packages of the system: `make test-cluster`, which names the folder, runs them.
+collect_ignore = ["cluster"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_worker_outlives_the_session() -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 
 from ligo_dist.architectures import ModelShape, get_architecture
 from ligo_dist.distributed import World
-from ligo_dist.engine import Engine, OptimizerSettings, engine_config
+from ligo_dist.engine import Engine, OptimizerSettings, StepResult, engine_config
 from ligo_dist.growth.learner import LearnedGrowth, operator_name
 from ligo_dist.growth.methods import get_method, initial_value
 from ligo_dist.growth.operators import Growth
@@ -58,6 +58,14 @@ def build_engine(
 def causal(input_ids: Tensor) -> dict[str, Tensor]:
     """A micro-batch for a causal language model."""
     return {"input_ids": input_ids, "labels": input_ids}
+
+
+def train_on(
+    engine: Engine, micro_batches: Iterable[dict[str, Tensor]], rates: Mapping[str, float]
+) -> StepResult:
+    """A step on micro-batches whose rows all count, equally many on every rank."""
+    parts = [(inputs, len(inputs["labels"])) for inputs in micro_batches]
+    return engine.train_step(parts, engine.world.size * sum(rows for _, rows in parts), rates)
 
 
 def partitions(world: World, weights: Mapping[str, Tensor]) -> Shards:

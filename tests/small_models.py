@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -143,6 +144,22 @@ def random_batch(
     if objective == "masked_lm":
         labels[:, torch.arange(length) % 4 != 0] = -100
     return {**inputs, "labels": labels}
+
+
+@dataclass(frozen=True)
+class GivenSamples:
+    """The rows of a batch as samples."""
+
+    labelled: ClassVar[bool] = True
+
+    batch: dict[str, Tensor]
+    tokens_per_sample: int = 1
+
+    def __len__(self) -> int:
+        return len(self.batch["labels"])
+
+    def read(self, indices: Any, draws: Any) -> dict[str, Tensor]:
+        return {name: tensor[[int(index) for index in indices]] for name, tensor in self.batch.items()}
 
 
 @torch.no_grad()

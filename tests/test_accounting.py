@@ -180,6 +180,10 @@ def test_generation_worked_out_by_hand():
     assert step.total == step.model + step.mixing + step.expansion
     alone = learning_step_flops(architecture, source, target, 2, 8, micro_batch_size=8)
     assert (alone.mixing, alone.expansion) == (step.mixing // 2, step.expansion // 4)
+    # Seven samples on three ranks: two micro-steps of each, of which two are padding.
+    padded = learning_step_flops(architecture, source, target, 2, 7, micro_batch_size=2, world_size=3)
+    assert (padded.mixing, padded.expansion) == (step.mixing, step.expansion // 4 * 6)
+    assert padded.model == training_step_flops(architecture, target, 2, 7, checkpointed=True)
 
 
 def test_a_source_of_no_layer_and_columns_that_are_not_its_own():

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engines import NOTHING_WHOLE, SETTINGS, build_engine, causal, partitions, whole
+from engines import NOTHING_WHOLE, SETTINGS, build_engine, causal, partitions, train_on, whole
 from ligo_dist.architectures import ModelShape
 from ligo_dist.distributed import World
 from ligo_dist.engine import Engine, Evaluation, OptimizerSettings, engine_config
@@ -34,7 +34,7 @@ def write_and_read(world: World, shape: ModelShape, weights: dict[str, Tensor], 
     ids = causal(token_ids(2))
     first = engine.logits(ids)
     mine = token_ids(8, seed=3).chunk(world.size)[world.rank]
-    engine.train_step([causal(mine)], {"model": 0.1})
+    train_on(engine, [causal(mine)], {"model": 0.1})
     trained = engine.logits(ids)
     engine.write_shards(partitions(world, weights).items())
     again = engine.logits(ids)
@@ -92,7 +92,7 @@ def interrupted(world: World, precision: str) -> Any:
     batches = [token_ids(8, seed=step).chunk(world.size)[world.rank] for step in range(5)]
 
     def run(engine: Any, steps: range) -> list[float]:
-        return [engine.train_step([causal(batches[step])], {"model": 0.01}).loss for step in steps]
+        return [train_on(engine, [causal(batches[step])], {"model": 0.01}).loss for step in steps]
 
     engine = build_engine(world, "llama", LLAMA, weights, precision=precision)
     assert engine.read_moments() == {}
@@ -135,7 +135,7 @@ def engine_steps(
     results = []
     for step, rate in enumerate(rates):
         mine = token_ids(8, seed=step).chunk(world.size)[world.rank]
-        result = engine.train_step(map(causal, mine.split(micro)), {"model": rate})
+        result = train_on(engine, map(causal, mine.split(micro)), {"model": rate})
         results.append((result.loss, result.gradient_norm))
     final = whole(world, "gpt2", GPT2, engine.read_shards())
     engine.release()
@@ -190,16 +190,17 @@ def test_steps_are_those_of_plain_adamw(settings: OptimizerSettings, world_size:
             assert (weights[name] - weight).abs().max() < tolerance * weight.abs().max(), name
 
 
-def wrong_count(world: World) -> str:
+def wrong_count(world: World, micro_batches: int, batch_size: int) -> str:
     engine = build_engine(world, "gpt2", GPT2, weights_of(library_model("gpt2", GPT2)), accumulation=2)
     with pytest.raises(AssertionError) as caught:
-        engine.train_step([causal(token_ids(2))], {"model": 0.1})
+        engine.train_step([(causal(token_ids(2)), 2)] * micro_batches, batch_size, {"model": 0.1})
     engine.release()
     return str(caught.value)
 
 
-def test_too_few_micro_batches_are_noticed():
-    assert run_ranks(wrong_count, 1) == ["1 micro-batches, 2 expected"]
+def test_too_few_micro_batches_or_samples_are_noticed():
+    assert run_ranks(wrong_count, 1, 1, 2) == ["1 micro-batches, 2 expected"]
+    assert run_ranks(wrong_count, 2, 2, 9) == ["8 samples, 9 expected"] * 2
 
 
 # --- evaluation ---
@@ -286,7 +287,7 @@ def step_by_kind(world: World) -> tuple[dict[str, Tensor], dict[str, Tensor], li
     weights = weights_of(library_model("gpt2", GPT2))
     engine = build_engine(world, "gpt2", GPT2, weights, kind_of=lambda name: name.rsplit(".")[-1])
     before = engine.read_shards()
-    engine.train_step([causal(token_ids(2))], {"weight": 0.0, "bias": 0.1})
+    train_on(engine, [causal(token_ids(2))], {"weight": 0.0, "bias": 0.1})
     groups = [(group["kind"], group["weight_decay"]) for group in engine._engine.optimizer.param_groups]
     after = engine.read_shards()
     engine.release()
@@ -315,7 +316,7 @@ def build_and_release(world: World) -> tuple[list[bool], list[int]]:
     alive, resident = [], []
     for _ in range(4):
         engine = build_engine(world, "gpt2", shape, weights, deepspeed={})
-        engine.train_step([causal(token_ids(2))], {"model": 0.01})
+        train_on(engine, [causal(token_ids(2))], {"model": 0.01})
         references = [weakref.ref(engine), weakref.ref(engine.module), weakref.ref(engine._engine)]
         references += [weakref.ref(parameter) for parameter in engine.parameters.values()]
         engine.release()

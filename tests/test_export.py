@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from engines import build_engine, causal, engine_model_config
+from engines import build_engine, causal, engine_model_config, train_on
 from ligo_dist.architectures import get_architecture
 from ligo_dist.distributed import World
 from ligo_dist.errors import CheckpointError
@@ -26,7 +26,7 @@ def export(world: World, family: str, tied: bool, directory: Path, max_file_byte
 
     shape = model_shape(SIZES[family], tied)
     engine = build_engine(world, family, shape, weights_of(library_model(family, shape)))
-    engine.train_step([causal(token_ids(8, seed=3).chunk(world.size)[world.rank])], {"model": 0.01})
+    train_on(engine, [causal(token_ids(8, seed=3).chunk(world.size)[world.rank])], {"model": 0.01})
     logits = engine.logits(causal(token_ids(3)))
     before = module.MAX_FILE_BYTES
     module.MAX_FILE_BYTES = max_file_bytes or before

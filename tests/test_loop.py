@@ -51,7 +51,10 @@ class StandIn:
         assert (rank, world_size, size) == (0, 1, 4)
         yield torch.tensor(step)
 
-    def train_step(self, micro_batches: Iterable[Tensor], learning_rates: Mapping[str, float]) -> StepResult:
+    def train_step(
+        self, micro_batches: Iterable[Tensor], batch_size: int, learning_rates: Mapping[str, float]
+    ) -> StepResult:
+        assert batch_size == 8
         (step,), learning_rate = micro_batches, learning_rates["model"]
         self.taken.append((int(step), round(learning_rate, 6)))
         self.random.append(torch.rand(()).item())

@@ -69,8 +69,9 @@ def test_losses_fall_and_growing_keeps_what_was_learned(whole_run: RunFiles):
         assert grown < random
 
 
-@pytest.mark.parametrize("world_size", [1, 4])
+@pytest.mark.parametrize("world_size", [1, 3, 4])
 def test_gpt2_losses_do_not_depend_on_the_number_of_ranks(site: Site, whole_run: RunFiles, world_size: int):
+    """Three do not divide the batch of eight."""
     files = site.config(f"gpt2-{world_size}")
     assert run_warm(files, world_size) == (0, "")
     assert_equal_to_rounding(files, whole_run)
@@ -184,15 +185,20 @@ def test_a_run_killed_in_every_phase_ends_as_if_it_had_not_been(
     assert not exists(files, ".writing-*")()
 
 
-@pytest.mark.parametrize("moment", ["train", "learn", "grow", "train of a grown model", "checkpoint"])
-def test_each_kill_alone_can_be_resumed(killed_run: dict[str, RunFiles], whole_run: RunFiles, moment: str):
-    """On two ranks again, bit by bit; and on one, to rounding."""
+@pytest.mark.parametrize(
+    ("moment", "world_size"),
+    [("train", 1), ("learn", 3), ("grow", 1), ("train of a grown model", 3), ("checkpoint", 1)],
+)
+def test_each_kill_alone_can_be_resumed(
+    killed_run: dict[str, RunFiles], whole_run: RunFiles, moment: str, world_size: int
+):
+    """On two ranks again, bit by bit; and on fewer, or on more that do not divide the batch, to rounding."""
     files = killed_run[moment]
-    elsewhere = files.copy(f"{files.run_dir.name}-on-one")
+    elsewhere = files.copy(f"{files.run_dir.name}-elsewhere")
     assert run_warm(files, 2) == (0, "")
     assert files.numbers() == whole_run.numbers()
     assert_same_weights(files, whole_run)
-    assert run_warm(elsewhere, 1) == (0, "")
+    assert run_warm(elsewhere, world_size) == (0, "")
     assert_equal_to_rounding(elsewhere, whole_run)
 
 
@@ -222,7 +228,7 @@ def refused(files: RunFiles, capsys: pytest.CaptureFixture[str], *overrides: str
         ("data.files=['nowhere/*.txt']", 2, "data.files: no file matches 'nowhere/*.txt'"),
         ("stages[0].size.hedas=3", 2, "stages[0].size.hedas: unknown key; did you mean 'heads'?"),
         ("stages[1].size.heads=7", 2, "stages[1].size.heads: 7 heads do not divide the width 40"),
-        ("seed=3", 3, "batch_size"),
+        ("seed=3", 9, "stages[0].train.batch_size: 8 is less than one sample for each of 9 ranks"),
         ("run_dir={file}/run", 2, "run_dir: "),
         ("tokenizer.file={tokenizer}", 2, "tokenizer.vocab_size: 420"),
     ],
@@ -291,10 +297,10 @@ def test_a_configuration_that_changed_on_resume(whole_run: RunFiles):
     assert whole_run.contents() == before
 
 
-def test_a_batch_that_does_not_divide_is_refused_by_the_worker_too(site: Site):
-    code, said = run_warm(site.config("three"), 3)
+def test_more_ranks_than_samples_are_refused_by_the_worker_too(site: Site):
+    code, said = run_warm(site.config("idle"), 3, "stages[0].train.batch_size=2")
     assert code == 2
-    assert "batch_size" in said
+    assert "stages[0].train.batch_size: 2 is less than one sample for each of 3 ranks" in said
 
 
 def diverge(world: World, config: str) -> tuple[int, str]:

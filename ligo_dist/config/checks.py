@@ -8,9 +8,9 @@ from ligo_dist.config.data_checks import data_faults, tokenizer_faults
 from ligo_dist.config.deepspeed_keys import deepspeed_faults
 from ligo_dist.config.faults import parse_section
 from ligo_dist.config.model_checks import known_architecture, model_faults
-from ligo_dist.config.schema import Config, Data, Model, Tokenizer
+from ligo_dist.config.schema import Config, Data, Model, Stage, Tokenizer
 from ligo_dist.config.stage_checks import stage_faults
-from ligo_dist.config.ways import learn_batch, learn_steps
+from ligo_dist.config.ways import learn_steps
 from ligo_dist.errors import Fault
 
 
@@ -37,21 +37,29 @@ def cross_field_faults(raw: dict[str, Any]) -> list[Fault]:
 
 
 def check_world_size(config: Config, world_size: int) -> list[Fault]:
-    """Batches that do not divide into micro-batches over this many ranks."""
+    """Batches too small for every rank to have a sample of them."""
     faults = []
     for index, stage in enumerate(config.stages):
-        if stage.train is None:
-            continue
-        batches = [(f"stages[{index}].train", stage.train.batch_size, stage.train.micro_batch_size)]
-        learn = stage.grow.learn if stage.grow and learn_steps(stage.grow) else None
-        if learn is not None and (learn.batch_size or learn.micro_batch_size):
-            batches.append((f"stages[{index}].grow.learn", *learn_batch(learn, stage.train)))
-        for path, batch, micro in batches:
-            if batch % (micro * world_size):
-                wrong = f"{batch} is no multiple of {micro} (micro_batch_size) x {world_size} (ranks)"
-                nearest = max(1, round(batch / (micro * world_size))) * micro * world_size
-                faults.append(Fault(f"{path}.batch_size", f"{wrong}; {nearest} would be right"))
+        for key, batch in _batch_sizes(stage).items():
+            if batch < world_size:
+                wrong = f"{batch} is less than one sample for each of {world_size} ranks"
+                right = f"at least {world_size}, or at most {batch} ranks, would be right"
+                faults.append(Fault(f"stages[{index}].{key}", f"{wrong}; {right}"))
     return faults
+
+
+def _batch_sizes(stage: Stage) -> dict[str, int]:
+    """The batches that a stage's steps take, by the key that says them."""
+    train = stage.train
+    if train is None:
+        return {}
+    sizes = {}
+    if stage.grow is not None and learn_steps(stage.grow):
+        own = stage.grow.learn.batch_size
+        sizes["grow.learn.batch_size" if own else "train.batch_size"] = own or train.batch_size
+    if train.steps:
+        sizes["train.batch_size"] = train.batch_size
+    return sizes
 
 
 def _has_source(raw: dict[str, Any]) -> bool:

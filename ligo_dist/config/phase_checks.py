@@ -5,19 +5,18 @@ from __future__ import annotations
 from ligo_dist.architectures import Architecture
 from ligo_dist.config.faults import suggestion
 from ligo_dist.config.schema import Grow, Learn, Schedule, Train
-from ligo_dist.config.ways import learn_batch, learn_steps, ways_to_grow
+from ligo_dist.config.ways import learn_steps, ways_to_grow
 from ligo_dist.errors import Fault
 from ligo_dist.growth.names import DEPTHS, MAY_BE_TIED, METHODS, WIDTHS
 
 
 def train_faults(path: str, train: Train) -> list[Fault]:
     """Faults inside one `train`."""
-    faults = schedule_faults(f"{path}.schedule", train.schedule, train.steps) if train.steps else []
-    return faults + _batch_faults(path, train.batch_size, train.micro_batch_size)
+    return schedule_faults(f"{path}.schedule", train.schedule, train.steps) if train.steps else []
 
 
-def grow_faults(path: str, grow: Grow, train: Train | None) -> list[Fault]:
-    """Faults inside one `grow`, and between it and the stage's `train`."""
+def grow_faults(path: str, grow: Grow) -> list[Fault]:
+    """Faults inside one `grow`."""
     faults = []
     for key, name, names in (
         ("method", grow.method, METHODS),
@@ -39,7 +38,7 @@ def grow_faults(path: str, grow: Grow, train: Train | None) -> list[Fault]:
     elif ways is not None and not faults:
         faults += _operator_faults(path, grow, ways[1])
     if learn_steps(grow):
-        faults += _learn_faults(f"{path}.learn", grow.learn, learn_steps(grow), train)
+        faults += _learn_faults(f"{path}.learn", grow.learn, learn_steps(grow))
     return faults
 
 
@@ -74,7 +73,7 @@ def _operator_faults(path: str, grow: Grow, width: str) -> list[Fault]:
     return faults
 
 
-def _learn_faults(path: str, learn: Learn, steps: int, train: Train | None) -> list[Fault]:
+def _learn_faults(path: str, learn: Learn, steps: int) -> list[Fault]:
     faults = schedule_faults(f"{path}.schedule", learn.schedule, steps)
     if learn.depth is not None:
         faults += schedule_faults(f"{path}.depth.schedule", learn.depth.schedule, steps)
@@ -84,16 +83,7 @@ def _learn_faults(path: str, learn: Learn, steps: int, train: Train | None) -> l
         if twice:
             wrong = f"{', '.join(map(str, twice))} is there more than once; each candidate is tried once"
             faults.append(Fault(f"{path}.sweep.learning_rates", wrong))
-    if train is not None and (learn.batch_size or learn.micro_batch_size):
-        faults += _batch_faults(path, *learn_batch(learn, train))
     return faults
-
-
-def _batch_faults(path: str, batch: int, micro: int) -> list[Fault]:
-    if batch % micro == 0:
-        return []
-    wrong = f"{batch} is no multiple of the micro_batch_size {micro}"
-    return [Fault(f"{path}.batch_size", f"{wrong}; {max(1, round(batch / micro)) * micro} would be right")]
 
 
 def schedule_faults(path: str, schedule: Schedule, steps: int) -> list[Fault]:

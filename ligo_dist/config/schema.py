@@ -107,9 +107,11 @@ class Train(Section):
     steps: CountOrZero
     """Optimizer steps; 0: the model is taken as it is."""
     batch_size: Count
-    """Sequences per optimizer step, over all ranks: a multiple of `micro_batch_size` x ranks."""
+    """Sequences per optimizer step, over all ranks: any number, but one for each rank at least. The result does not
+    depend on how it is split; where it does not divide by the ranks and `micro_batch_size`, some compute goes into
+    padding."""
     micro_batch_size: Count
-    """Sequences that one rank takes in one forward pass."""
+    """The most sequences that one rank takes in one forward pass."""
     optimizer: Optimizer = Optimizer()
     """The optimizer."""
     schedule: Schedule = Schedule()
@@ -146,7 +148,7 @@ class Learn(Section):
     batch_size: Count | None = None
     """Sequences per optimizer step, over all ranks; `null`: as the stage's `train`."""
     micro_batch_size: Count | None = None
-    """Sequences that one rank takes in one forward pass; `null`: as the stage's `train`."""
+    """The most sequences that one rank takes in one forward pass; `null`: as the stage's `train`."""
     optimizer: OperatorOptimizer = OperatorOptimizer()
     """The optimizer of the operator."""
     schedule: Schedule = Schedule()

@@ -51,7 +51,7 @@ def stage_faults(
         faults += _presence_faults(stage, architecture, is_first=index == 0)
         faults += train_faults(f"{stage.path}.train", stage.train) if stage.train else []
         if stage.grow is not None:
-            faults += grow_faults(f"{stage.path}.grow", stage.grow, stage.train)
+            faults += grow_faults(f"{stage.path}.grow", stage.grow)
             if index and stages[index - 1].has("train") == (stages[index - 1].train is not None):
                 faults += moments_faults(f"{stage.path}.grow", stage.grow, stages[index - 1].train)
         now: Sized | None = None

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ligo_dist.batch_split import BatchSplit
 from ligo_dist.corpus.order import sample_indices
 from ligo_dist.corpus.samples import NOT_PREDICTED, Samples
+
+
+class MicroBatch(NamedTuple):
+    """What one rank takes in one forward pass.
+
+    Attributes:
+        inputs: the model's inputs by name, as many rows in every micro-batch; rows from `num_valid` on are padding that
+            must not be counted, their labels -100 (unless all are padding: then there would be no loss at all).
+        num_valid: rows that count; 0 in a micro-batch that only keeps this rank in step with the others.
+    """
+
+    inputs: dict[str, Tensor]
+    num_valid: int
 
 
 @dataclass(frozen=True)
@@ -32,41 +47,25 @@ class Batches:
 
     def micro_batches(
         self, step: int, rank: int, world_size: int, micro_batch_size: int
-    ) -> Iterator[dict[str, Tensor]]:
-        """This rank's part of the step's batch: the model's inputs by name, micro_batch_size rows each.
+    ) -> Iterator[MicroBatch]:
+        """This rank's part of the step's batch, split as `BatchSplit` says: each sample counts once on one rank."""
+        split = BatchSplit(self.batch_size, micro_batch_size, world_size)
+        first = self.first_sample + step * self.batch_size
+        part = split.part(rank)
+        draws = range(first + part.start, first + part.stop)
+        indices = self._indices(draws.start, len(draws))
+        padding = int(self._indices(first, 1)[0]), first
+        for row in range(0, split.micro_steps * split.rows, split.rows):
+            rows = slice(row, row + split.rows)
+            yield _micro_batch(self.samples, indices[rows], draws[rows], split.rows, padding)
 
-        Raises:
-            ValueError: the batch does not divide into micro-batches over the ranks.
-        """
-        if self.batch_size % (world_size * micro_batch_size):
-            raise ValueError(
-                f"a batch of {self.batch_size} samples does not divide into micro-batches of "
-                f"{micro_batch_size} on {world_size} ranks"
-            )
-        per_rank = self.batch_size // world_size
-        start = self.first_sample + step * self.batch_size + rank * per_rank
-        indices = sample_indices(self.seed, start, per_rank, len(self.samples))
-        for first in range(0, per_rank, micro_batch_size):
-            draws = range(start + first, start + first + micro_batch_size)
-            yield self.samples.read(indices[first : first + micro_batch_size], draws)
-
-
-class FixedBatch(NamedTuple):
-    """A micro-batch of the fixed validation set.
-
-    Attributes:
-        inputs: the model's inputs by name, micro_batch_size rows each; rows from `num_valid` on are padding that
-            must not be counted, their labels -100 (unless all are padding: then there would be no loss at all).
-        num_valid: rows that count; 0 in a micro-batch that only keeps this rank in step with the others.
-    """
-
-    inputs: dict[str, Tensor]
-    num_valid: int
+    def _indices(self, start: int, count: int) -> NDArray[np.int64]:
+        return sample_indices(self.seed, start, count, len(self.samples))
 
 
 def fixed_batches(
     samples: Samples, num_samples: int, rank: int, world_size: int, micro_batch_size: int
-) -> Iterator[FixedBatch]:
+) -> Iterator[MicroBatch]:
     """This rank's part of the fixed set: `num_samples` samples (or all, if there are fewer), evenly spaced.
 
     The set is the same for every world size, and every rank gets the same number of equally shaped
@@ -79,9 +78,16 @@ def fixed_batches(
     longest = -(-num_samples // world_size)
     for first in range(0, longest, micro_batch_size):
         valid = mine[first : first + micro_batch_size]
-        padding = np.full(micro_batch_size - len(valid), chosen[0])
-        indices = np.concatenate([valid, padding])
-        inputs = samples.read(indices, indices.tolist())
-        if "labels" in inputs and len(valid):
-            inputs["labels"][len(valid) :] = NOT_PREDICTED
-        yield FixedBatch(inputs, len(valid))
+        yield _micro_batch(samples, valid, valid.tolist(), micro_batch_size, (int(chosen[0]), int(chosen[0])))
+
+
+def _micro_batch(
+    samples: Samples, indices: NDArray[np.int64], draws: Sequence[int], rows: int, padding: tuple[int, int]
+) -> MicroBatch:
+    """These samples, filled up to `rows` rows with the sample `padding`, an (index, draw)."""
+    num_valid = len(indices)
+    missing = rows - num_valid
+    inputs = samples.read([*indices, *[padding[0]] * missing], [*draws, *[padding[1]] * missing])
+    if "labels" in inputs and num_valid:
+        inputs["labels"][num_valid:] = NOT_PREDICTED
+    return MicroBatch(inputs, num_valid)

@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runs import RunFiles
 from testbed import Testbed
-
-from runs import RunFiles, Site
 
 ROOT = Path(__file__).parents[2]
 STAGES = [
@@ -37,6 +36,7 @@ _QUICK = (
     "cluster.backoff_seconds=0.5",
     "cluster.lost_seconds=8.0",
     "cluster.hang_seconds=25.0",
+    "cluster.preflight=false",  # TEMP
 )
 
 
@@ -137,8 +137,3 @@ def _command_line(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
-
-
-def make_site(directory: Path) -> Site:
-    """A directory with a corpus that is prepared already."""
-    return Site.make(directory)

@@ -137,14 +137,6 @@ def test_the_example_is_right():
         ),
         ("data.sequence_length=65", "data.sequence_length: 65 is more than the 64 of model.max_positions"),
         (
-            "stages[0].train.batch_size=10",
-            "stages[0].train.batch_size: 10 is no multiple of the micro_batch_size 4; 8 would be right",
-        ),
-        (
-            "stages[1].grow.learn.micro_batch_size=3",
-            "stages[1].grow.learn.batch_size: 8 is no multiple of the micro_batch_size 3; 9 would be right",
-        ),
-        (
             "stages[0].train.schedule.warmup_steps=11",
             "stages[0].train.schedule.warmup_steps: 11 is more than the 10 steps there are",
         ),
@@ -252,15 +244,22 @@ def test_a_missing_key_is_named():
     ]
 
 
-def test_batches_must_divide_over_the_ranks():
-    config = example("stages[1].grow.learn.batch_size=12")
-    assert check_world_size(config, 1) == []
-    assert [str(fault) for fault in check_world_size(config, 2)] == [
-        "stages[1].grow.learn.batch_size: 12 is no multiple of 4 (micro_batch_size) x 2"
-        " (ranks); 16 would be right"
-    ]
-    assert [str(fault) for fault in check_world_size(config, 3)] == [
-        f"stages[{index}].train.batch_size: 8 is no multiple of 4 (micro_batch_size) x 3"
-        f" (ranks); 12 would be right"
-        for index in (0, 1)
-    ]
+def too_small(world_size: int, *overrides: str) -> list[str]:
+    return [str(fault) for fault in check_world_size(example(*overrides), world_size)]
+
+
+def test_every_rank_needs_a_sample_of_each_batch():
+    assert too_small(8) == too_small(7, "stages[0].train.micro_batch_size=3") == []
+    wrong = "8 is less than one sample for each of 9 ranks; at least 9, or at most 8 ranks, would be right"
+    assert too_small(9) == [f"stages[{index}].train.batch_size: {wrong}" for index in (0, 1)]
+    (said,) = too_small(4, "stages[1].grow.learn.batch_size=3")
+    assert said.startswith("stages[1].grow.learn.batch_size: 3 is less than one sample for each of 4 ranks;")
+
+
+def test_a_batch_that_no_step_takes_may_have_any_size():
+    untrained = ("stages[1].train.steps=0", "stages[1].train.batch_size=1")
+    schedule = "stages[1].train.schedule={kind: constant, warmup_steps: 0}"
+    (said,) = too_small(2, *untrained, schedule)
+    assert said.startswith("stages[1].train.batch_size: 1 is less"), "the operator is learned with it"
+    assert too_small(2, *untrained, schedule, "stages[1].grow.learn.batch_size=4") == []
+    assert too_small(2, *untrained, schedule, "stages[1].grow.learn.steps=0") == []

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ligo_dist.corpus.batches import Batches, fixed_batches
+from ligo_dist.corpus.batches import Batches, MicroBatch, fixed_batches
 from ligo_dist.corpus.blocks import PackedBlocks
 from ligo_dist.corpus.samples import CausalSamples
 from ligo_dist.errors import DataError
@@ -28,8 +28,8 @@ def samples(blocks: PackedBlocks) -> CausalSamples:
     return CausalSamples(blocks)
 
 
-def ids(micro_batches: Iterable[dict[str, Tensor]]) -> list[Tensor]:
-    return [micro_batch["input_ids"] for micro_batch in micro_batches]
+def ids(micro_batches: Iterable[MicroBatch]) -> list[Tensor]:
+    return [inputs["input_ids"] for inputs, _ in micro_batches]
 
 
 def test_blocks_are_consecutive_tokens(blocks: PackedBlocks) -> None:
@@ -72,20 +72,39 @@ def test_ranks_share_the_batch(samples: CausalSamples, step: int) -> None:
 
 def test_steps_walk_through_the_epoch(samples: CausalSamples) -> None:
     batches = Batches(samples, seed=4, batch_size=1)
-    firsts = [next(batches.micro_batches(step, 0, 1, 1))["input_ids"][0, 0].item() for step in range(29)]
+    firsts = [ids(batches.micro_batches(step, 0, 1, 1))[0][0, 0].item() for step in range(29)]
     assert sorted(firsts) == list(range(0, 145, 5))
 
 
 def test_a_stage_goes_on_where_another_ended(samples: CausalSamples) -> None:
     before = Batches(samples, seed=4, batch_size=4)
     after = Batches(samples, seed=4, batch_size=2, first_sample=8)
-    joined = torch.cat([next(after.micro_batches(step, 0, 1, 2))["input_ids"] for step in (0, 1)])
-    assert torch.equal(joined, next(before.micro_batches(2, 0, 1, 4))["input_ids"])
+    joined = torch.cat([ids(after.micro_batches(step, 0, 1, 2))[0] for step in (0, 1)])
+    assert torch.equal(joined, ids(before.micro_batches(2, 0, 1, 4))[0])
 
 
-def test_a_batch_that_does_not_divide_is_refused(samples: CausalSamples) -> None:
-    with pytest.raises(ValueError, match=r"a batch of 12 samples .* micro-batches of 5 on 2 ranks"):
-        next(Batches(samples, seed=4, batch_size=12).micro_batches(0, 0, 2, 5))
+@pytest.mark.parametrize("batch_size", [1, 7, 12, 13, 24])
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 5, 40])
+def test_each_sample_counts_once_whatever_divides(
+    samples: CausalSamples, batch_size: int, micro_batch_size: int
+) -> None:
+    batches = Batches(samples, seed=4, batch_size=batch_size, first_sample=20)
+    expected = torch.cat(ids(batches.micro_batches(1, 0, 1, batch_size)))
+    for world_size in (1, 2, 3, 4, 5):
+        ranks = [
+            list(batches.micro_batches(1, rank, world_size, micro_batch_size)) for rank in range(world_size)
+        ]
+        assert len({len(parts) for parts in ranks}) == 1, "collectives must meet"
+        parts = [part for parts in ranks for part in parts]
+        (shape,) = {part.inputs["input_ids"].shape for part in parts}
+        assert shape[0] <= micro_batch_size
+        counted = [inputs["input_ids"][:num_valid] for inputs, num_valid in parts]
+        assert torch.equal(torch.cat(counted), expected), "the same samples in the same order"
+        for inputs, num_valid in parts:
+            assert torch.equal(
+                inputs["labels"][: num_valid or None], inputs["input_ids"][: num_valid or None]
+            )
+            assert not num_valid or (inputs["labels"][num_valid:] == -100).all()
 
 
 @pytest.mark.parametrize("num_sequences", [1, 2, 7, 29, 1000])

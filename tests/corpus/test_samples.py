@@ -123,11 +123,11 @@ def test_masks_depend_on_seed_and_draw_and_on_nothing_else(blocks: PackedBlocks)
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_masks_do_not_depend_on_the_ranks(blocks: PackedBlocks, world_size: int) -> None:
     batches = Batches(masked(blocks), seed=3, batch_size=8, first_sample=1000)
-    alone = next(batches.micro_batches(2, 0, 1, 8))
-    parts = [part for rank in range(world_size) for part in batches.micro_batches(2, rank, world_size, 2)]
+    alone, _ = next(batches.micro_batches(2, 0, 1, 8))
+    parts = [part for rank in range(world_size) for part, _ in batches.micro_batches(2, rank, world_size, 2)]
     for name in ("input_ids", "labels"):
         assert torch.equal(torch.cat([part[name] for part in parts]), alone[name])
-    later = next(Batches(masked(blocks), 3, 4, first_sample=1016).micro_batches(0, 0, 1, 4))
+    later, _ = next(Batches(masked(blocks), 3, 4, first_sample=1016).micro_batches(0, 0, 1, 4))
     assert torch.equal(later["input_ids"], alone["input_ids"][:4]), "a sample's number in the run counts"
 
 

@@ -6,7 +6,7 @@ sharded path is the learner in a ZeRO-3 engine and `grown_shards`, on 1 to 4 ran
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 from ligo_dist.architectures import architecture_names, get_architecture
+from ligo_dist.batch_split import BatchSplit
+from ligo_dist.corpus.batches import Batches, MicroBatch
 from ligo_dist.distributed import World
 from ligo_dist.growth.depth import is_new_layer
 from ligo_dist.growth.operators import Growth
@@ -24,9 +26,9 @@ from ligo_dist.growth.sharded import SourceShards, gather_matrix
 from ligo_dist.shards import padded, partition_size, shard_of
 from pairs import method_named, pair_of, start
 from ranks import run_ranks
-from small_models import library_config, library_model, random_batch, small_shape, weights_of
+from small_models import GivenSamples, library_config, library_model, random_batch, small_shape, weights_of
 
-SAMPLES = 12
+SAMPLES, MICRO_BATCH = 11, 2
 NOTHING_WHOLE = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
 BETA = 0.5
 
@@ -79,6 +81,11 @@ class Case:
 
     def batch(self) -> dict[str, Tensor]:
         return random_batch(self.family, self.growth.target, SAMPLES)
+
+    def micro_batches(self, world: World) -> Iterator[MicroBatch]:
+        """A rank's part of the batch, which never divides: some are padded, one on four ranks wholly."""
+        batches = Batches(GivenSamples(self.batch()), seed=0, batch_size=SAMPLES)
+        return batches.micro_batches(0, world.rank, world.size, MICRO_BATCH)
 
 
 GROUPS = {"heads": (4, 6), "groups": (2, 3)}
@@ -253,25 +260,19 @@ def learned(
     growth, config = case.growth, library_config(case.growth.architecture, case.growth.target)
     target = build_meta_model(growth.architecture, growth.target, config, world.device)
     learner = LearnedGrowth(growth, source, target, torch.float32, world)
-    micro = SAMPLES // world.size // 2 or 1
-    accumulation = SAMPLES // world.size // micro
+    split = BatchSplit(SAMPLES, MICRO_BATCH, world.size)
     kinds = {parameter.name: parameter.kind for parameter in growth.operator_parameters}
     engine = Engine(
         learner,
         OptimizerSettings(1e-3, (BETA, 0.95), 1e-8, weight_decay=0.0, gradient_clipping=0.0),
-        engine_config("fp32", micro, accumulation, 0.0, NOTHING_WHOLE),
+        engine_config("fp32", split.rows, split.micro_steps, 0.0, NOTHING_WHOLE),
         world,
         learner.external_parameters(),
         rename=operator_name,
         kind_of=kinds.__getitem__,
     )
     engine.write_shards(operator.items())
-    mine = part_of(world, case.batch())
-    parts = [
-        {name: tensor[first : first + micro] for name, tensor in mine.items()}
-        for first in range(0, SAMPLES // world.size, micro)
-    ]
-    result = engine.train_step(parts, {"depth": 1e-3, "width": 1e-3})
+    result = engine.train_step(case.micro_batches(world), SAMPLES, {"depth": 1e-3, "width": 1e-3})
     shapes = {p.name: p.shape for p in growth.operator_parameters}
     moments = engine.read_moments()["exp_avg"]
     gradients = {name: gather_matrix(m, shapes[name], world) / (1 - BETA) for name, m in moments.items()}
@@ -286,14 +287,10 @@ def written(world: World, case: Case, parts: Iterable[tuple[str, Tensor]], loss:
     engine = build_engine(world, case.family, case.growth.target)
     engine.write_shards(parts)
     weights = whole(world, case.growth, engine.read_shards())
-    evaluated = engine.evaluate([(part_of(world, case.batch()), SAMPLES // world.size)]).loss
+    evaluated = engine.evaluate(case.micro_batches(world)).loss
     engine.release()
     assert abs(evaluated - loss) < 2e-5, "the grown model is the model that was learned on"
     return weights
-
-
-def part_of(world: World, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.chunk(world.size)[world.rank] for name, tensor in batch.items()}
 
 
 def built(world: World, case: Case) -> SourceShards:

@@ -85,8 +85,8 @@ def test_the_plan_has_the_numbers_of_the_accounting():
     ("arguments", "said"),
     [
         (
-            ["--nproc", "3"],
-            "stages[0].train.batch_size: 32 is no multiple of 16 (micro_batch_size) x 3 (ranks)",
+            ["--nproc", "33"],
+            "stages[0].train.batch_size: 32 is less than one sample for each of 33 ranks",
         ),
         (["stages[0].size.heads=5"], "stages[0].size.heads: 5 heads do not divide the width 128; 4 would"),
         (["tokenizer.file=no.model"], "tokenizer.file: 'no.model' cannot be read: No such file or directory"),
@@ -113,7 +113,7 @@ def test_faults_come_before_any_process(arguments, said, extra, capsys, monkeypa
 
 
 def test_faults_of_the_machine_come_together(capsys):
-    assert dry_run("--nproc", "3", "tokenizer.file=no.model", "data={source: text, files: [no.txt]}") == 2
+    assert dry_run("--nproc", "33", "tokenizer.file=no.model", "data={source: text, files: [no.txt]}") == 2
     err = capsys.readouterr().err
     assert ": 5 faults" in err
 

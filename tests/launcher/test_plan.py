@@ -122,9 +122,9 @@ def test_images_count_their_patches():
     assert costs(*_IMAGES)[0].train.tokens == 10 * 8 * tokens
 
 
-def shown(*overrides: str) -> str:
+def shown(*overrides: str, world_size: int = 1) -> str:
     asked, text = config(*overrides), io.StringIO()
-    print_plan(plan_stages(asked, vocabulary_size(asked), 1), text)
+    print_plan(plan_stages(asked, vocabulary_size(asked), world_size), text)
     return text.getvalue()
 
 
@@ -138,6 +138,15 @@ def test_a_dry_run_says_whether_growing_keeps_the_function():
     assert "large: does not start as the function of small: depth 'stack' adds layers" in replaced
     assert "large: does not start as the function of small: 'scratch' starts anew" in shown(
         "stages[1].grow={method: scratch}"
+    )
+
+
+def test_a_dry_run_says_where_much_is_padding():
+    assert "padding" not in shown(world_size=5), "10 rows for 8 samples"
+    what = "batch_size does not divide over the ranks; what they compute for padding:"
+    assert f"{what} small train 33%, large learn 33%, large train 33%\n" in shown(world_size=6)
+    assert f"{what} large learn 33%, large train 33%\n" in shown(
+        "stages[0].train.batch_size=12", world_size=6
     )
 
 
