@@ -9,6 +9,7 @@ from pathlib import Path
 
 from launcher.given_nodes import GivenPlace, given_place
 from launcher.hosts import Node, read_hostfile, select_nodes
+from launcher.remote import RemoteCommand, srun_one_command, ssh_command
 from launcher.slurm import allocated_nodes
 from launcher.supervisor import ReachableNodes
 from launcher.transports import LocalTransport, PdshTransport, SrunTransport, SshTransport, Transport
@@ -17,6 +18,8 @@ from ligo_dist.config.cluster import Cluster
 from ligo_dist.errors import LigoError
 
 HERE = "127.0.0.1"
+FIRST_PORT = 29500
+"""Where ranks on several nodes meet if nobody says; the next attempt takes the next one."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Fleet:
         nodes: in the order of their ranks.
         transport: what starts the agents on them.
         reachable: says who of them is there.
+        remote: how a single command is typed for one of them.
         restarts: whether a failed run may be started again from here; not where others start the other nodes.
         master_address, master_port: where the ranks meet, where that is given.
     """
@@ -34,9 +38,14 @@ class Fleet:
     nodes: Sequence[Node]
     transport: Transport
     reachable: ReachableNodes
+    remote: RemoteCommand = ssh_command
     restarts: bool = True
     master_address: str | None = None
     master_port: int | None = None
+
+    def meeting_address(self, cluster: Cluster) -> str:
+        """Where the ranks meet."""
+        return self.master_address or cluster.master_address or self.nodes[0].name
 
     @property
     def world_size(self) -> int:
@@ -70,7 +79,7 @@ def choose_fleet(
                 f"--slurm: the allocation says the hosts; drop cluster.hostfile: {cluster.hostfile!r}"
             )
         nodes = select_nodes(allocated_nodes(environ, nproc), cluster.include, cluster.exclude)
-        return Fleet(nodes, SrunTransport(cluster), _all_of_them)
+        return Fleet(nodes, SrunTransport(cluster), _all_of_them, srun_one_command)
     if cluster.hostfile is not None:
         if nproc is not None:
             raise LigoError(

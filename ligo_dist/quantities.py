@@ -6,6 +6,7 @@ import math
 
 _COUNTS = ("", "K", "M", "B", "T")
 _FLOPS = ("", "K", "M", "G", "T", "P", "E", "Z", "Y")
+_BYTES = (" B", " kB", " MB", " GB", " TB", " PB")
 
 
 def count(number: float) -> str:
@@ -16,6 +17,11 @@ def count(number: float) -> str:
 def flops(number: float) -> str:
     """Floating point operations in three digits, with SI prefixes: 12.3G, 1.23P."""
     return _scaled(number, _FLOPS)
+
+
+def size(number: float) -> str:
+    """Bytes in three digits, with SI prefixes: 950 B, 12.3 GB."""
+    return _scaled(number, _BYTES)
 
 
 def duration(seconds: float) -> str:
@@ -45,7 +51,7 @@ def _scaled(number: float, prefixes: tuple[str, ...]) -> str:
     if not math.isfinite(number):
         return str(number)
     if abs(number) < 999.5:
-        return f"{number:.0f}"
+        return f"{number:.0f}{prefixes[0]}"
     power = 0
     while abs(number) >= 999.5 and power < len(prefixes) - 1:
         number, power = number / 1000, power + 1

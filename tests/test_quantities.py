@@ -35,6 +35,10 @@ def test_flops() -> None:
     assert [quantities.flops(n) for n in (5e9, 1.234e15, 6e23)] == ["5.00G", "1.23P", "600Z"]
 
 
+def test_size() -> None:
+    assert [quantities.size(n) for n in (0, 950, 1000, 1.23e10)] == ["0 B", "950 B", "1.00 kB", "12.3 GB"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [

@@ -11,7 +11,7 @@ from launcher.accelerators import count_accelerators
 from launcher.arguments import add_config, add_hosts, port, positive, read_config
 from launcher.command import command_by_hand, free_port
 from launcher.environment import ranks_environment
-from launcher.fleet import Fleet, choose_fleet
+from launcher.fleet import FIRST_PORT, Fleet, choose_fleet
 from launcher.preflight import check_before_start, vocabulary_size
 from launcher.supervisor import Launch, Supervisor
 from ligo_dist.config import Config
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"\nby hand (number of ranks: {fleet.world_size}):\n{by_hand}\n\nnothing was started")
         return 0
     if not fleet.transport.is_local and config.cluster.preflight and not arguments.no_preflight:
-        _preflight(launch, config)
+        _preflight(launch, config, fleet)
     try:
         launch.run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -80,22 +80,24 @@ def _launch(arguments: argparse.Namespace, config: Config, fleet: Fleet) -> Laun
         run_dir=Path(cluster.directory or "", config.run_dir),
         nodes=tuple(fleet.nodes),
         environment=ranks_environment(cluster, os.environ, everything=is_here),
-        master_address=fleet.master_address or cluster.master_address or fleet.nodes[0].name,
-        master_port=given_port or (free_port() if is_here else _FIRST_PORT),
+        master_address=fleet.meeting_address(cluster),
+        master_port=given_port or (free_port() if is_here else FIRST_PORT),
         port_is_given=given_port is not None,
         console=os.dup(sys.stdout.fileno()) if is_here and sys.stdout.isatty() else None,
     )
 
 
-_FIRST_PORT = 29500
-"""Where the ranks meet if nobody says; the next attempt takes the next one."""
-
-
-def _preflight(launch: Launch, config: Config) -> None:
+def _preflight(launch: Launch, config: Config, fleet: Fleet) -> None:
     from launcher.doctor import run_preflight
 
     report = run_preflight(
-        launch.nodes, config, launch.config, launch.cluster, launch.master_address, launch.master_port
+        launch.nodes,
+        config,
+        launch.config,
+        launch.cluster,
+        launch.master_address,
+        launch.master_port,
+        fleet.remote,
     )
     report.raise_if_failed()
 

@@ -1,0 +1,262 @@
+"""What a machine says of itself before a run is started there.
+
+The launcher sends this very file to the machine's python, then requests, a line of JSON each, and reads a line of JSON
+as the answer to each (`conversation.py`). Nothing of ours may be installed there: it uses the standard library alone,
+and nothing newer than Python 3.8, so that a wrong python is told rather than stumbled over. When the requests end it
+removes what it has made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from importlib import metadata
+from typing import Any
+
+ANSWER = "ligo-dist answers: "
+"""Begins the lines that are for the launcher: a login shell may print others."""
+
+PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "sentencepiece", "mlflow")
+_OURS = ("ligo_dist", "launcher")
+_CONNECT_SECONDS = 3.0
+_NVIDIA_SMI_SECONDS = 10.0
+
+
+class Traces:
+    """Files that are written for another machine to see, and removed again with the directories made for them."""
+
+    def __init__(self) -> None:
+        self._files: list[str] = []
+        self._directories: list[str] = []
+
+    def leave(self, directory: str, name: str) -> None:
+        """Write the file, through to the disk.
+
+        Raises:
+            OSError: it cannot be written, or the directory cannot be made.
+        """
+        missing = []
+        ancestor = os.path.abspath(directory)
+        while not os.path.lexists(ancestor):
+            missing.append(ancestor)
+            ancestor = os.path.dirname(ancestor)
+        for path in reversed(missing):
+            with contextlib.suppress(FileExistsError):  # another machine was faster, and removes it
+                os.mkdir(path)
+                self._directories.append(path)
+        path = os.path.join(os.path.abspath(directory), name)
+        with open(path, "w", encoding="utf-8") as file:
+            self._files.append(path)
+            file.write("of a check before a launch; may be removed\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def remove(self) -> None:
+        """Remove all of it; a directory that others have begun to use stays."""
+        for path in self._files:
+            with contextlib.suppress(OSError):
+                os.remove(path)
+        for path in reversed(self._directories):
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+
+
+class Machine:
+    """Answers requests; the names of its public methods are what `do` may say."""
+
+    def __init__(self) -> None:
+        self.traces = Traces()
+
+    def look(
+        self,
+        directory: str,
+        python_path: list[str],
+        config: str,
+        run_dir: str,
+        mark: str,
+        trace: str,
+        port: int | None,
+    ) -> dict[str, Any]:
+        """Everything that the machine can say alone; what cannot be done has its reason there, else None.
+
+        Args:
+            directory: to work in; without it nothing else is looked at.
+            python_path: where the ranks find packages beside the environment's own.
+            config: path of the configuration.
+            run_dir: directory that all machines share.
+            mark: name of the launcher's file in it.
+            trace: name of the file that is written beside it.
+            port: where to listen from now on; None: nowhere.
+        """
+        try:
+            os.chdir(directory)
+        except OSError as error:
+            return {"no_directory": reason(error)}
+        sys.path[1:1] = python_path
+        return {
+            "no_directory": None,
+            "python": platform.python_version(),
+            "executable": sys.executable,
+            "packages": package_versions(),
+            "code": code_digest(),
+            "config": file_digest(config),
+            "accelerators": accelerators(),
+            "memory": available_memory(),
+            "disk": free_disk(run_dir),
+            "unwritable": self._leave_trace(run_dir, trace),
+            "sees_mark": os.path.exists(os.path.join(run_dir, mark)),
+            "cannot_listen": None if port is None else _listen(port),
+        }
+
+    def reach(self, address: str | None, port: int) -> dict[str, Any]:
+        """Whether a port of another machine can be reached (None: not asked for), and what the clock says."""
+        failure = None if address is None else _connect(address, port)
+        return {"cannot_reach": failure, "time": time.time()}
+
+    def _leave_trace(self, directory: str, name: str) -> str | None:
+        try:
+            self.traces.leave(directory, name)
+        except OSError as error:
+            return reason(error)
+        return None
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of the packages that a run rests on, none of them imported; None: not there."""
+    versions: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def code_digest() -> str | None:
+    """A hash of this project's own code, as python would find it; None: not there.
+
+    A version says too little: the machines may hold checkouts of different days.
+    """
+    digest = hashlib.sha256()
+    for package in _OURS:
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            return None
+        root = os.path.dirname(spec.origin)
+        for path in sorted(_python_files(root)):
+            digest.update(os.path.relpath(path, root).encode())
+            digest.update((file_digest(path) or "").encode())
+    return digest.hexdigest()
+
+
+def file_digest(path: str) -> str | None:
+    """A hash of a file; None: it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except OSError:
+        return None
+
+
+def accelerators() -> list[int | None]:
+    """Free memory of each NVIDIA GPU, in bytes; None where it is not known."""
+    query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(
+            query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_NVIDIA_SMI_SECONDS, check=False
+        )
+        mebibytes = done.stdout.decode().split("\n") if done.returncode == 0 else []
+    except (OSError, subprocess.TimeoutExpired):
+        mebibytes = []
+    free = [int(text) << 20 if text.strip().isdigit() else None for text in mebibytes if text.strip()]
+    files = [name for name in os.listdir("/dev") if re.fullmatch(r"nvidia\d+", name)]
+    return free or [None] * len(files)
+
+
+def available_memory() -> int | None:
+    """Memory that processes may still take without swapping, in bytes; None where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            match = re.search(r"^MemAvailable:\s+(\d+) kB$", file.read(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(match[1]) << 10 if match else None
+
+
+def free_disk(path: str) -> int | None:
+    """Free bytes where a directory is or would be; None where the system does not say."""
+    ancestor = os.path.abspath(path)
+    while not os.path.lexists(ancestor):
+        ancestor = os.path.dirname(ancestor)
+    try:
+        return shutil.disk_usage(ancestor).free
+    except OSError:
+        return None
+
+
+def reason(error: OSError) -> str:
+    """What the system says of an error, without the numbers and names around it."""
+    if error.errno is not None and error.errno > 0:  # negative: a name that does not resolve
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
+
+
+def _python_files(root: str) -> list[str]:
+    return [
+        os.path.join(directory, name)
+        for directory, _, names in os.walk(root)
+        for name in names
+        if name.endswith(".py")
+    ]
+
+
+def _listen(port: int) -> str | None:
+    """Listen on all addresses for as long as this process lives; the reason, if that cannot be done."""
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        server = socket.create_server(("", port), family=family, dualstack_ipv6=both)
+    except OSError as error:
+        return reason(error)
+    threading.Thread(target=_accept, args=(server,), daemon=True).start()
+    return None
+
+
+def _accept(server: socket.socket) -> None:
+    while True:
+        connection, _ = server.accept()
+        connection.close()
+
+
+def _connect(address: str, port: int) -> str | None:
+    try:
+        socket.create_connection((address, port), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        return reason(error)
+    return None
+
+
+def main() -> None:
+    machine = Machine()
+    try:
+        for line in sys.stdin:
+            request = json.loads(line)
+            answer = getattr(machine, request.pop("do"))(**request)
+            print(ANSWER + json.dumps(answer), flush=True)
+    finally:
+        machine.traces.remove()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import io
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import ssh_messages
+
+from launcher.doctor import reachable_nodes
+from launcher.hosts import Node
+from ligo_dist.errors import LigoError
+
+NODES = ("node1", "node2", "node3")
+
+
+def failures(report) -> list[str]:
+    return [str(check) for check in report.failures]
+
+
+def test_hosts_that_are_well_and_nothing_is_left_behind(hosts):
+    report = hosts.check()
+    assert failures(report) == []
+    for node in NODES:
+        names = [check.name for check in report.checks if check.node == node]
+        assert dict.fromkeys(names) == dict.fromkeys(
+            (
+                "answers",
+                "python",
+                "packages",
+                "config",
+                "devices",
+                "run_dir",
+                "disk",
+                "memory",
+                "port",
+                "clock",
+            )
+        )
+    report.raise_if_failed()
+    assert hosts.files() == {"my.yaml"}
+
+
+def test_a_run_directory_that_is_there_stays_as_it_is(hosts):
+    (hosts.directory / "runs/test").mkdir(parents=True)
+    (hosts.directory / "runs/test/run.log").write_text("precious")
+    before = hosts.files()
+    assert failures(hosts.check()) == []
+    assert hosts.files() == before
+
+
+def test_this_machine_alone_needs_no_ssh(hosts):
+    hosts.tell("localhost", say="ssh was called", code=1)
+    assert failures(hosts.check(nodes=("localhost",))) == []
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (
+            ssh_messages.TIMED_OUT,
+            "node2: it does not answer; see whether it is up, or leave it out: --exclude node2",
+        ),
+        (
+            ssh_messages.CHANGED_KEY,
+            "node2: its host key is not the one that is known; if it was set up anew, `ssh-keygen -R node2`, then"
+            " `ssh-keyscan node2 >> ~/.ssh/known_hosts` and compare the fingerprint; if not, another machine answers"
+            " in its place",
+        ),
+        (
+            ssh_messages.REFUSED,
+            "node2: it is up, but no sshd listens on ssh's own port; start sshd there, or correct cluster.ssh_port",
+        ),
+    ],
+    ids=["down", "changed key", "no sshd"],
+)
+def test_a_host_that_ssh_does_not_reach_has_one_line(hosts, message, said):
+    hosts.tell("node2", say=message, code=255)
+    report = hosts.check()
+    assert failures(report) == [said]
+    assert [check.name for check in report.checks if check.node == "node2"] == ["answers"]
+
+
+def test_without_the_first_host_no_port_is_tried(hosts):
+    hosts.tell("node1", say=ssh_messages.NO_ROUTE, code=255)
+    report = hosts.check()
+    assert [check.node for check in report.failures] == ["node1"]
+    assert [check for check in report.checks if check.name == "port"] == []
+
+
+def test_a_host_that_takes_too_long(hosts):
+    hosts.tell("node3", sleep=60)
+    assert failures(hosts.check("cluster.preflight_seconds=5")) == [
+        "node3: no answer within 5 s (cluster.preflight_seconds); see whether `ssh node3 true` ends, and whether"
+        " its disks answer"
+    ]
+
+
+def test_a_connection_that_breaks_between_the_questions(hosts):
+    program_and_look = 2
+    hosts.tell("node2", lines=program_and_look)
+    (said,) = failures(hosts.check())
+    assert said.startswith(f"node2: {sys.executable} ended with exit code 0: nothing was said")
+    assert hosts.files() == {"my.yaml"}
+
+
+def test_what_a_login_shell_prints_does_no_harm(hosts):
+    hosts.tell("node2", noise="Welcome to node2!\nload 0.1 > ")
+    assert failures(hosts.check()) == []
+
+
+def test_another_version_of_a_package(hosts, tmp_path):
+    metadata = tmp_path / "other" / "torch-2.12.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.12.0\n")
+    hosts.tell("node2", environment={"PYTHONPATH": str(metadata.parent)})
+    from importlib.metadata import version
+
+    assert failures(hosts.check()) == [
+        f"node2: torch 2.12.0, the launcher has {version('torch')}; install the same there"
+    ]
+
+
+def test_missing_packages(hosts):
+    without_site_packages = "-S"
+    hosts.tell("node3", python_options=without_site_packages)
+    from importlib.metadata import version
+
+    report = hosts.check()
+    assert {check.node for check in report.failures} == {"node3"}
+    names = ("torch", "deepspeed", "transformers", "datasets", "sentencepiece", "mlflow")
+    assert failures(report) == [
+        f"node3: {name} is missing from {sys.executable}; install {name} {version(name)} there"
+        for name in names
+    ]
+
+
+def test_another_state_of_the_code(hosts, tmp_path):
+    for package in ("ligo_dist", "launcher"):
+        (tmp_path / "other" / package).mkdir(parents=True)
+        (tmp_path / "other" / package / "__init__.py").write_text("# another day's\n")
+    report = hosts.check(f"cluster.environment.PYTHONPATH={tmp_path / 'other'}")
+    assert failures(report) == [
+        f"{node}: ligo_dist's code is not the launcher's; install the same commit there" for node in NODES
+    ]
+
+
+def test_a_python_that_is_not_there(hosts):
+    first, *_ = failures(hosts.check("cluster.python=/opt/none/bin/python"))
+    assert first.startswith("node1: /opt/none/bin/python cannot be started: ")
+    assert first.endswith("; install the environment there, or name its python in cluster.python")
+
+
+def test_something_else_that_is_no_python(hosts):
+    first, *_ = failures(hosts.check("cluster.python=/bin/false"))
+    assert first == (
+        "node1: /bin/false ended with exit code 1: nothing was said; name the environment's python, 3.11, in"
+        " cluster.python"
+    )
+
+
+def test_a_working_directory_that_is_not_there(hosts, tmp_path, can_mount):
+    hosts.tell("node2", mount=[str(tmp_path), "size=1m"])
+    assert failures(hosts.check()) == [
+        f"node2: its working directory '{hosts.directory}' cannot be entered: No such file or directory; share it,"
+        " or say in cluster.directory where it is there"
+    ]
+
+
+def test_a_run_directory_of_its_own(hosts, can_mount):
+    (hosts.directory / "runs").mkdir()
+    hosts.tell("node2", mount=[str(hosts.directory / "runs"), "size=1g"])
+    assert failures(hosts.check()) == [
+        f"node2: run_dir 'runs/test' in {hosts.directory} is not the launcher's; put it on a file system that all"
+        " hosts mount at the same path"
+    ]
+
+
+def test_a_run_directory_that_cannot_be_written(hosts, can_mount):
+    (hosts.directory / "runs").mkdir()
+    hosts.tell("node2", mount=[str(hosts.directory / "runs"), "ro,size=1g"])
+    assert failures(hosts.check()) == [
+        f"node2: run_dir 'runs/test' in {hosts.directory} cannot be written: Read-only file system; let this user"
+        " write there, or choose another run_dir"
+    ]
+
+
+def test_a_run_directory_that_the_launcher_cannot_write(hosts):
+    Path("file").write_text("precious")
+    with pytest.raises(LigoError, match=r"run_dir: '.*/file/run' cannot be written here: Not a directory"):
+        hosts.check("run_dir=file/run")
+    assert hosts.ssh_arguments("node1") == []
+
+
+def test_a_configuration_that_a_host_sees_otherwise(hosts, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (said, *_) = failures(hosts.check(f"cluster.directory={elsewhere}"))
+    advice = "share the directory, or say in cluster.directory where it is there"
+    assert said == f"node1: 'my.yaml' in {elsewhere} cannot be read; {advice}"
+    (elsewhere / "my.yaml").write_text("an older one")
+    said = failures(hosts.check(f"cluster.directory={elsewhere}"))
+    assert said[0] == f"node1: 'my.yaml' in {elsewhere} is not what the launcher reads; {advice}"
+    assert len(said) == 3, "the launcher, too, has its run directory there"
+
+
+def test_a_disk_and_a_memory_that_are_too_small(hosts):
+    huge = "stages[0].size={layers: 1000, width: 65536, heads: 64}"
+    said = failures(hosts.check(huge, nodes=("node1",)))
+    assert len(said) == 2
+    assert "free for run_dir 'runs/test', and 2.06 PB will be written; make room" in said[0]
+    assert "2 ranks hold at least 928 TB; use more nodes, or end what takes it there" in said[1]
+
+
+def test_a_port_that_is_taken(hosts):
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        report = hosts.check(port=port)
+    assert failures(report) == [
+        f"node1: cannot listen on port {port}: Address already in use; end what listens there, or choose another"
+        " cluster.master_port"
+    ]
+    assert [check.node for check in report.checks if check.name == "port"] == ["node1"]
+
+
+def test_no_secret_is_typed_or_shown(hosts, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hunter1")
+    hosts.tell("node2", say=ssh_messages.DENIED, code=255)
+    report, shown = hosts.check("cluster.environment={MLFLOW_TRACKING_PASSWORD: hunter2}"), io.StringIO()
+    report.print(shown)
+    typed = [word for node in NODES for words in hosts.ssh_arguments(node) for word in words]
+    assert len(typed) > 3 * len(NODES)
+    assert "hunter" not in shown.getvalue() + "".join(typed)
+
+
+def test_no_ssh_at_all(hosts, monkeypatch):
+    monkeypatch.setenv("PATH", str(hosts.told))
+    with pytest.raises(LigoError, match="there is no `ssh` on the PATH"):
+        hosts.check()
+    with pytest.raises(LigoError, match="there is no `ssh` on the PATH"):
+        reachable_nodes([Node("node1", (0,))], hosts.config().cluster)
+
+
+def test_who_is_reachable(hosts):
+    hosts.tell("node2", say=ssh_messages.NO_ROUTE, code=255)
+    hosts.tell("node3", sleep=60)
+    cluster = hosts.config("cluster.preflight_seconds=2").cluster
+    assert reachable_nodes([Node(name, (0,)) for name in NODES], cluster) == {
+        "node1": None,
+        "node2": "it does not answer; see whether it is up, or leave it out: --exclude node2",
+        "node3": "no answer within 2 s (cluster.preflight_seconds); see whether `ssh node3 true` ends, and whether"
+        " its disks answer",
+    }
+    assert [words[-1] for words in hosts.ssh_arguments("node1")] == ["true"]
+
+
+def test_this_machine_is_reachable(hosts):
+    hosts.tell("localhost", say="ssh was called", code=1)
+    assert reachable_nodes([Node("localhost", (0,))], hosts.config().cluster) == {"localhost": None}
