@@ -12,7 +12,7 @@ import transformers
 from ligo_dist.architectures import architecture_names, get_architecture
 from ligo_dist.config import load_config
 from ligo_dist.corpus import build_corpus
-from runs import RunFiles, Site, result, run_warm
+from runs import RunFiles, Site, has_finished, run_warm
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +58,7 @@ def finished(request: pytest.FixtureRequest, site: Site) -> tuple[str, RunFiles]
 
 def test_every_phase_ran_and_the_start_kept_the_function(finished: tuple[str, RunFiles]):
     family, files = finished
-    assert result(files)["status"] == "finished"
+    assert has_finished(files)
     numbers = files.numbers()
     assert {(stage, phase) for stage, phase, _, _ in numbers} == {
         ("small", "train"), ("large", "learn"), ("large", "grow"), ("large", "train"),

@@ -124,6 +124,12 @@ def _presence_faults(stage: _Stage, architecture: Architecture | None, is_first:
     if is_first and stage.has("grow"):
         wrong = "the first stage has nothing to grow from; remove it"
         faults.append(Fault(f"{stage.path}.grow", wrong))
+    if is_first and stage.has("nodes"):
+        wrong = (
+            f"{stage.raw['nodes']!r}: the first stage takes the nodes that the run is started on, as there is no stage"
+            " before it at whose end the run could stop for more; remove it"
+        )
+        faults.append(Fault(f"{stage.path}.nodes", wrong))
     if not is_first and not stage.has("grow"):
         wrong = "is missing; every stage but the first grows (`grow: {}`: by default)"
         faults.append(Fault(f"{stage.path}.grow", wrong))
