@@ -21,7 +21,7 @@ from pathlib import Path
 from launcher.line_io import FileReader, LineReader, LineWriter
 from launcher.messages import Failure, Job, Order, event_line, read_order
 from launcher.rank_process import RankProcess
-from ligo_dist.exit_codes import FINISHED, MORE_NODES, REQUEUE
+from ligo_dist.exit_codes import FINISHED, INTERRUPTED, MORE_NODES, REQUEUE
 
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 10.0
@@ -40,7 +40,8 @@ class Agent:
         self._node, self._job, self._orders, self._events = node, job, orders, events
         self._heard = self._said = time.monotonic()
         self._deadline: float | None = None  # when what still runs is killed
-        self._failed = False
+        self._is_killing = False
+        self._reported: set[int | None] = set()  # ranks whose failure has been told
         self._selector = selectors.DefaultSelector()
         self._ranks = [
             RankProcess(job, node, local_rank, scratch) for local_rank in range(len(job.nodes[node].devices))
@@ -57,6 +58,7 @@ class Agent:
             self._beat()
         while self._selector.get_map() and self._forward(0):
             pass
+        self._watch()
         for rank in self._ranks:
             rank.kill()  # what it may have left behind
             rank.close()
@@ -99,26 +101,27 @@ class Agent:
         elif order == "stop":
             self._end(signal.SIGINT, _STOP_SECONDS)
         elif order == "kill":
+            self._is_killing = True
             self._end(signal.SIGKILL, 0.0)
 
-    def _end(self, signum: int, seconds: float) -> None:
+    def _end(self, signum: int | None, seconds: float) -> None:
+        """Give the ranks so long to end; `signum` tells them, where they do not know yet."""
         deadline = time.monotonic() + seconds
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
         for rank in self._ranks:
-            rank.send(signum)
+            if signum is not None:
+                rank.send(signum)
 
     def _watch(self) -> None:
-        """Report the first failure of a rank, and end the others; kill what is still there at its deadline."""
-        if not self._failed and self._deadline is None:
-            for rank in self._ranks:
-                if (failure := self._failure(rank)) is not None:
-                    self._failed = True
-                    self._forward(0)
-                    failure = Failure(**{**asdict(failure), "tail": list(rank.tail)})
-                    self._events.write(event_line("failed", self._node, **_without_node(failure)))
-                    self._deadline = time.monotonic() + _STOP_SECONDS
-                    break
+        """Report each rank that fails, and end the others; kill what is still there at its deadline."""
+        for rank in self._ranks:
+            failure = None if rank.rank in self._reported or self._is_killing else self._failure(rank)
+            if failure is not None and failure.rank not in self._reported:
+                self._reported |= {rank.rank, failure.rank}
+                self._events.write(event_line("failed", self._node, **_without_node(failure)))
+                self._end(None, _STOP_SECONDS)
         if self._deadline is not None and time.monotonic() > self._deadline:
+            self._is_killing = True
             for rank in self._ranks:
                 if rank.code is None:
                     rank.kill()
@@ -126,16 +129,20 @@ class Agent:
     def _failure(self, rank: RankProcess) -> Failure | None:
         code = rank.code
         if code is not None:
-            if code in _ORDERLY:
+            # Ranks that have been told to end do so with this code.
+            if code in _ORDERLY or (code == INTERRUPTED and self._deadline is not None):
                 return None
-            return Failure(self._node, rank.rank, code, rank.ending, rank.place)
+            self._forward(0)  # what it has said last
+            return Failure(self._node, rank.rank, code, rank.ending, rank.place, list(rank.tail))
         silent = rank.silent_seconds()
-        if silent <= self._job.hang_seconds:
+        if silent <= self._job.hang_seconds or self._deadline is not None:
             return None
         # The one that was stopped is the cause; those that wait for it look the same otherwise.
         culprit = next((other for other in self._ranks if other.is_stopped), rank)
         reason = "was stopped (SIGSTOP)" if culprit.is_stopped else f"has not got on for {silent:.0f} s"
-        return Failure(self._node, culprit.rank, 128 + signal.SIGKILL, reason, culprit.place)
+        return Failure(
+            self._node, culprit.rank, 128 + signal.SIGKILL, reason, culprit.place, list(culprit.tail)
+        )
 
     def _beat(self) -> None:
         now = time.monotonic()
