@@ -160,14 +160,21 @@ def _fixed(method: str, **more: Any) -> dict[str, Any]:
     return {"method": method, **more, "learn": {"steps": 0}}
 
 
-def _learned(method: str, steps: int = 100, rate: float = 3e-4, **more: Any) -> dict[str, Any]:
-    """A method whose operator is learned."""
+def _learned(
+    method: str, steps: int = 100, rate: float = 3e-4, how: dict[str, Any] | None = None, **more: Any
+) -> dict[str, Any]:
+    """A method whose operator is learned; `how` is what else `learn` says."""
     learn = {
         "steps": steps,
         "optimizer": {"learning_rate": rate},
-        "schedule": {"kind": "cosine", "warmup_steps": min(10, steps // 4)},
+        "schedule": _rise_and_fall(steps),
+        **(how or {}),
     }
     return {"method": method, **more, "learn": learn}
+
+
+def _rise_and_fall(steps: int) -> dict[str, Any]:
+    return {"kind": "cosine", "warmup_steps": min(10, steps // 4)}
 
 
 CASES: dict[str, Case] = {
@@ -192,6 +199,21 @@ CASES: dict[str, Case] = {
     "ligo-identity": Case("the identity learned too", _learned("ligo", identity="learned")),
     "ligo-untied": Case("sides learned apart", _learned("ligo", tied=False)),
     "ligo-shared": Case("one operator for all layers", _learned("ligo", share_depth=True, share_width=True)),
+    "ligo-swept": Case(
+        "its rate searched for",
+        _learned("ligo", how={"sweep": {"learning_rates": [1e-4, 3e-4, 1e-3, 3e-3], "steps": 10}}),
+    ),
+    "ligo-depth": Case(
+        "depth coefficients ten times faster",
+        _learned("ligo", how={"depth": {"learning_rate": 3e-3, "schedule": _rise_and_fall(100)}}),
+    ),
+    "ligo-constant": Case(
+        "neither warm-up nor decay", _learned("ligo", how={"schedule": {"kind": "constant"}})
+    ),
+    "lossless-100": Case("LEMON, learned for 100 steps", _learned("lossless")),
+    "lossless-dense-noise": Case(
+        "noise on top, learned for 100 steps", _learned("lossless-dense", noise=0.1)
+    ),
     "lossless-dense-25": Case("learned for 25 steps", _learned("lossless-dense", 25)),
     "lossless-dense-100": Case("learned for 100 steps", _learned("lossless-dense")),
     "lossless-dense-400": Case("learned for 400 steps", _learned("lossless-dense", 400)),
@@ -218,6 +240,9 @@ CASES: dict[str, Case] = {
     "deep-dense-late": Case(
         "the default from g-stack-late's", _fixed("lossless-dense"), OwnSource({"layers": -4}, flops=2)
     ),
+    "deep-dense-long": Case(
+        "the same, trained for longer", _fixed("lossless-dense"), OwnSource({"layers": -4}, flops=1), part=0.6
+    ),
     # Whole schedules with as many steps as scratch: from one layer or none to all of them late.
     "progressive-1": Case(
         "1 layer, then random ones", _fixed("progressive"), OwnSource({"layers": 1}, part=0.8), part=0.2
@@ -239,14 +264,19 @@ LEFT_OUT = (
     "interlace",
     "top-copy",
     "ligo-shared",
+    "ligo-swept",
+    "ligo-depth",
+    "ligo-constant",
+    "lossless-100",
+    "lossless-dense-noise",
     "lossless-dense-400",
     "lossless-dense-stack",
     "lossless-dense-grown",
     "progressive-1-stack",
     "progressive-0",
 )
-"""Run by `--all` and `--only` alone: they would take another quarter of an hour. `top-copy` is the same as `stack`
-where the depth doubles."""
+"""Run by `--all` and `--only` alone: they would take another half an hour. `top-copy` is the same as `stack` where the
+depth doubles."""
 
 NAMED = (
     SCRATCH,

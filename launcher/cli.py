@@ -6,14 +6,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from launcher.commands import architectures, doctor, methods, run, submit
+from launcher.commands import architectures, doctor, methods, run, submit, sync
+from launcher.secret_words import refuse_secrets
 from ligo_dist import __version__
 from ligo_dist.errors import LigoError
+from ligo_dist.redaction import redact
 
 _COMMANDS = {
     "run": run,
     "doctor": doctor,
     "submit": submit,
+    "sync": sync,
     "architectures": architectures,
     "methods": methods,
 }
@@ -24,6 +27,7 @@ examples:
   ligo-dist run configs/quickstart.yaml --nproc 2
   ligo-dist run configs/quickstart.yaml seed=1 'stages[1].train.steps=300' run_dir=runs/other
   ligo-dist doctor configs/quickstart.yaml --hostfile hosts
+  ligo-dist sync runs/quickstart
   ligo-dist architectures llama
   ligo-dist methods
 
@@ -36,9 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopped."""
     arguments = _parse(argv)
     try:
+        refuse_secrets(getattr(arguments, "overrides", ()))
         return _COMMANDS[arguments.command].run(arguments)
     except LigoError as error:
-        print(f"ligo-dist: {error}", file=sys.stderr)
+        print(f"ligo-dist: {redact(str(error))}", file=sys.stderr)
         return error.exit_code
 
 

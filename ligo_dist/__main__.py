@@ -9,14 +9,34 @@ import logging
 import os
 import signal
 import sys
-import traceback
 import warnings
-from collections.abc import Sequence
-from types import FrameType
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+from ligo_dist import heartbeat
+from ligo_dist.agent import end_with_agent
+from ligo_dist.errors import LigoError, RunError
+from ligo_dist.exit_codes import FAILED, FINISHED
+from ligo_dist.heartbeat import enter
+from ligo_dist.rank_environment import export_rank_environment
+from ligo_dist.reporting import tell_error, tell_failure
+from ligo_dist.stop_signals import HEEDED, StopSignals
+
+if TYPE_CHECKING:
+    from ligo_dist.config import Config
+    from ligo_dist.corpus import Corpus
+    from ligo_dist.distributed import World
+
+_Prepared: TypeAlias = "tuple[Config, Corpus, Path | None]"
+
+_FAILED_SECONDS = 60.0
+"""How long a rank that could not prepare waits for the others, before it says so on its own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: finished; 2: a mistake in what was asked for; 1: the run failed."""
+    """Take a run to its end; the exit code is one of `exit_codes`."""
+    end_with_agent()
     parser = argparse.ArgumentParser(prog="python -m ligo_dist", description=__doc__)
     parser.add_argument("config", metavar="CONFIG")
     parser.add_argument("overrides", metavar="key.path=value", nargs="*")
@@ -24,49 +44,92 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, rest = parser.parse_known_args(argv)
     if any(word.startswith("-") for word in rest):
         parser.error(f"unknown option: {' '.join(rest)}")
-    signal.signal(signal.SIGTERM, _stop)
+    with StopSignals() as signals:
+        return _run(arguments.config, [*arguments.overrides, *rest], signals)
+
+
+def _run(config_path: str, overrides: list[str], signals: StopSignals) -> int:
+    """Do the work; if it does not come to its end, say why."""
     _quiet_libraries()
-    # After the quieting: importing these loads torch, transformers and DeepSpeed.
+    # After the quieting: importing it loads torch, transformers and DeepSpeed.
     from ligo_dist.engine import stop_world
-    from ligo_dist.errors import LigoError, RunError
 
+    code = FINISHED
     try:
-        _work(arguments.config, [*arguments.overrides, *rest])
+        _work(config_path, overrides, signals)
     except (LigoError, RunError) as error:
-        if int(os.environ.get("RANK", "0")) == 0:
-            print(f"ligo-dist: {error}", file=sys.stderr, flush=True)
-        stop_world()
-        return error.exit_code
+        signals.wait_if_ending()
+        tell_error(error)
+        code = error.exit_code
+        if error.told_by is None:
+            _leave(code)
     except Exception:
-        _report_failure()
-        # Without waiting for the other ranks: they may wait for this one.
-        sys.stdout.flush()
-        os._exit(1)
+        signals.wait_if_ending()
+        tell_failure()
+        _leave(FAILED)
     stop_world()
-    return 0
+    return code
 
 
-def _work(config_path: str, overrides: list[str]) -> None:
+def _work(config_path: str, overrides: list[str], signals: StopSignals) -> None:
+    from ligo_dist.worker import run
+
+    export_rank_environment()
+    enter("preparation")
+    world, (config, corpus, source) = _meet(lambda: _prepare(config_path, overrides))
+    heartbeat.start()
+    if world.device.type == "cpu":
+        _keep_freed_memory()
+    run(config, corpus, world, sys.orig_argv, signals, source)
+
+
+def _prepare(config_path: str, overrides: list[str]) -> _Prepared:
+    """The configuration, the corpus, and the directory of the first stage's model, if it begins with one."""
     from ligo_dist.config import check_huggingface_keys, check_world_size, load_config, with_source
     from ligo_dist.corpus import build_corpus
     from ligo_dist.distributed import environment_world_size
-    from ligo_dist.engine import start_world
     from ligo_dist.errors import ConfigError
     from ligo_dist.hub import resolve_directory
-    from ligo_dist.worker import run
 
     config = with_source(load_config(config_path, overrides), config_path)
     faults = check_world_size(config, environment_world_size()) + check_huggingface_keys(config)
     if faults:
         raise ConfigError(faults, config_path)
-    # Before the ranks meet: preparing a large corpus takes longer than they wait for each other.
     name = config.stages[0].from_
     source = None if name is None else resolve_directory(name)
-    corpus = build_corpus(config, source)
-    world = start_world(config.distributed.timeout_seconds)
-    if world.device.type == "cpu":
-        _keep_freed_memory()
-    run(config, corpus, world, sys.orig_argv, source)
+    return config, build_corpus(config, source), source
+
+
+def _meet(prepare: Callable[[], _Prepared]) -> tuple[World, _Prepared]:
+    """Prepare, then meet the other ranks: preparing a large corpus takes longer than they wait for each other.
+
+    A rank that fails to prepare meets them too, so that all end with its error, told once.
+    """
+    from ligo_dist.distributed import raise_together
+    from ligo_dist.engine import start_world
+
+    prepared, failure = None, None
+    seconds = _FAILED_SECONDS
+    try:
+        prepared = prepare()
+        seconds = prepared[0].distributed.timeout_seconds
+    except LigoError as error:
+        failure = error
+    try:
+        world = start_world(seconds)
+    except Exception:
+        if failure is not None:
+            raise failure from None
+        raise
+    raise_together(failure, world)
+    assert prepared is not None
+    return world, prepared
+
+
+def _leave(code: int) -> NoReturn:
+    """End without waiting for the other ranks: they may wait for this one."""
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _keep_freed_memory() -> None:
@@ -77,18 +140,6 @@ def _keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(trim_threshold, gigabyte)
         libc.mallopt(mmap_threshold, gigabyte)
-
-
-def _stop(signum: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + signum)
-
-
-def _report_failure() -> None:
-    import socket
-
-    rank = os.environ.get("RANK", "0")
-    lines = "".join(f"[rank {rank}] {line}\n" for line in traceback.format_exc().splitlines())
-    print(f"{lines}[rank {rank}] failed on {socket.gethostname()}", file=sys.stderr, flush=True)
 
 
 def _quiet_libraries() -> None:
@@ -103,4 +154,8 @@ def _quiet_libraries() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # The interpreter takes its time to leave; a signal now does not change how the run has ended.
+    for signum in HEEDED:
+        signal.signal(signum, signal.SIG_IGN)
+    sys.exit(code)

@@ -23,6 +23,7 @@ from torch import Tensor
 from ligo_dist.distributed import World, first_rank_only, gather_objects, raise_together
 from ligo_dist.errors import CheckpointError
 from ligo_dist.files import make_empty
+from ligo_dist.heartbeat import beat
 from ligo_dist.shards import Shards, overlaps, padded, partition_size
 from ligo_dist.stages import RunState
 
@@ -160,6 +161,7 @@ def read_groups(checkpoint: Checkpoint, world: World, groups: tuple[str, ...]) -
     for key, numel in checkpoint.numels.items():
         group, _, name = key.partition("/")
         if group in groups:
+            beat(f"reading {key}")
             result.setdefault(group, {})[name] = _cut(files, key, numel, checkpoint.world_size, world)
     return result
 
@@ -188,6 +190,7 @@ def _order(path: Path) -> tuple[int, int, bool]:
 
 
 def _write_rank_file(path: Path, groups: Mapping[str, Shards]) -> tuple[str, int, int]:
+    beat(f"writing {path.name}")
     tensors = {
         f"{group}/{name}": shard.contiguous().cpu()
         for group, shards in groups.items()
@@ -252,5 +255,6 @@ def _checksum(path: Path) -> int:
     checksum = 0
     with path.open("rb") as file:
         while chunk := file.read(1 << 22):
+            beat(f"checksum of {path.name}")
             checksum = zlib.crc32(chunk, checksum)
     return checksum

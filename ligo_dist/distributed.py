@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +11,20 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from ligo_dist.errors import LigoError, RunError
+from ligo_dist.rank_environment import rank_environment
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class World:
-    """Who this process is among the ranks, and the device it computes on."""
+    """Who this process is among the ranks, the device it computes on, and the number of nodes they all run on."""
 
     rank: int
     size: int
     device: torch.device
+    nodes: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -29,8 +32,12 @@ class World:
 
 
 def environment_world_size() -> int:
-    """Number of ranks the launcher announced."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """Number of ranks the launcher announced.
+
+    Raises:
+        LigoError: see `rank_environment`.
+    """
+    return rank_environment().world_size
 
 
 def broadcast_object(value: T, world: World) -> T:
@@ -65,15 +72,22 @@ def first_rank_only(action: Callable[[], T], world: World) -> T:
             outcome = (None, error)
     result, failure = broadcast_object(outcome, world)
     if failure is not None:
-        raise failure
+        raise _shared(failure, rank=0)
     return result  # type: ignore[return-value]
 
 
 def raise_together(failure: Exception | None, world: World) -> None:
     """Raise the failure of the lowest rank that has one, on every rank; return if none has."""
-    failures = [error for error in gather_objects(failure, world) if error is not None]
-    if failures:
-        raise failures[0]
+    for rank, error in enumerate(gather_objects(failure, world)):
+        if error is not None:
+            raise _shared(error, rank)
+
+
+def _shared(error: Exception, rank: int) -> Exception:
+    """An error of one rank that all raise: that rank shows it."""
+    if isinstance(error, LigoError | RunError):
+        error.told_by = rank
+    return error
 
 
 def sum_over_ranks(values: list[float], world: World) -> list[float]:

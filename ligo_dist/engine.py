@@ -12,7 +12,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -28,7 +28,8 @@ from deepspeed.utils import (
 from torch import Tensor, nn
 from transformers.integrations.deepspeed import prevent_arange_dtype_change
 
-from ligo_dist.distributed import World, sum_over_ranks
+from ligo_dist.distributed import World, max_over_ranks, sum_over_ranks
+from ligo_dist.rank_environment import export_rank_environment
 from ligo_dist.shards import Shards, padded, partition_range
 
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -66,23 +67,28 @@ class Evaluation:
 
 
 def start_world(timeout_seconds: float) -> World:
-    """Join the process group that the environment describes (RANK, WORLD_SIZE, MASTER_ADDR, ...)."""
+    """Join the process group that the environment describes.
+
+    Raises:
+        LigoError: see `rank_environment`.
+    """
     # The shared-memory op serves inference only, and compiling it takes over a minute or hangs on a stale lock.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):
-        os.environ.setdefault(name, value)
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", "29500")
+    environment = export_rank_environment()
     accelerator = get_accelerator()
-    device = torch.device(accelerator.device_name(), int(os.environ["LOCAL_RANK"]))
-    if device.type == "cpu":
-        device = torch.device("cpu")
-    else:
-        accelerator.set_device(int(os.environ["LOCAL_RANK"]))
+    device = torch.device(accelerator.device_name())
+    if device.type != "cpu":
+        # Whoever shows each rank its own device alone (Slurm does, with `--gpus-per-task`) calls them all the first.
+        index = 0 if accelerator.device_count() == 1 else environment.local_rank
+        os.environ["LOCAL_RANK"] = str(index)  # DeepSpeed takes the device from there
+        device = torch.device(accelerator.device_name(), index)
+        accelerator.set_device(index)
     backend = accelerator.communication_backend_name()
     backend = "gloo" if device.type == "cpu" else backend
     deepspeed.init_distributed(backend, timeout=timedelta(seconds=timeout_seconds), verbose=False)
-    return World(dist.get_rank(), dist.get_world_size(), device)
+    world = World(dist.get_rank(), dist.get_world_size(), device)
+    # Ranks on nodes of unequal size may know different numbers; all go by one.
+    return replace(world, nodes=int(max_over_ranks(environment.num_nodes, world)))
 
 
 def get_accelerator_name() -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ligo_dist.exit_codes import CANNOT_GO_ON, MISTAKE
+from ligo_dist.exit_codes import CANNOT_GO_ON, MISTAKE, MORE_NODES, REQUEUE
 
 
 class LigoError(ValueError):
     """A user's mistake: shown as its message alone, without a traceback; the process exits with `exit_code`."""
 
     exit_code = MISTAKE
+    told_by: int | None = None
+    """The rank that shows it, where all ranks raise it; None: every rank that raises it does."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class ConfigError(LigoError):
         plural = "fault" if len(faults) == 1 else "faults"
         lines = "\n".join(f"  {fault}" for fault in faults)
         super().__init__(f"{source}: {len(faults)} {plural}\n{lines}")
+        self._source = source
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[list[Fault], str]]:
+        """To another rank it goes as what it was made of."""
+        return type(self), (self.faults, self._source)
 
 
 class DataError(LigoError):
@@ -48,13 +55,18 @@ class CheckpointError(LigoError):
 
 
 class ArchitectureError(LigoError):
-    """A model whose parameters disagree with its table, or a growth that its structure does not allow."""
+    """A model whose parameters disagree with its table, or a growth that its structure does not allow. All ranks build
+    the same models, and raise it alike."""
+
+    told_by = 0
 
 
 class RunError(RuntimeError):
-    """A run that cannot go on, though what was asked for is right: shown as its message alone."""
+    """A run that cannot go on, though what was asked for is right: shown as its message alone. All ranks raise it
+    together."""
 
     exit_code = CANNOT_GO_ON
+    told_by = 0
 
 
 class NonFiniteLossError(RunError):
@@ -63,3 +75,19 @@ class NonFiniteLossError(RunError):
 
 class PreservationError(RunError):
     """A grown model that should compute what its source computes, and does not."""
+
+
+class Stopped(RunError):
+    """A run that stopped before its end, its checkpoint written, though nothing is wrong: the same command goes on."""
+
+
+class Preempted(Stopped):
+    """A signal asked for it."""
+
+    exit_code = REQUEUE
+
+
+class MoreNodes(Stopped):
+    """The next stage asks for more nodes than there are."""
+
+    exit_code = MORE_NODES

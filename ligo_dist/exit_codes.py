@@ -20,5 +20,8 @@ MORE_NODES = 76
 """Stopped at the boundary of a stage that asks for more nodes than there are; the same command goes on with what it
 is given."""
 
+INTERRUPTED = 130
+"""Stopped by SIGINT, at once: what shells say of it. The same command goes on from the last checkpoint."""
+
 HOPELESS = (MISTAKE, CANNOT_GO_ON)
 """Codes after which starting again is no use."""

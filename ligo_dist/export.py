@@ -17,6 +17,7 @@ from ligo_dist.distributed import World, first_rank_only
 from ligo_dist.errors import CheckpointError
 from ligo_dist.files import make_empty
 from ligo_dist.growth.sharded import gather_matrix
+from ligo_dist.heartbeat import beat
 from ligo_dist.shards import Shards
 
 MAX_FILE_BYTES = 4 * 1024**3
@@ -71,6 +72,7 @@ def _parts(specs: list[ParameterSpec], shards: Shards, world: World) -> Iterator
     part: dict[str, Tensor] = {}
     size = 0
     for spec in specs:
+        beat(f"exporting {spec.name}")
         tensor = gather_matrix(shards[spec.name], spec.shape, world)
         if part and size + tensor.numel() * 4 > MAX_FILE_BYTES:
             yield part

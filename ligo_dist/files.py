@@ -1,4 +1,4 @@
-"""Files and directories that are written under another name before they take their own."""
+"""Files and directories of the project's own: how they are made, and the file that says that one is in use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import shutil
 from pathlib import Path
 
 from ligo_dist.errors import CheckpointError
+
+LOCK_FILE = ".lock"
+"""Held by whoever uses a run directory."""
 
 
 def make_empty(path: Path, what: str) -> None:

@@ -19,6 +19,7 @@ from ligo_dist.growth.transfer import (
     initial_operator,
     initial_operator_shards,
 )
+from ligo_dist.heartbeat import beating, enter
 from ligo_dist.hooks import cumulative
 from ligo_dist.loop import training_steps
 from ligo_dist.models import huggingface_config, initial_shards
@@ -73,6 +74,7 @@ class Grower:
         Raises:
             PreservationError: the method keeps the function for this pair of models, and the result does not.
         """
+        enter(f"{stage.name} grow")
         # The configuration's own checks refuse moments of a stage that is not trained.
         assert grow.optimizer_state == "fresh" or before.moments, before.stage.name
         source = self._source(stage, grow, before)
@@ -85,6 +87,8 @@ class Grower:
             self._check(stage, grow, source, before, snapshot.groups["model"])
         self.runner.state.phase, self.runner.state.step = TRAIN, 0
         self.runner.save(stage.train.first_step, snapshot)
+        if stage.train.steps or stage.name != self.runner.settings.last_stage:
+            self.runner.stop_if_asked(f"growing into {stage.name}")
         return engine
 
     def _source(self, stage: StagePlan, grow: GrowPlan, before: Trained) -> SourceShards:
@@ -142,7 +146,8 @@ class Grower:
     def _start(self, grow: GrowPlan, engine: Engine) -> None:
         """Give an operator's engine the method's first values."""
         seed = self.builder.models.seed
-        engine.write_shards(initial_operator_shards(grow.growth, grow.method, seed, self.builder.world))
+        shards = initial_operator_shards(grow.growth, grow.method, seed, self.builder.world)
+        engine.write_shards(beating(shards, "setting the operator"))
 
     def _swept_rate(self, stage: StagePlan, grow: GrowPlan, engine: Engine, flops: float) -> float:
         """The candidate learning rate that leads to the lowest validation loss after a few steps."""
@@ -155,9 +160,12 @@ class Grower:
             self._start(grow, engine)
             engine.write_moments({}, 0)
             trial = _trial(phase, rate, grow.sweep.steps)
+            enter(f"{stage.name} learn, trial of learning rate {rate:g},")
             finite = True
             for step in training_steps(engine, batches, trial, 0, runner.settings.seed):
                 runner.state.add(tokens, flops, step.seconds)
+                # The search begins anew then: no checkpoint holds it.
+                runner.stop_if_asked(f"a trial step for {stage.name}")
                 finite = step.result.is_finite
                 if not finite:
                     break
@@ -179,12 +187,14 @@ class Grower:
         """Build the target's engine and write the grown model into its partitions."""
         runner, record, builder = self.runner, self.runner.state.record, self.builder
         runner.tracker.start_phase("grow")
+        enter(f"{stage.name} grow")
         engine = builder.model_engine(stage)
         if builder.models.compare_random:
             engine.write_shards(builder.random_shards(stage).items())
             record.random_loss = runner.validation_loss(engine)
         began = time.perf_counter()
-        engine.write_shards(grown_shards(grow.growth, source, operator, runner.world))
+        grown_model = grown_shards(grow.growth, source, operator, runner.world)
+        engine.write_shards(beating(grown_model, "applying the operator"))
         seconds = time.perf_counter() - began
         runner.state.add(0, stage.cost.grow.flops if stage.cost.grow else 0, seconds)
         grown = runner.evaluate(engine)
@@ -203,17 +213,16 @@ class Grower:
         for moment, squared in zip(ADAM_MOMENTS, (False, True), strict=True):
             shards = before.moments.pop(moment)
             source = SourceShards.build(grow.growth, shards, world, zero_extras=True)
-            moments[moment] = dict(
-                grown_moments(
-                    grow.growth,
-                    source,
-                    operator,
-                    world,
-                    depth=grow.method.depth,
-                    squared=squared,
-                    asymmetric=grow.optimizer_state == "asymmetric",
-                )
+            grown = grown_moments(
+                grow.growth,
+                source,
+                operator,
+                world,
+                depth=grow.method.depth,
+                squared=squared,
+                asymmetric=grow.optimizer_state == "asymmetric",
             )
+            moments[moment] = dict(beating(grown, f"growing {moment}"))
         engine.write_moments(moments, before.adam_steps)
         self.runner.state.record.adam_steps = before.adam_steps
 

@@ -150,9 +150,16 @@ class SaveCheckpoint:
 
     save: Callable[[int], None]
     every: int
+    saved: Step | None = None
 
     def __call__(self, step: Step) -> None:
         self.save(step.global_number)
+        self.saved = step
+
+    def save_once(self, step: Step) -> None:
+        """Save a step now, unless it has just been saved."""
+        if self.saved is not step:
+            self(step)
 
 
 def cumulative(state: RunState) -> dict[str, float]:

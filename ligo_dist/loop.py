@@ -10,6 +10,7 @@ from typing import Protocol
 from ligo_dist.corpus.batches import Batches
 from ligo_dist.distributed import seed_everything
 from ligo_dist.engine import Engine, StepResult
+from ligo_dist.heartbeat import beating
 from ligo_dist.stages import PhasePlan
 
 
@@ -59,7 +60,8 @@ def training_steps(
         seed_everything(seed, phase.first_step + number, world.rank)
         learning_rates = phase.rates(number)
         micro_batches = batches.micro_batches(number, world.rank, world.size, phase.micro_batch_size)
-        result = engine.train_step(micro_batches, phase.batch_size, learning_rates)
+        beats = beating(micro_batches, f"step {number + 1}")
+        result = engine.train_step(beats, phase.batch_size, learning_rates)
         yield Step(number + 1, phase, result, learning_rates, time.perf_counter() - began)
 
 

@@ -12,10 +12,13 @@ from ligo_dist.corpus import Corpus
 from ligo_dist.corpus.batches import Batches, fixed_batches
 from ligo_dist.distributed import World
 from ligo_dist.engine import Engine, Evaluation
+from ligo_dist.heartbeat import beating, enter
 from ligo_dist.hooks import Account, Evaluate, LogMetrics, SaveCheckpoint, Show, StopAtNonFinite
 from ligo_dist.loop import Hook, run_phase
+from ligo_dist.preemption import StopWhenAsked, stop_if_asked
 from ligo_dist.progress import PhaseProgress, Progress
 from ligo_dist.stages import TRAIN, PhasePlan, RunState, StagePlan
+from ligo_dist.stop_signals import StopSignals
 from ligo_dist.tracking import Tracker
 
 
@@ -34,6 +37,7 @@ class PhaseSettings:
         keep_checkpoints: how many stay.
         resolved_config: kept in each checkpoint.
         planned_flops: of the whole run, for the time left.
+        last_stage: the name of the last one.
     """
 
     seed: int
@@ -46,6 +50,7 @@ class PhaseSettings:
     keep_checkpoints: int
     resolved_config: dict[str, Any]
     planned_flops: float
+    last_stage: str
 
 
 @dataclass
@@ -60,6 +65,7 @@ class PhaseRunner:
         progress: where a person looks.
         state: where the run stands.
         last_checkpoint: the newest one, None before the first.
+        signals: that may ask the run to stop.
     """
 
     settings: PhaseSettings
@@ -69,6 +75,7 @@ class PhaseRunner:
     progress: Progress
     state: RunState = field(default_factory=RunState)
     last_checkpoint: Path | None = None
+    signals: StopSignals = field(default_factory=StopSignals)
 
     def run(
         self,
@@ -87,7 +94,9 @@ class PhaseRunner:
             flops_per_step: over all ranks.
             snapshot: what a checkpoint should hold now.
         """
+        self.signals.defer()
         self.tracker.start_phase(phase.kind)
+        enter(f"{stage.name} {phase.kind}")
         batches = Batches(self.corpus.train, self.settings.seed, phase.batch_size, phase.first_sample)
         done = self.state.step
         with self.progress.phase(stage.name, phase.kind, phase.steps, done) as show:
@@ -103,8 +112,9 @@ class PhaseRunner:
         measured = self.evaluate(engine)
         return None if measured is None else measured.loss
 
-    def evaluate(self, engine: Engine) -> Evaluation | None:
-        """Loss and accuracy on the fixed validation set; None for a model that predicts nothing."""
+    def evaluate(self, engine: Engine, beat: str = "evaluating") -> Evaluation | None:
+        """Loss and accuracy on the fixed validation set; None for a model that predicts nothing. `beat`: what the
+        heartbeat says meanwhile."""
         settings, world = self.settings, self.world
         if not self.corpus.validation.labelled:
             return None
@@ -115,7 +125,7 @@ class PhaseRunner:
             world.size,
             settings.evaluation_micro_batch_size,
         )
-        return engine.evaluate(batches)
+        return engine.evaluate(beating(batches, beat))
 
     def save(self, global_step: int, snapshot: Snapshot) -> None:
         """Write a checkpoint of the run as it stands."""
@@ -130,9 +140,19 @@ class PhaseRunner:
             self.world,
         )
 
+    def stop_if_asked(self, where: str) -> None:
+        """Stop here, with nothing to save, if a signal has asked any rank to. Collective.
+
+        Raises:
+            Preempted: on every rank.
+        """
+        stop_if_asked(self.signals, self.world, where)
+
     def _evaluation(self, engine: Engine) -> Evaluate:
-        every = self.settings.evaluate_every
-        return Evaluate(lambda: self.evaluate(engine), self.state, self.tracker, every)
+        def measure() -> Evaluation | None:
+            return self.evaluate(engine, f"evaluating after step {self.state.step}")
+
+        return Evaluate(measure, self.state, self.tracker, self.settings.evaluate_every)
 
     def _hooks(
         self,
@@ -150,11 +170,14 @@ class PhaseRunner:
         def remaining_fraction() -> float:
             return max(0.0, 1 - state.flops / settings.planned_flops)
 
+        checkpoint = SaveCheckpoint(lambda step: self.save(step, snapshot()), settings.checkpoint_every)
+        ends_run = stage.name == settings.last_stage and phase.kind == TRAIN
         return [
             StopAtNonFinite(stage.name, lambda: self.last_checkpoint),
             Account(state, tokens, flops_per_step),
             LogMetrics(state, self.tracker, tokens, self.world, settings.log_every),
             evaluate,
             Show(show, tokens, evaluate, remaining_fraction),
-            SaveCheckpoint(lambda step: self.save(step, snapshot()), settings.checkpoint_every),
+            checkpoint,
+            StopWhenAsked(stage.name, self.signals, self.world, checkpoint, ends_run),
         ]

@@ -22,6 +22,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 from ligo_dist.architectures import Architecture, ModelShape
 from ligo_dist.distributed import World, raise_together
 from ligo_dist.errors import CheckpointError
+from ligo_dist.heartbeat import beat
 from ligo_dist.models import build_meta_model
 from ligo_dist.shards import Shards, padded, partition_range, partition_size
 from ligo_dist.weight_files import StoredTensor, stored_tensors
@@ -54,6 +55,7 @@ def read_shards(
         model = build_meta_model(architecture, shape, config, torch.device("cpu"))
         sources = _match(directory, model)
         for name, parameter in model.named_parameters():
+            beat(f"reading {name}")
             shards[name] = _read_shard(sources[name], parameter.numel(), world)
         _compare_copies(directory, sources, shards, world)
     except CheckpointError as error:

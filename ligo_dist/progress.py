@@ -18,6 +18,7 @@ from rich.text import Text
 
 from ligo_dist.errors import LigoError
 from ligo_dist.quantities import count, duration, loss, percent
+from ligo_dist.redaction import redact
 
 REFRESH_SECONDS = 0.25
 BAR_WIDTHS = (8, 32)
@@ -51,6 +52,7 @@ class Progress:
         self._console = console
         self._lock = threading.RLock()
         self._log = None
+        self._shown: Live | None = None
         self._whole_run: tuple[float, float] | None = None  # time and fraction ahead, when first told
         if not enabled:
             return
@@ -69,10 +71,12 @@ class Progress:
 
     def message(self, text: str) -> None:
         """Tell of an event: a stage began, a model was grown, a checkpoint was written. From any thread."""
-        self.line(Text(text))
+        self.line(Text(redact(text)))
 
     def close(self) -> None:
-        """Close the log."""
+        """Close the log, and give the terminal back, should a phase be on show."""
+        if self._shown is not None:
+            self.show(self._shown.stop)
         with self._lock:
             if self._log is not None:
                 self._log.close()
@@ -102,7 +106,8 @@ class Progress:
 
     def live_line(self, renderable: RenderableType) -> Live:
         """A line at the bottom of the terminal that its owner refreshes."""
-        return Live(renderable, console=self._console, auto_refresh=False, transient=True)
+        self._shown = Live(renderable, console=self._console, auto_refresh=False, transient=True)
+        return self._shown
 
     def run_seconds_left(self, fraction_ahead: float) -> float | None:
         """How long the run still takes at the pace since the first call; None until a hundredth was done."""

@@ -15,6 +15,7 @@ from ligo_dist.checkpoint import Checkpoint, latest_checkpoint, remove_unfinishe
 from ligo_dist.config import difference
 from ligo_dist.distributed import World, raise_together
 from ligo_dist.errors import CheckpointError, LigoError
+from ligo_dist.files import LOCK_FILE
 
 LOCK_SECONDS = "LIGO_DIST_LOCK_SECONDS"
 """Environment variable: how long to wait for the run directory. A run that is started again after a failure may meet
@@ -31,7 +32,7 @@ def run_lock(run_dir: Path, world: World) -> Iterator[None]:
     Raises:
         LigoError: on every rank, if another run is in it or it cannot be written.
     """
-    lock = FileLock(run_dir / ".lock")
+    lock = FileLock(run_dir / LOCK_FILE)
     failure: LigoError | None = None
     if world.is_first:
         try:

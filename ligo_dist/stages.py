@@ -97,6 +97,7 @@ class StagePlan:
         train: how the model is trained.
         cost: of its phases.
         epsilon_factor: what the library's norm epsilon is multiplied by, all growths so far together.
+        nodes: that it asks for; None: any number.
     """
 
     name: str
@@ -106,6 +107,7 @@ class StagePlan:
     train: PhasePlan
     cost: StageCost
     epsilon_factor: float = 1.0
+    nodes: int | None = None
 
     @property
     def phases(self) -> list[PhasePlan]:
@@ -197,7 +199,7 @@ def build_stages(config: Config, pieces: int, world_size: int) -> list[StagePlan
             grow = _build_grow(architecture, shapes[index - 1], shape, stage.grow, stage.train)
             # From scratch nothing is inherited, the rescaled epsilon neither.
             epsilon = 1.0 if grow is None else epsilon * norm_epsilon_factor(grow.growth, grow.method)
-        plans.append(StagePlan(stage.name, index, shape, grow, train, cost, epsilon))
+        plans.append(StagePlan(stage.name, index, shape, grow, train, cost, epsilon, stage.nodes))
     return list(_numbered(plans))
 
 

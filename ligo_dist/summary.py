@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ligo_dist.quantities import count, duration, flops, loss, percent
-from ligo_dist.tracking.address import how_to_open, redact
+from ligo_dist.redaction import redact
+from ligo_dist.tracking.address import how_to_open
 
 SUMMARY_FILE = "summary.json"
 

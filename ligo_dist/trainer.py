@@ -12,7 +12,9 @@ from ligo_dist.accounting import parameter_count
 from ligo_dist.building import Builder, snapshot_of
 from ligo_dist.checkpoint import Checkpoint, read_groups
 from ligo_dist.engine import ADAM_MOMENTS, Engine
+from ligo_dist.errors import MoreNodes
 from ligo_dist.growing import SOURCE_MOMENTS, Grower, Trained, restore
+from ligo_dist.heartbeat import enter
 from ligo_dist.phases import PhaseRunner
 from ligo_dist.shards import Shards
 from ligo_dist.stages import LEARN, TRAIN, RunState, StagePlan
@@ -44,25 +46,51 @@ class Trainer:
         return self.runner.state
 
     def run(self, checkpoint: Checkpoint | None) -> None:
-        """Run all stages, from a checkpoint or from the beginning."""
+        """Run all stages, from a checkpoint or from the beginning.
+
+        Raises:
+            Preempted: a signal asked for it.
+            MoreNodes: a stage is done, and the next one asks for more nodes than there are.
+        """
         groups: dict[str, Shards] = {}
         if checkpoint is not None:
+            enter("resume")
             self.runner.state, self.runner.last_checkpoint = checkpoint.state, checkpoint.path
             groups = read_groups(checkpoint, self.runner.world, _GROUPS)
         before = self._source_of(groups)
         for stage in self.stages[self.state.stage :]:
             self.runner.tracker.start_stage(stage.name, self._description(stage))
-            if "model" in groups and self.state.step == stage.train.steps:
+            was_done = "model" in groups and self.state.step == stage.train.steps
+            if was_done:
                 trained = self._as_saved(stage, groups)
             else:
                 trained = self._train(stage, self._engine(stage, before, groups))
             groups = {}
             self.on_stage_end(stage, self.builder.huggingface_config(stage), trained.shards)
             self.runner.tracker.end_stage()
+            # Whoever goes on from the checkpoint of this boundary takes the nodes that there are.
+            if not was_done and (stage.train.steps or stage.grow is not None):
+                self._check_nodes(stage)
             before = trained
+
+    def _check_nodes(self, stage: StagePlan) -> None:
+        """Stop if the stage after this one asks for more nodes than there are.
+
+        Raises:
+            MoreNodes: it does.
+        """
+        nodes = self.runner.world.nodes
+        for other in self.stages[stage.index + 1 : stage.index + 2]:
+            if other.nodes is not None and other.nodes > nodes:
+                raise MoreNodes(
+                    f"stage {stage.name} is done, and {other.name} asks for {other.nodes} nodes"
+                    f" (stages[{other.index}].nodes); there {'is' if nodes == 1 else 'are'} {nodes}. The same command"
+                    f" on {other.nodes} nodes goes on; on fewer it goes on with what it is given"
+                )
 
     def _engine(self, stage: StagePlan, before: Trained | None, groups: dict[str, Shards]) -> Engine:
         """The engine of a stage's model with its weights: resumed, grown, or given its first values."""
+        enter(f"{stage.name} start")
         record = self.state.record
         if "model" in groups:
             engine = self.builder.model_engine(stage)

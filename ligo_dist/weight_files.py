@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Protocol
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -95,6 +96,11 @@ def _read_safetensors(path: Path) -> Mapping[str, StoredTensor]:
 
 
 def _read_torch(path: Path) -> Mapping[str, StoredTensor]:
+    if not is_zipfile(path):
+        raise ValueError(
+            "it is no torch file, or one from before torch 1.6, which could only be read whole;"
+            " `from_pretrained` and `save_pretrained` of the model's class write it anew"
+        )
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     tensors = content if isinstance(content, Mapping) else {}
     wrong = [name for name, value in tensors.items() if not isinstance(value, Tensor)]

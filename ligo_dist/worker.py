@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 from transformers import PretrainedConfig
 
 from ligo_dist.accounting import parameter_count
@@ -16,16 +15,19 @@ from ligo_dist.architectures import get_architecture
 from ligo_dist.building import Builder, ModelSettings
 from ligo_dist.checkpoint import Checkpoint
 from ligo_dist.config import Config
+from ligo_dist.console import open_console
 from ligo_dist.corpus import Corpus
 from ligo_dist.distributed import World, first_rank_only, gather_objects, raise_together
-from ligo_dist.errors import LigoError
+from ligo_dist.errors import LigoError, Stopped
 from ligo_dist.export import export_model
+from ligo_dist.heartbeat import enter
 from ligo_dist.hub import source_fingerprint
 from ligo_dist.phases import PhaseRunner, PhaseSettings
 from ligo_dist.progress import Progress
 from ligo_dist.resume import find_checkpoint, recorded_config, run_lock
 from ligo_dist.shards import Shards
 from ligo_dist.stages import RunState, StagePlan, StageRecord, build_stages
+from ligo_dist.stop_signals import StopSignals
 from ligo_dist.summary import Locations, StageSummary, show_summary, write_summary
 from ligo_dist.tracking import (
     METRICS_FILE,
@@ -60,7 +62,14 @@ class RunPaths:
         return self.run_dir / "export" / stage
 
 
-def run(config: Config, corpus: Corpus, world: World, command: list[str], source: Path | None = None) -> None:
+def run(
+    config: Config,
+    corpus: Corpus,
+    world: World,
+    command: list[str],
+    signals: StopSignals,
+    source: Path | None = None,
+) -> None:
     """Take a configured run to its end, or from its last checkpoint to its end. Collective.
 
     Args:
@@ -68,18 +77,27 @@ def run(config: Config, corpus: Corpus, world: World, command: list[str], source
         corpus: what is trained on.
         world: the ranks.
         command: how this process was started, for the record.
+        signals: that may ask the run to stop.
         source: directory of the first stage's model; None: it begins with random values.
 
     Raises:
         LigoError: the run directory is in use, the checkpoint does not fit, ...
+        RunError: the run cannot go on, or was stopped.
     """
+    enter("start")
     paths = RunPaths(Path(config.run_dir).absolute())
     with run_lock(paths.run_dir, world):
-        _run(config, corpus, world, command, source, paths)
+        _run(config, corpus, world, command, signals, source, paths)
 
 
 def _run(
-    config: Config, corpus: Corpus, world: World, command: list[str], source: Path | None, paths: RunPaths
+    config: Config,
+    corpus: Corpus,
+    world: World,
+    command: list[str],
+    signals: StopSignals,
+    source: Path | None,
+    paths: RunPaths,
 ) -> None:
     of_source = first_rank_only(lambda: source_fingerprint(source) if source else None, world)
     recorded = recorded_config(config.resolved(), corpus.fingerprint, of_source)
@@ -87,6 +105,13 @@ def _run(
     stages = build_stages(config, corpus.vocab_size, world.size)
     resume_step = None if checkpoint is None else _global_step(checkpoint.state, stages)
     progress, tracker = _open_records(config, paths, world, resume_step)
+
+    def close_killed(reason: str) -> None:
+        progress.message(reason)
+        tracker.close("KILLED")
+        progress.close()
+
+    signals.before_end(close_killed)
     hosts = sorted(set(gather_objects(socket.gethostname(), world)))
     status: Status = "FAILED"
     try:
@@ -100,16 +125,17 @@ def _run(
             },
         )
         tracker.artifact(yaml.safe_dump(config.resolved(), sort_keys=False), "config.yaml")
-        trainer = _build_trainer(config, corpus, world, source, paths, stages, recorded, tracker, progress)
+        trainer = _build_trainer(
+            config, corpus, world, source, paths, stages, recorded, tracker, progress, signals
+        )
         _announce(progress, checkpoint, corpus, world)
         trainer.run(checkpoint)
         if world.is_first:
             _conclude(config, paths, stages, trainer.state)
         status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit):
-        status = "KILLED"
-        raise
     except Exception as error:
+        signals.wait_if_ending()
+        status = "KILLED" if isinstance(error, Stopped) else "FAILED"
         progress.message(f"stopped: {error}")
         raise
     finally:
@@ -124,7 +150,7 @@ def _open_records(
     every = config.tracking.log_every_steps
     failure: LigoError | None = None
     try:
-        progress = Progress(Console(), paths.log, enabled=world.is_first, every_steps=every)
+        progress = Progress(open_console(), paths.log, enabled=world.is_first, every_steps=every)
         tracker = build_tracker(config, paths.run_dir, world.rank, resume_step, progress.message)
     except LigoError as error:
         failure = error
@@ -142,6 +168,7 @@ def _build_trainer(
     recorded: dict[str, Any],
     tracker: Tracker,
     progress: Progress,
+    signals: StopSignals,
 ) -> Trainer:
     models = ModelSettings(
         architecture=get_architecture(config.model.family),
@@ -163,13 +190,15 @@ def _build_trainer(
         keep_checkpoints=config.checkpoints.keep,
         resolved_config=recorded,
         planned_flops=sum(stage.cost.total.flops for stage in stages),
+        last_stage=stages[-1].name,
     )
-    runner = PhaseRunner(settings, corpus, world, tracker, progress)
+    runner = PhaseRunner(settings, corpus, world, tracker, progress, signals=signals)
     last = stages[-1]
 
     def on_stage_end(stage: StagePlan, model_config: PretrainedConfig, shards: Shards) -> None:
         if stage is not last and not config.checkpoints.export_stages:
             return
+        enter(f"{stage.name} export")
         directory = paths.export(stage.name)
         specs = models.architecture.parameters(stage.shape)
         export_model(directory, specs, shards, model_config, corpus.write_processor, world)
@@ -202,7 +231,7 @@ def _conclude(config: Config, paths: RunPaths, stages: list[StagePlan], state: R
         for stage, record in zip(stages, state.records, strict=True)
     ]
     write_summary(paths.run_dir, summaries, locations)
-    show_summary(Console(), summaries, locations)
+    show_summary(open_console(), summaries, locations)
 
 
 def _shown(record: StageRecord) -> dict[str, Any]:

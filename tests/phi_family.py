@@ -17,8 +17,7 @@ def _table(shape: ModelShape) -> dict[str, str]:
         "mlp.fc2": ("hidden.out ffn.in", "hidden.out"),
     }
     modules = {f"model.layers.{{layer}}.{name}": lines for name, lines in block.items()}
-    modules["model.final_layernorm"] = block["input_layernorm"]
-    modules["lm_head"] = ("vocab hidden.in", "vocab")
+    modules |= {"model.final_layernorm": block["input_layernorm"], "lm_head": ("vocab hidden.in", "vocab")}
     table = {"model.embed_tokens.weight": "vocab hidden.out"}
     for name, (weight, bias) in modules.items():
         table |= {f"{name}.weight": weight, f"{name}.bias": bias}
@@ -35,5 +34,6 @@ PHI = replace(
     config_keys=CONFIG_KEYS,
     default_ffn=lambda width: 4 * width,
     norm_epsilon="layer_norm_eps",
+    rotary_part=0.5,
     free_head_size=False,
 )

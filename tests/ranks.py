@@ -177,7 +177,8 @@ def _join(rank: int, world_size: int, store: str, timeout: float) -> World:
     from ligo_dist.engine import start_world
 
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(rank))
-    # DeepSpeed takes the group that is there.
+    # DeepSpeed takes the group that is there; nobody meets at this address.
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     limit = timedelta(seconds=timeout)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size, timeout=limit)
     world = start_world(timeout)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import shutil
 import socket
@@ -226,5 +225,6 @@ def launcher(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "launcher", *arguments]
 
 
-def result(files: RunFiles) -> dict[str, Any]:
-    return json.loads((files.run_dir / "result.json").read_text())
+def has_finished(files: RunFiles) -> bool:
+    """Whether the run has come to its end and said what it came to."""
+    return (files.run_dir / "summary.json").exists()

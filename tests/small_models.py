@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -129,6 +131,22 @@ def random_inputs(
     if shape.token_types > 1:
         inputs["token_type_ids"] = torch.randint(0, shape.token_types, (samples, length), generator=generator)
     return inputs
+
+
+def real_inputs(family: str, shape: ModelShape, samples: int, length: int = 16) -> dict[str, Tensor]:
+    """The same of real data: characters of a file of the standard library, or scikit-learn's handwritten digits."""
+    if shape.image_size:
+        from sklearn.datasets import load_digits
+
+        images = torch.tensor(load_digits().images[:samples, None], dtype=torch.float32) / 8 - 1
+        images = torch.nn.functional.interpolate(images, size=shape.image_size, mode="bilinear")
+        return {"pixel_values": images.expand(-1, shape.channels, -1, -1)}
+    inputs = random_inputs(family, shape, samples, length)
+    text = inspect.getsource(textwrap)[: samples * length]
+    # One id for each printable character, one for all others.
+    characters = [ord(c) - 32 if c.isascii() and c.isprintable() else 95 for c in text]
+    ids = torch.tensor(characters).view(samples, length) + get_architecture(family).position_offset
+    return {**inputs, "input_ids": ids}
 
 
 def random_batch(

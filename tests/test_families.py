@@ -1,4 +1,5 @@
-"""A whole schedule - train, learn, grow, train - of every family on two ranks, and its export in plain transformers."""
+"""A whole schedule - train, learn, grow, train - of every family on two ranks, and its export in plain transformers:
+of those in the package, and of one that it does not know."""
 
 from __future__ import annotations
 
@@ -11,11 +12,13 @@ import transformers
 from ligo_dist.architectures import architecture_names, get_architecture
 from ligo_dist.config import load_config
 from ligo_dist.corpus import build_corpus
-from runs import RunFiles, Site, result, run_warm
+from runs import RunFiles, Site, has_finished, run_warm
 
 pytestmark = pytest.mark.slow
 
-TRAINED = [name for name in architecture_names() if get_architecture(name).objective != "features"]
+FROM_OUTSIDE = "phi_family:PHI"
+NAMES = [*architecture_names(), FROM_OUTSIDE]
+TRAINED = [name for name in NAMES if get_architecture(name).objective != "features"]
 IMAGES = [name for name in TRAINED if get_architecture(name).objective == "image_classification"]
 SMALL = "{layers: 1, width: 24, heads: 3, ffn: 50}"
 LARGE = "{layers: 3, width: 48, heads: 6, ffn: 81}"
@@ -28,7 +31,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 def overrides(family: str, site: Site) -> list[str]:
     if family not in IMAGES:
-        return [f"model={{family: {family}, max_positions: 32}}"]
+        return [f"model={{family: '{family}', max_positions: 32}}"]
     cache = site.directory / "cache"
     data = (
         f"{{source: digits, image_size: 8, channels: 1, labels: 10, random_shift: 1, cache_dir: '{cache}'}}"
@@ -39,7 +42,7 @@ def overrides(family: str, site: Site) -> list[str]:
 @pytest.fixture(scope="module", params=TRAINED)
 def finished(request: pytest.FixtureRequest, site: Site) -> tuple[str, RunFiles]:
     family = request.param
-    files = site.config(family)
+    files = site.config(family.replace(":", "-"))
     grow = "grow: {method: lossless-dense, learn: {steps: 2}}"
     stages = (
         f"[{{name: small, size: {SMALL}, train: {{}}}}, {{name: large, size: {LARGE}, {grow}, train: {{}}}}]"
@@ -55,7 +58,7 @@ def finished(request: pytest.FixtureRequest, site: Site) -> tuple[str, RunFiles]
 
 def test_every_phase_ran_and_the_start_kept_the_function(finished: tuple[str, RunFiles]):
     family, files = finished
-    assert result(files)["status"] == "finished"
+    assert has_finished(files)
     numbers = files.numbers()
     assert {(stage, phase) for stage, phase, _, _ in numbers} == {
         ("small", "train"), ("large", "learn"), ("large", "grow"), ("large", "train"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from runs import ROOT, RunFiles, Site, environment, launcher, result
+from runs import ROOT, RunFiles, Site, environment, has_finished, launcher
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,7 +27,7 @@ def run_on(site: Site, name: str, accelerator: str, *overrides: str) -> RunFiles
     command = launcher("run", str(files.config), "--nproc", "1", *overrides)
     done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert result(files)["status"] == "finished"
+    assert has_finished(files)
     return files
 
 

@@ -249,7 +249,7 @@ class Measured(StandIn):
 
 def run_without_steps(tmp_path: Path, kind: str, labelled: bool = True) -> tuple[Measured, RunState, str]:
     engine, log = Measured(), tmp_path / "run.log"
-    settings = PhaseSettings(0, 1, 3, 2, 1, tmp_path, 1, 1, {}, 1.0)
+    settings = PhaseSettings(0, 1, 3, 2, 1, tmp_path, 1, 1, {}, 1.0, "small")
     corpus: Any = SimpleNamespace(train=Numbers(labelled), validation=Numbers(labelled))
     progress = Progress(Console(file=io.StringIO()), log)
     tracker: Any = Tracker()

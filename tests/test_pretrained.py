@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from ligo_dist.distributed import World
 from ligo_dist.errors import CheckpointError
 from ligo_dist.hub import source_fingerprint
 from ligo_dist.pretrained import read_shards
-from ligo_dist.weight_files import stored_tensors
+from ligo_dist.weight_files import _Sliced, stored_tensors
 from ranks import RanksError, run_ranks
 from small_models import library_model, small_shape, weights_of
 
@@ -103,6 +105,30 @@ def test_each_rank_reads_its_own_part(family, world_size, tmp_path):
     for weights in run_ranks(read_whole, world_size, family, shape, tmp_path):
         assert set(weights) == set(expected)
         assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+@pytest.mark.parametrize("rank", range(4))
+def test_a_rank_reads_no_more_than_its_part_and_the_rows_around_it(family, rank, tmp_path, monkeypatch):
+    """Counted where the files are asked: beyond a partition come the rows in which it begins and ends, nothing else."""
+    model = save(family, tmp_path, max_shard_size="10KB")
+    asked: Counter[str] = Counter()
+    read_rows = _Sliced.rows
+
+    def counted(self: _Sliced, start: int, stop: int) -> Tensor:
+        rows = read_rows(self, start, stop)
+        asked[self.name] += rows.numel()
+        return rows
+
+    monkeypatch.setattr(_Sliced, "rows", counted)
+    monkeypatch.setattr("ligo_dist.pretrained.raise_together", lambda failure, world: None)
+    architecture, world = get_architecture(family), World(rank, 4, torch.device("cpu"))
+    read_shards(tmp_path, architecture, small_shape(family), model.config, world)
+    weights = weights_of(model)
+    assert set(asked) <= set(weights)
+    assert sum(asked.values()) < 0.3 * sum(weight.numel() for weight in weights.values())
+    for name, weight in weights.items():
+        assert asked[name] <= -(-weight.numel() // 4) + 2 * math.prod(weight.shape[1:]), name
 
 
 def test_all_ranks_raise_together(tmp_path):
@@ -257,6 +283,14 @@ def test_files_that_cannot_be_read(name, content, said, tmp_path):
 def test_a_torch_file_of_something_else(tmp_path):
     torch.save({"model": {"a": torch.ones(1)}}, tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"should map names to tensors, and does not \(model\)"):
+        stored_tensors(tmp_path)
+
+
+def test_a_torch_file_of_the_old_format(tmp_path):
+    torch.save({"a": torch.ones(1)}, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    with pytest.raises(
+        CheckpointError, match=r"from before torch 1\.6, which could only be read whole; `from_pre"
+    ):
         stored_tensors(tmp_path)
 
 

@@ -193,6 +193,17 @@ def test_other_ranks_show_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run.log").exists()
 
 
+def test_closing_in_a_phase_gives_the_terminal_back(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, terminal=True)
+    hide, show = "\x1b[?25l", "\x1b[?25h"  # the cursor
+    with stage.progress.phase("large", "train", 10) as phase:
+        stage.now += 1
+        phase.update(1, loss=1.0)
+        assert stage.shown.getvalue().rfind(hide) > stage.shown.getvalue().rfind(show)
+        stage.progress.close()
+        assert stage.shown.getvalue().rfind(show) > stage.shown.getvalue().rfind(hide)
+
+
 def test_unwritable_log_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LigoError, match=r"cannot write .*file/run\.log"):

@@ -1,5 +1,5 @@
-"""GPT-NeoX (Pythia): QKV fused head by head, rotary positions, LayerNorm, biases, attention and feed-forward side by
-side (`use_parallel_residual`), untied head."""
+"""GPT-NeoX (Pythia): QKV fused head by head, rotary positions in a part of each head, LayerNorm, biases, attention and
+feed-forward side by side (`use_parallel_residual`), untied head."""
 
 from __future__ import annotations
 
@@ -62,4 +62,5 @@ GPT_NEOX = Architecture(
     ties_embeddings=False,
     norm_epsilon="layer_norm_eps",
     rotary=True,
+    rotary_part=0.25,
 )

@@ -185,7 +185,9 @@ class Architecture:
         default_ffn: inner width where the user gives none.
         ties_embeddings: whether the family ties its head to its embedding unless told otherwise; None: it has no
             choice (encoders always do, image models have no embedding).
-        rotary: positions are rotations inside the head, whose size must then be even.
+        rotary: positions are rotations inside the head.
+        rotary_part: part of each head that rotates; below 1 the library's configuration may say another. Its elements
+            rotate in pairs.
         post_norm: norms lie on the residual stream, behind each addition (BERT), not in front of each branch.
         free_head_size: the head size may differ from `width / heads`.
         position_offset: rows of the position embedding beyond the positions there are (RoBERTa: 2).
@@ -206,6 +208,7 @@ class Architecture:
     ties_embeddings: bool | None
     norm_epsilon: str
     rotary: bool = False
+    rotary_part: float = 1.0
     post_norm: bool = False
     free_head_size: bool = False
     position_offset: int = 0

@@ -19,12 +19,12 @@ from ligo_dist.architectures import Architecture, get_architecture
 from ligo_dist.config.faults import suggestion
 from ligo_dist.config.model_checks import owned_huggingface_keys
 from ligo_dist.config.schema import Config
-from ligo_dist.config.shapes import is_image_family
+from ligo_dist.config.shapes import PARTIAL_ROTARY_KEYS, is_image_family
 from ligo_dist.errors import Fault, LigoError
 from ligo_dist.hub import resolve_directory
 
-_ROTARY_KEYS = ("rope_theta", "rope_scaling", "partial_rotary_factor")
-"""Keys from before `rope_parameters`, which the library still takes."""
+ROTARY_KEYS = ("rope_theta", "rotary_emb_base")
+"""Keys from before `rope_parameters` that some of the library's classes still take, beside `PARTIAL_ROTARY_KEYS`."""
 
 _DROPOUT = ("_pdrop", "_dropout", "_dropout_prob")
 _PER_LAYER = "layer_types"
@@ -142,7 +142,7 @@ def _key_faults(architecture: Architecture, keys: dict[str, Any]) -> list[Fault]
     cls = getattr(transformers, architecture.config_class)
     valid = {*_field_names(cls), *cls.attribute_map}
     if "rope_parameters" in valid:
-        valid |= set(_ROTARY_KEYS)
+        valid |= _rotary_keys(architecture, cls)
     owned = owned_huggingface_keys(architecture)
     faults = []
     for key, value in keys.items():
@@ -159,6 +159,13 @@ def _key_faults(architecture: Architecture, keys: dict[str, Any]) -> list[Fault]
         except Exception as error:  # whatever the class raises is its verdict on the value
             faults.append(Fault(path, f"{cls.__name__} refuses {value!r}: {_first_words(error)}"))
     return faults
+
+
+def _rotary_keys(architecture: Architecture, cls: Any) -> set[str]:
+    """Keys from before `rope_parameters` that a class still moves there. It drops the others without a word."""
+    named = ROTARY_KEYS if architecture.rotary_part == 1 else (*ROTARY_KEYS, *PARTIAL_ROTARY_KEYS)
+    default = cls().rope_parameters
+    return {"rope_scaling", *(key for key in named if cls(**{key: 0.125}).rope_parameters != default)}
 
 
 def _field_names(cls: Any) -> list[str]:

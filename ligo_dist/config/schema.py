@@ -21,6 +21,7 @@ from ligo_dist.config.section import (
     Section,
     Text,
 )
+from ligo_dist.redaction import redact_values
 
 
 class Model(Section):
@@ -376,6 +377,9 @@ class Config(Section):
     """The machines of the run, or the path of a YAML file that says them. Not recorded with the run."""
 
     def resolved(self) -> dict[str, Any]:
-        """Everything as plain values, the stages with what they inherited: for the record, and to compare on
-        resume."""
+        """The values for the record, and to compare on resume: without passwords and tokens."""
+        return redact_values(self.values())
+
+    def values(self) -> dict[str, Any]:
+        """Everything as plain values, the stages with what they inherited."""
         return self.model_dump(mode="json", by_alias=True)

@@ -6,6 +6,9 @@ from ligo_dist.architectures import Architecture, ModelShape, get_architecture
 from ligo_dist.config.schema import Config, Data, Model, Size
 from ligo_dist.errors import ConfigError, Fault
 
+PARTIAL_ROTARY_KEYS = ("partial_rotary_factor", "rotary_pct")
+"""What the library's configurations call the part of each head that rotates."""
+
 
 def stage_shapes(config: Config, pieces: int) -> list[ModelShape]:
     """The shapes of all stages' models; `pieces` is the tokenizer's number of pieces, 0 for images.
@@ -67,6 +70,20 @@ def tokens_per_sample(architecture: Architecture, shape: ModelShape, sequence_le
     if is_image_family(architecture):
         return architecture.axes["position"].size(shape)
     return sequence_length
+
+
+def rotary_part(architecture: Architecture, model: Model) -> float:
+    """The part of each head that rotates. Where a family rotates a part only, `model.huggingface` may say another,
+    under any of the library's names."""
+    if architecture.rotary_part == 1:
+        return 1.0
+    nested = model.huggingface.get("rope_parameters")
+    for keys in (nested if isinstance(nested, dict) else {}, model.huggingface):
+        for name in PARTIAL_ROTARY_KEYS:
+            # Any other value is told where the library's class refuses it.
+            if isinstance(keys.get(name), int | float):
+                return float(keys[name])
+    return architecture.rotary_part
 
 
 def _token_types(architecture: Architecture, model: Model) -> int:

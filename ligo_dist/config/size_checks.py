@@ -21,21 +21,12 @@ class Sized:
     divides: bool
 
 
-def size_faults(path: str, size: Size, architecture: Architecture) -> list[Fault]:
-    """Faults inside one `size`."""
+def size_faults(path: str, size: Size, architecture: Architecture, rotary_part: float) -> list[Fault]:
+    """Faults inside one `size`; `rotary_part` is the part of each head that rotates."""
     heads = _head_faults(path, size, architecture)
     if heads:
         return heads
-    faults = []
-    elements = size.head_size or size.width // size.heads
-    if architecture.rotary and elements % 2:
-        wrong = f"{size.heads} heads of a width of {size.width} have {elements} elements each"
-        if size.head_size is not None:
-            wrong = f"{elements} elements are an odd number"
-        key = "heads" if size.head_size is None else "head_size"
-        faults.append(
-            Fault(f"{path}.{key}", f"{wrong}; rotary positions ({architecture.name}) need an even number")
-        )
+    faults = _rotary_faults(path, size, architecture, rotary_part) if architecture.rotary else []
     groups = size.key_value_heads
     if groups is not None and size.heads % groups:
         wrong = f"{groups} key/value heads do not divide the {size.heads} heads"
@@ -60,6 +51,32 @@ def _head_faults(path: str, size: Size, architecture: Architecture) -> list[Faul
         right = f"null or {size.width // size.heads} would be right"
         return [Fault(f"{path}.head_size", f"{wrong}; {right}")]
     return []
+
+
+def _rotary_faults(path: str, size: Size, architecture: Architecture, part: float) -> list[Fault]:
+    """Whether the elements of a head that rotate can do so in pairs."""
+    elements = size.head_size or size.width // size.heads
+    if _rotates_pairs(elements, part):
+        return []
+    key, wrong = "head_size", f"{elements} elements"
+    if size.head_size is None:
+        key, wrong = "heads", f"{size.heads} heads of a width of {size.width} have {elements} elements each"
+    if part != 1:
+        wrong += f", of which {int(elements * part)} rotate"
+    wrong += f"; rotary positions ({architecture.name}) need an even number"
+    near = [
+        other
+        for other in range(1, 2 * elements + 64)
+        if _rotates_pairs(other, part) and (other * part).is_integer()
+    ]
+    if near:
+        wrong += f"; heads of {min(near, key=lambda other: abs(other - elements))} would be right"
+    return [Fault(f"{path}.{key}", wrong)]
+
+
+def _rotates_pairs(elements: int, part: float) -> bool:
+    rotating = int(elements * part)  # as the library rounds it
+    return 0 < rotating <= elements and rotating % 2 == 0
 
 
 def growth_faults(before: Sized, now: Sized, architecture: Architecture) -> list[Fault]:

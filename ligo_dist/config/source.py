@@ -10,9 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ligo_dist.architectures import Architecture, get_architecture
-from ligo_dist.config.huggingface import SourceConfig, read_source_config, read_source_config_apart
+from ligo_dist.config.huggingface import (
+    ROTARY_KEYS,
+    SourceConfig,
+    read_source_config,
+    read_source_config_apart,
+)
 from ligo_dist.config.load import config_from
 from ligo_dist.config.schema import Config, Size
+from ligo_dist.config.shapes import PARTIAL_ROTARY_KEYS
 from ligo_dist.errors import ArchitectureError, ConfigError, Fault, LigoError
 
 _MODEL_KEYS = {
@@ -59,7 +65,7 @@ def complete(config: Config, source: SourceConfig, origin: str = "configuration"
     Raises:
         ConfigError: every key that says something else, and every fault that shows only now.
     """
-    architecture, raw = get_architecture(config.model.family), config.resolved()
+    architecture, raw = get_architecture(config.model.family), config.values()
     first = raw["stages"][0]
     try:
         says = _attributes(architecture, source.values)
@@ -70,11 +76,27 @@ def complete(config: Config, source: SourceConfig, origin: str = "configuration"
     faults = _fill("stages[0].size", first["size"], sizes, says, first["from"])
     faults += _fill("model", raw["model"], _MODEL_KEYS, says, first["from"])
     faults += _fill("data", raw["data"], _DATA_KEYS, says, first["from"])
+    faults += _rotary_faults(source.inherited, config.model.huggingface, first["from"])
     raw["model"]["huggingface"] = {**source.inherited, **config.model.huggingface}
     if faults:
         raise ConfigError(faults, origin)
     # What is not recorded with a run is not in `raw` either.
     return config_from(raw, origin).model_copy(update={"cluster": config.cluster})
+
+
+def _rotary_faults(inherited: dict[str, Any], given: dict[str, Any], name: str) -> list[Fault]:
+    """Keys that would be of no effect: the library reads them only where there are no `rope_parameters`."""
+    if "rope_parameters" in given or "rope_parameters" not in inherited:
+        return []
+    return [
+        Fault(
+            f"model.huggingface.{key}",
+            f"{given[key]}: the model in {name!r} says it in rope_parameters, {inherited['rope_parameters']}; give"
+            " those if they are to change",
+        )
+        for key in (*ROTARY_KEYS, *PARTIAL_ROTARY_KEYS)
+        if key in given
+    ]
 
 
 def _attributes(architecture: Architecture, values: dict[str, Any]) -> dict[str, Any]:

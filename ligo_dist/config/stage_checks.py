@@ -16,7 +16,7 @@ from ligo_dist.config.phase_checks import (
     train_faults,
 )
 from ligo_dist.config.schema import Data, Grow, Model, Size, Train
-from ligo_dist.config.shapes import model_shape
+from ligo_dist.config.shapes import model_shape, rotary_part
 from ligo_dist.config.size_checks import Sized, growth_faults, size_faults
 from ligo_dist.config.ways import ways_to_grow
 from ligo_dist.errors import Fault
@@ -59,7 +59,7 @@ def stage_faults(
             faults += objective_faults(stage.path, architecture, stage.train, stage.grow)
         if architecture is not None and model is not None and stage.size is not None:
             path = f"{stage.path}.size"
-            inner = size_faults(path, stage.size, architecture)
+            inner = size_faults(path, stage.size, architecture, rotary_part(architecture, model))
             # The vocabulary never changes between stages, so any will do to compare their shapes.
             now = Sized(path, model_shape(model, data or Data(), stage.size, vocab=1), not inner)
             faults += inner
@@ -124,6 +124,12 @@ def _presence_faults(stage: _Stage, architecture: Architecture | None, is_first:
     if is_first and stage.has("grow"):
         wrong = "the first stage has nothing to grow from; remove it"
         faults.append(Fault(f"{stage.path}.grow", wrong))
+    if is_first and stage.has("nodes"):
+        wrong = (
+            f"{stage.raw['nodes']!r}: the first stage takes the nodes that the run is started on, as there is no stage"
+            " before it at whose end the run could stop for more; remove it"
+        )
+        faults.append(Fault(f"{stage.path}.nodes", wrong))
     if not is_first and not stage.has("grow"):
         wrong = "is missing; every stage but the first grows (`grow: {}`: by default)"
         faults.append(Fault(f"{stage.path}.grow", wrong))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -161,6 +162,8 @@ _worker_state: tuple[TextTokenizer, float]
 
 def _start_worker(tokenizer: TextTokenizer, validation_fraction: float) -> None:
     global _worker_state
+    # An interrupt reaches all processes of a terminal; the parent ends, and this one with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _worker_state = tokenizer, validation_fraction
     Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,8 +1,9 @@
-"""What is recorded of a run: JSON lines in its directory always, MLflow if wished, by rank 0 alone."""
+"""What is recorded of a run: in its directory always, in MLflow if wished, by rank 0 alone."""
 
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +13,14 @@ from .background import BackgroundTracker
 from .composite import CompositeTracker
 from .environment import environment_tags
 from .jsonl import JsonlTracker, read_records
+from .ledger import LEDGER_FILE, LedgerTracker
 from .protocol import NullTracker, Status, Tracker
 
 if TYPE_CHECKING:
     from ligo_dist.config.schema import Config
 
 __all__ = [
+    "LEDGER_FILE",
     "METRICS_FILE",
     "NullTracker",
     "Status",
@@ -58,12 +61,17 @@ def build_tracker(
     tracking = config.tracking
     address = tracking_address(tracking.uri, run_dir) if tracking.mlflow else None
     metrics = JsonlTracker(run_dir / METRICS_FILE, resume_step, warn)
-    if address is None:
-        return metrics
-    from .mlflow import MlflowTracker, import_mlflow
+    resume = resume_step is not None
+    ledger = LedgerTracker(run_dir, address, tracking.experiment, resume, warn)
+    trackers: list[Tracker] = [metrics, ledger]
+    if address is not None:
+        from .mlflow import MlflowStore, import_mlflow
+        from .mlflow_tracker import MlflowTracker
 
-    import_mlflow()  # here and not in the thread, where it would race with the imports of the training
-    store = MlflowTracker(
-        address, tracking.experiment, run_dir, resume_step is not None, metrics.history, warn
-    )
-    return CompositeTracker(metrics, BackgroundTracker(store, "MLflow", warn))
+        import_mlflow()  # here and not in the thread, where it would race with the imports of the training
+        store = MlflowStore(address, tracking.experiment, ledger.identity, run_dir)
+        mlflow = MlflowTracker(store, ledger.earlier, resume, metrics.history, warn)
+        remedy = f"`ligo-dist sync {shlex.quote(str(run_dir))}`"
+        trackers.append(BackgroundTracker(mlflow, "MLflow", warn, remedy))
+    recorded = [record for record in metrics.history if record["step"] == resume_step]
+    return CompositeTracker(trackers, recorded)

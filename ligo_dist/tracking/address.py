@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import shlex
 from importlib.metadata import entry_points
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from ligo_dist.errors import LigoError
+from ligo_dist.redaction import redact
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVERS = ("http", "https")
@@ -18,18 +18,20 @@ DATABRICKS = ("databricks", "databricks-uc", "uc")
 EMBEDDED = "sqlite:///"
 """What the URI of a database file begins with; its path follows."""
 
-_SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN")
 
-
-def tracking_address(uri: str | None, run_dir: Path) -> str:
+def tracking_address(uri: str | None, run_dir: Path, given_by: str = "tracking.uri") -> str:
     """The tracking URI of a run, the path of an SQLite file made absolute.
 
     It is `uri`, else the environment's `MLFLOW_TRACKING_URI`, else `mlflow.db` beside the run directory.
 
+    Args:
+        uri: the address that was asked for, if any.
+        run_dir: the run's directory.
+        given_by: what messages call the place that `uri` is from.
+
     Raises:
         LigoError: MLflow knows no such store, or keeps nothing in it.
     """
-    given_by = "tracking.uri"
     if uri is None:
         uri, given_by = os.environ.get("MLFLOW_TRACKING_URI") or None, "MLFLOW_TRACKING_URI"
     if uri is None:
@@ -73,25 +75,6 @@ def how_to_open(address: str) -> str:
     if address.lower().startswith(DATABASES) and redact(address) == address:
         return f"mlflow ui --backend-store-uri {shlex.quote(address)}"
     return redact(address)
-
-
-def redact(text: str) -> str:
-    """`text` without the users, passwords and tokens in its URIs and in MLflow's environment variables."""
-    text = re.sub(r"(?<=://)[^\s'\"/][^\s'\"]*@", "***@", text)
-    text = re.sub(r"(?i)([?&][^=&\s]*(?:password|token|secret|key)[^=&\s]*=)[^&\s'\"]+", r"\1***", text)
-    for variable in _SECRET_VARIABLES:
-        if value := os.environ.get(variable):
-            text = text.replace(value, "***")
-    return text
-
-
-def secrets_of(address: str) -> tuple[str, ...]:
-    """The password within an address, as written and decoded: it may turn up in messages without its URI."""
-    try:
-        password = urlsplit(address).password
-    except ValueError:
-        return ()
-    return (password, unquote(password)) if password else ()
 
 
 def _hostname(uri: str) -> str | None:

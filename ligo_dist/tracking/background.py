@@ -10,11 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from .address import redact
+from ligo_dist.redaction import redact
+
 from .failures import OutOfReach, Unusable
 from .protocol import Status, Tracker
 
 Call = Callable[[], None]
+
+_LAST_ATTEMPT_SECONDS = 10.0
+"""How long `close` waits for a store that has not answered."""
 
 
 class BufferingTracker(Tracker, Protocol):
@@ -36,7 +40,8 @@ class BackgroundTracker:
         inner: the tracker that does the work; used by the thread alone.
         name: what messages call the store.
         warn: takes the messages, from any thread. Each fault is reported once.
-        capacity: records of metrics that may wait; further ones are dropped and counted.
+        remedy: the command that delivers what was not recorded, for the messages.
+        capacity: calls that may wait; further records of metrics are dropped.
         close_seconds: how long `close` waits for a store that answers; one that does not gets a last attempt.
         pauses: seconds to wait after the first, second, ... failure in a row.
     """
@@ -46,18 +51,19 @@ class BackgroundTracker:
         inner: BufferingTracker,
         name: str,
         warn: Callable[[str], None],
+        remedy: str,
         capacity: int = 20_000,
         close_seconds: float = 60.0,
         pauses: tuple[float, ...] = (1.0, 5.0, 30.0, 120.0),
     ) -> None:
-        self._inner, self._name, self._warn = inner, name, warn
+        self._inner, self._name, self._warn, self._remedy = inner, name, warn, remedy
         self._capacity, self._close_seconds, self._pauses = capacity, close_seconds, pauses
         self._calls: deque[Call] = deque()
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._usable = True
         self._failures = 0  # in a row
-        self._lost = 0  # records of metrics
+        self._complete = True  # nothing was dropped or refused
         self._reported: set[str] = set()
         self._thread = threading.Thread(target=self._work, name=f"{name} tracker", daemon=True)
         self._thread.start()
@@ -73,7 +79,7 @@ class BackgroundTracker:
 
     def log(self, metrics: Mapping[str, float], step: int, time: float | None = None) -> None:
         if len(self._calls) >= self._capacity:
-            self._lost += 1
+            self._complete = False
         else:
             self._put(partial(self._inner.log, dict(metrics), step, clock.time() if time is None else time))
 
@@ -93,9 +99,14 @@ class BackgroundTracker:
         self._closing.set()
         with self._changed:
             self._changed.notify()
-        self._thread.join(self._close_seconds if not self._failures else min(self._close_seconds, 10.0))
-        if self._usable and (self._thread.is_alive() or self._calls or self._lost):
-            self._report("close", "not everything of this run was recorded; metrics.jsonl has all metrics")
+        patience = min(self._close_seconds, _LAST_ATTEMPT_SECONDS)
+        self._thread.join(patience)
+        if not self._failures:
+            self._thread.join(self._close_seconds - patience)
+        if self._usable and (self._thread.is_alive() or self._calls or not self._complete):
+            self._report(
+                "close", f"not everything of this run was recorded; {self._remedy} delivers the rest"
+            )
 
     def _put(self, call: Call) -> None:
         with self._changed:
@@ -128,16 +139,19 @@ class BackgroundTracker:
             except Unusable as error:
                 self._usable = False
                 self._calls.clear()
-                self._report("unusable", f"{error}; this run is recorded in metrics.jsonl only")
+                place = f"this run is recorded in its directory only; {self._remedy} delivers it"
+                self._report("unusable", f"{error}; {place}")
                 return False
             except OutOfReach as error:
                 self._failures += 1
-                self._report("out of reach", f"{error}; going on and trying again now and then")
+                plan = f"trying again now and then; if it stays away, {self._remedy} delivers the rest"
+                self._report("out of reach", f"{error}; going on and {plan}")
                 if self._closing.is_set():
                     return False
                 self._closing.wait(self._pauses[min(self._failures, len(self._pauses)) - 1])
             except Exception as error:  # whatever a store's client may raise
                 message = redact(str(error) or repr(error))
+                self._complete = False
                 self._report(message, f"{message}; going on without it")
                 return True
             else:

@@ -10,8 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import ligo_dist
-
-from .address import redact
+from ligo_dist.redaction import redact
 
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets")
 

@@ -30,8 +30,7 @@ class JsonlTracker(NullTracker):
     Args:
         path: the file. Its directory is made.
         resume_step: None for a new run: an earlier file is kept as `<stem>.previous.jsonl`. Otherwise the
-            step of the checkpoint that the run goes on from: later records are dropped, and a record of that
-            very step that is logged again is not written twice.
+            step of the checkpoint that the run goes on from: later records are dropped.
         warn: takes a message when a line could not be written, once.
 
     Raises:
@@ -53,7 +52,6 @@ class JsonlTracker(NullTracker):
         except OSError as error:
             raise LigoError(f"cannot write {path}: {error.strerror or error}") from error
         self._last_step = self.history[-1]["step"] if self.history else 0
-        self._written = {_identity(record) for record in self.history if record["step"] == resume_step}
 
     def start_stage(self, stage: str, parameters: Mapping[str, Any]) -> None:
         self._stage, self._phase = stage, None
@@ -72,8 +70,7 @@ class JsonlTracker(NullTracker):
             "step": step,
         }
         record |= {name: _encode(value) for name, value in metrics.items()}
-        if _identity(record) not in self._written:
-            self._write(json.dumps(record, allow_nan=False) + "\n")
+        self._write(json.dumps(record, allow_nan=False) + "\n")
 
     def end_stage(self, status: str = "FINISHED") -> None:
         self._stage = self._phase = None
@@ -133,7 +130,3 @@ def _encode(value: float) -> float | str:
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-
-
-def _identity(record: Record) -> tuple[Any, ...]:
-    return record.get("stage"), record.get("phase"), record["step"], frozenset(record)

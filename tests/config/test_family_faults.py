@@ -131,12 +131,63 @@ def test_images(override, said):
         ),
         (
             (*_QWEN3, "stages[0].size.head_size=15", "stages[1].size.head_size=15"),
-            "stages[0].size.head_size: 15 elements are an odd number; rotary positions (qwen3) need an even number",
+            "stages[0].size.head_size: 15 elements; rotary positions (qwen3) need an even number; heads of 14 would be"
+            " right",
         ),
     ],
 )
 def test_text(overrides, said):
     assert faults_of(*overrides)[0] == said
+
+
+def neox(head_size: int, keys: str) -> tuple[str, ...]:
+    """Overrides for a GPT-NeoX, of whose heads a quarter rotates unless the keys say otherwise."""
+    return (
+        f"model={{family: gpt_neox, max_positions: 64, huggingface: {{{keys}}}}}",
+        f"stages[0].size={{layers: 2, width: {4 * head_size}, heads: 4}}",
+        f"stages[1].size={{layers: 2, width: {6 * head_size}, heads: 6}}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("head_size", "keys"),
+    [
+        (8, ""),
+        (16, ""),
+        (12, "rope_parameters: {partial_rotary_factor: 0.5}"),
+        (12, "rotary_pct: 0.5"),
+        (10, "rotary_pct: 1"),
+    ],
+)
+def test_a_part_of_each_head_rotates(head_size, keys):
+    assert example(*neox(head_size, keys))
+
+
+@pytest.mark.parametrize(
+    ("head_size", "keys", "rotating", "nearest"),
+    [
+        (12, "", ", of which 3 rotate", 8),
+        (6, "", ", of which 1 rotate", 8),
+        (2, "", ", of which 0 rotate", 8),
+        (13, "rope_parameters: {rope_theta: 5e5}", ", of which 3 rotate", 16),
+        (8, "rotary_pct: 0.1", ", of which 0 rotate", 20),
+        (9, "rotary_pct: 1", "", 8),
+    ],
+)
+def test_what_rotates_has_to_be_pairs(head_size, keys, rotating, nearest):
+    first, second = faults_of(*neox(head_size, keys))
+    assert first == (
+        f"stages[0].size.heads: 4 heads of a width of {4 * head_size} have {head_size} elements each{rotating}; rotary"
+        f" positions (gpt_neox) need an even number; heads of {nearest} would be right"
+    )
+    assert second.startswith("stages[1].size.heads: 6 heads")
+
+
+def test_a_part_that_no_head_can_rotate():
+    said = faults_of(*neox(8, "rotary_pct: 2"))[0]
+    assert said.endswith(
+        "8 elements each, of which 16 rotate; rotary positions (gpt_neox) need an even number"
+    )
 
 
 def test_mask_fraction_is_for_masked_models():

@@ -73,6 +73,11 @@ def test_the_example_is_right():
         ("evaluation=null", "evaluation: None should be a section (a mapping of keys to values)"),
         ("tokenizer.vocab_size=100", "tokenizer.vocab_size: 100 should be at least 260"),
         # Between keys.
+        (
+            "stages[0].nodes=2",
+            "stages[0].nodes: 2: the first stage takes the nodes that the run is started on, as there is no stage"
+            " before it at whose end the run could stop for more; remove it",
+        ),
         ("model.family=gtp2", "model.family: 'gtp2' is no model family; did you mean 'gpt2'?"),
         (
             "model.huggingface.n_layer=3",

@@ -22,6 +22,20 @@ def test_names_a_key_of_another_family_and_the_nearest_name():
     ]
 
 
+def test_old_names_of_rotary_keys_are_taken_where_the_class_reads_them():
+    """The library itself drops the others without a word."""
+    neox = "model.huggingface={rotary_pct: 0.5, rotary_emb_base: 500.0, rope_theta: 500.0}"
+    assert [str(fault) for fault in check_huggingface_keys(example("model.family=gpt_neox", neox))] == [
+        "model.huggingface.rope_theta: unknown key of GPTNeoXConfig"
+    ]
+    llama = "model.huggingface={rope_theta: 500.0, partial_rotary_factor: 0.5}"
+    assert [str(fault) for fault in check_huggingface_keys(example(*_LLAMA, llama))] == [
+        "model.huggingface.partial_rotary_factor: unknown key of LlamaConfig"
+    ]
+    phi = "model.huggingface={partial_rotary_factor: 0.25, rope_theta: 500.0}"
+    assert check_huggingface_keys(example("model.family=phi_family:PHI", phi)) == []
+
+
 def test_tells_a_value_that_the_class_refuses():
     (fault,) = check_huggingface_keys(example("model.huggingface={resid_pdrop: much}"))
     assert str(fault).startswith("model.huggingface.resid_pdrop: GPT2Config refuses 'much': ")

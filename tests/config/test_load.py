@@ -267,6 +267,14 @@ def test_resolved_is_plain_and_leaves_out_the_defaults():
     assert "defaults" not in resolved
 
 
+def test_resolved_holds_no_secret(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_planted")
+    config = example("tracking.uri='http://me:secret@host'", "model.huggingface.note=hf_planted")
+    assert config.resolved()["tracking"]["uri"] == "http://***@host"
+    assert config.resolved()["model"]["huggingface"] == {"note": "***"}
+    assert config.values()["tracking"]["uri"] == config.tracking.uri == "http://me:secret@host"
+
+
 def test_difference_names_what_changed():
     old = example().resolved()
     assert difference(old, example().resolved()) == []

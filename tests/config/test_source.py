@@ -60,6 +60,11 @@ def test_a_source_fills_in_what_is_left_out(tmp_path):
     )
 
 
+def test_a_password_is_still_there_afterwards(tmp_path):
+    config = example(*_LEFT_OUT, source(tmp_path, _GPT2), "tracking.uri='http://me:secret@host'")
+    assert with_source(config, "").tracking.uri == "http://me:secret@host"
+
+
 def test_the_users_keys_of_the_library_win(tmp_path):
     config = example(*_LEFT_OUT, source(tmp_path, _GPT2), "model.huggingface={activation_function: gelu}")
     huggingface = with_source(config, "").model.huggingface
@@ -81,6 +86,22 @@ def test_what_the_size_decides_is_not_inherited(tmp_path):
     assert config.stages[0].size.head_size == 16
     assert set(config.model.huggingface) == {"rope_parameters"}
     assert config.model.huggingface["rope_parameters"]["rope_theta"] == 5e5
+
+
+def test_a_rotary_key_that_the_sources_would_outweigh(tmp_path):
+    values = {"model_type": "gpt_neox", "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
+    values |= {"intermediate_size": 128, "vocab_size": 600, "rotary_pct": 0.5}
+    neox = ("model.family=gpt_neox", *_LEFT_OUT, source(tmp_path, values))
+    inherited = with_source(example(*neox), "").model.huggingface["rope_parameters"]
+    assert inherited["partial_rotary_factor"] == 0.5
+    (said,) = faults_of(example(*neox, "model.huggingface={rotary_pct: 0.25}"))
+    assert said == (
+        f"model.huggingface.rotary_pct: 0.25: the model in {str(tmp_path)!r} says it in rope_parameters, {inherited};"
+        " give those if they are to change"
+    )
+    given = "model.huggingface={rope_parameters: {rope_type: default, rope_theta: 1e4, partial_rotary_factor: 0.25}}"
+    huggingface = with_source(example(*neox, given), "").model.huggingface
+    assert huggingface["rope_parameters"]["partial_rotary_factor"] == 0.25
 
 
 def test_layers_that_are_not_alike(tmp_path):

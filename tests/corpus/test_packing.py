@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import re
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,6 +116,28 @@ def test_a_split_without_documents_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         pack(documents_read, bpe, fraction, tmp_path, 1)
+
+
+def test_an_interrupt_is_left_to_the_parent(
+    documents: list[bytes], bpe: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupting() -> Iterator[bytes]:
+        yield from documents
+        for worker in packing.multiprocessing.active_children():
+            assert worker.pid is not None
+            while not _ignores(worker.pid, signal.SIGINT):
+                time.sleep(0.01)
+            os.kill(worker.pid, signal.SIGINT)
+        yield from documents
+
+    monkeypatch.setattr(packing, "_CHUNK_DOCUMENTS", 20)
+    statistics = pack(interrupting(), bpe, 0.2, tmp_path, 2)
+    assert sum(split.documents for split in statistics.values()) == 2 * len(documents)
+
+
+def _ignores(pid: int, signum: int) -> bool:
+    (mask,) = re.findall(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) >> (signum - 1) & 1)
 
 
 def test_a_killed_worker_is_an_error(

@@ -14,7 +14,15 @@ from ligo_dist.growth.methods import Method, build_growth, norm_epsilon_factor, 
 from ligo_dist.growth.names import METHODS
 from ligo_dist.growth.operators import Growth
 from pairs import grown_model, method_named, pair_of, source_weights, start
-from small_models import library_model, load_weights, outputs_of, random_inputs, small_shape, weights_of
+from small_models import (
+    library_model,
+    load_weights,
+    outputs_of,
+    random_inputs,
+    real_inputs,
+    small_shape,
+    weights_of,
+)
 
 TOLERANCE = 3e-5
 """Of the largest output: what fp32 rounding may do."""
@@ -70,8 +78,8 @@ CASES = [
 
 @cache
 def source_of(family: str, source: ModelShape) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-    """Weights, inputs and outputs of a source with random weights, and of the layers that may follow it."""
-    inputs = random_inputs(family, source, 3)
+    """Weights, inputs and outputs of a source: random weights, real text or images."""
+    inputs = real_inputs(family, source, 3)
     outputs = outputs_of(library_model(family, source), inputs)
     assert outputs.std() > 0.2, "the outputs must say something"
     return weights_of(library_model(family, source)), inputs, outputs

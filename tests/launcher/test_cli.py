@@ -102,7 +102,7 @@ def test_the_plan_has_the_numbers_of_the_accounting():
 )
 @pytest.mark.parametrize("extra", [["--dry-run"], []], ids=["dry", "real"])
 def test_faults_come_before_any_process(arguments, said, extra, capsys, monkeypatch):
-    monkeypatch.setattr(run_command, "run_in_group", lambda *_: pytest.fail("a process was started"))
+    monkeypatch.setattr(run_command.Supervisor, "run", lambda _: pytest.fail("a run was started"))
     Path("file").write_text("precious")
     assert cli.main(["run", QUICKSTART, *extra, *arguments]) == 2
     out, err = capsys.readouterr()
@@ -169,6 +169,7 @@ def test_overrides_may_stand_anywhere(capsys):
         ([], "the following arguments are required: COMMAND"),
         (["methods", "ligo"], "too many arguments: ligo"),
         (["methods", "--long"], "unknown option: --long"),
+        (["sync"], "the following arguments are required: RUN_DIR"),
     ],
 )
 def test_wrong_usage(arguments, said, capsys):

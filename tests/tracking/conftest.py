@@ -53,6 +53,10 @@ class Desk:
         assert len(set(names)) == len(names), names
         return dict(zip(names, runs, strict=True))
 
+    def has_begun(self, run: str) -> bool:
+        """Whether the store has a run of that name."""
+        return self.client.get_experiment_by_name(self.experiment) is not None and run in self.runs()
+
     def steps(self, run: str, metric: str) -> list[int]:
         """The steps of a metric, repetitions included."""
         return sorted(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ligo_dist.errors import LigoError
-from ligo_dist.tracking.address import artifact_directory, how_to_open, redact, secrets_of, tracking_address
+from ligo_dist.tracking.address import artifact_directory, how_to_open, tracking_address
 
 RUN = Path("/data/runs/journey")
 
@@ -69,30 +69,11 @@ def test_environment_is_named_as_the_source(monkeypatch: pytest.MonkeyPatch) -> 
         tracking_address(None, RUN)
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("to http://me:p@ss@host:5000/api failed", "to http://***@host:5000/api failed"),
-        ("postgresql://me:pa/ss@db/x", "postgresql://***@db/x"),
-        ("http://host/x?user=a&api_token=abc&b=c", "http://host/x?user=a&api_token=***&b=c"),
-        ("sqlite:////home/me@work/m.db", "sqlite:////home/me@work/m.db"),
-        ("nothing to hide", "nothing to hide"),
-    ],
-)
-def test_secrets_are_hidden(text: str, shown: str) -> None:
-    assert redact(text) == shown
-
-
-def test_secrets_of_the_environment_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "abc123")
-    assert redact("Bearer abc123 refused") == "Bearer *** refused"
-
-
-def test_password_is_known_as_written_and_decoded() -> None:
-    assert secrets_of("postgresql://me:a%20b@db/x") == ("a%20b", "a b")
-    assert secrets_of("http://host") == ()
-
-
 def test_password_is_not_shown_in_a_command() -> None:
     assert how_to_open("postgresql://me:secret@db/x") == "postgresql://***@db/x"
     assert how_to_open("http://me:secret@server:5000") == "http://***@server:5000"
+
+
+def test_place_that_the_address_is_from_is_named() -> None:
+    with pytest.raises(LigoError, match=r"^--uri: 'mlruns'"):
+        tracking_address("mlruns", RUN, "--uri")

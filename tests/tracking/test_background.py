@@ -33,7 +33,7 @@ class Recorder(NullTracker):
 
 def follow(recorder: Recorder, steps: int, **options: float) -> list[str]:
     warnings: list[str] = []
-    tracker = BackgroundTracker(recorder, "store", warnings.append, pauses=(0.0,), **options)  # type: ignore[arg-type]
+    tracker = BackgroundTracker(recorder, "store", warnings.append, "`sync`", pauses=(0.0,), **options)  # type: ignore[arg-type]
     for step in range(steps):
         tracker.log({}, step)
     deadline = time.monotonic() + 5
@@ -62,7 +62,7 @@ def test_store_that_comes_back_misses_nothing() -> None:
 
     recorder = Recorder(behave)
     assert follow(recorder, 6) == [
-        "store: no route; going on and trying again now and then",
+        "store: no route; going on and trying again now and then; if it stays away, `sync` delivers the rest",
         "store: answers again",
     ]
     assert recorder.steps == list(range(6))
@@ -74,7 +74,10 @@ def test_refused_call_is_skipped_and_reported_once() -> None:
             raise ValueError("odd http://me:secret@host")
 
     recorder = Recorder(behave)
-    assert follow(recorder, 6) == ["store: odd http://***@host; going on without it"]
+    assert follow(recorder, 6) == [
+        "store: odd http://***@host; going on without it",
+        "store: not everything of this run was recorded; `sync` delivers the rest",
+    ]
     assert recorder.steps == [0, 2, 4]
 
 
@@ -84,25 +87,50 @@ def test_unusable_store_is_not_called_again() -> None:
             raise Unusable("gone")
 
     recorder = Recorder(behave)
-    assert follow(recorder, 6) == ["store: gone; this run is recorded in metrics.jsonl only"]
+    assert follow(recorder, 6) == [
+        "store: gone; this run is recorded in its directory only; `sync` delivers it"
+    ]
     assert recorder.steps == [0, 1]
     assert not recorder.closed
 
 
-def test_a_stuck_store_neither_blocks_nor_fills_the_memory() -> None:
-    stuck = threading.Event()
+def test_a_store_that_hangs_neither_blocks_nor_fills_the_memory() -> None:
+    """All calls return while the store still hangs in the first one."""
+    entered, release = threading.Event(), threading.Event()
 
     def behave(step: int) -> None:
-        stuck.wait(30)
+        entered.set()
+        assert release.wait(60)
 
     recorder = Recorder(behave)
     warnings: list[str] = []
-    tracker = BackgroundTracker(recorder, "store", warnings.append, capacity=10, close_seconds=0.2)
-    began = time.monotonic()
-    for step in range(1000):
+    tracker = BackgroundTracker(recorder, "store", warnings.append, "`sync`", capacity=10, close_seconds=0.2)
+    tracker.log({}, 0)
+    assert entered.wait(60)
+    for step in range(1, 1000):
         tracker.log({}, step)
-    assert len(tracker._calls) == 10
+    assert (recorder.steps, len(tracker._calls)) == ([], 10)
     tracker.close()
-    assert time.monotonic() - began < 2
-    assert warnings == ["store: not everything of this run was recorded; metrics.jsonl has all metrics"]
-    stuck.set()
+    assert recorder.steps == []
+    assert warnings == ["store: not everything of this run was recorded; `sync` delivers the rest"]
+    release.set()
+
+
+def test_records_beyond_the_capacity_are_dropped_and_told_at_the_end() -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    def behave(step: int) -> None:
+        entered.set()
+        assert release.wait(60)
+
+    recorder = Recorder(behave)
+    warnings: list[str] = []
+    tracker = BackgroundTracker(recorder, "store", warnings.append, "`sync`", capacity=3)
+    for step in range(6):
+        tracker.log({}, step)
+    assert entered.wait(60)
+    release.set()
+    tracker.close()
+    assert recorder.steps == [0, 1, 2]
+    assert recorder.closed == "FINISHED"
+    assert warnings == ["store: not everything of this run was recorded; `sync` delivers the rest"]

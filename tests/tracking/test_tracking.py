@@ -23,12 +23,12 @@ def test_other_ranks_record_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_without_mlflow_there_is_the_metrics_file(desk: Desk) -> None:
+def test_without_mlflow_there_is_what_the_run_directory_keeps(desk: Desk) -> None:
     tracker = desk.tracker(mlflow=False)
     tracker.start_run("a", {}, {})
     tracker.log({"train/loss": 1.0}, 1)
     tracker.close()
-    assert [path.name for path in desk.run_dir.iterdir()] == ["metrics.jsonl"]
+    assert sorted(path.name for path in desk.run_dir.iterdir()) == ["metrics.jsonl", "tracking.json"]
     assert len(read_records(desk.run_dir / "metrics.jsonl")) == 1
 
 

@@ -1,0 +1,186 @@
+"""`python -m ligo_dist.tracking.sync RUN_DIR ... [--uri URI]`: deliver to MLflow what it misses of runs that have
+ended. `ligo-dist sync` starts it, as the launcher itself imports no mlflow."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ligo_dist.errors import LigoError
+from ligo_dist.exit_codes import FAILED, FINISHED, MISTAKE
+from ligo_dist.files import LOCK_FILE
+from ligo_dist.redaction import HIDDEN, redact
+
+from . import METRICS_FILE
+from .address import SERVERS, tracking_address
+from .delivery import as_ended, deliver, deliver_artifacts
+from .failures import OutOfReach, Refused
+from .jsonl import read_records
+from .ledger import LEDGER_FILE, Ledger, TrackedRun, read_ledger
+from .mlflow import MlflowStore, import_mlflow
+from .points import Point, compare, points_of
+
+
+def check_run_dir(run_dir: Path, uri: str | None) -> None:
+    """Whether a run directory can be delivered, as far as it can be said without the store.
+
+    Raises:
+        LigoError: it is none, or a run is using it, or `uri` names no store.
+    """
+    ledger = read_run(run_dir)
+    store_address(ledger, run_dir, uri)
+    with unused(run_dir):
+        pass
+
+
+def read_run(run_dir: Path) -> Ledger:
+    """The ledger of a run that has begun.
+
+    Raises:
+        LigoError: there is none.
+    """
+    if not run_dir.is_dir():
+        raise LigoError("there is no such directory")
+    ledger = read_ledger(run_dir)
+    if ledger is None or ledger.run is None:
+        wrong = "cannot be read as the record of a run" if (run_dir / LEDGER_FILE).exists() else "is missing"
+        raise LigoError(f"no directory of a run: {LEDGER_FILE} {wrong}")
+    return ledger
+
+
+def store_address(ledger: Ledger, run_dir: Path, uri: str | None) -> str:
+    """Where to deliver: to `uri`, else where the run was tracked, else as for a run without `tracking.uri`.
+
+    The ledger keeps no passwords. Those of a server are in variables that MLflow reads; a database's is in the
+    `MLFLOW_TRACKING_URI` that the run had.
+
+    Raises:
+        LigoError: it is no store, or its password is not known.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if uri is not None or ledger.address is None or (given and redact(given) == ledger.address):
+        return tracking_address(uri, run_dir, "--uri")
+    address = ledger.address
+    if address.startswith(SERVERS):
+        address = address.replace(f"{HIDDEN}@", "", 1)
+    if HIDDEN in address:
+        raise LigoError(
+            f"the password of {address} is kept nowhere; put the address into MLFLOW_TRACKING_URI"
+        )
+    return address
+
+
+@contextmanager
+def unused(run_dir: Path) -> Iterator[None]:
+    """Keep runs out of a run directory meanwhile.
+
+    Raises:
+        LigoError: a run is using it.
+    """
+    lock = FileLock(run_dir / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise LigoError("in use by a run; what MLflow misses can be sent when it has ended") from None
+    except OSError as error:
+        raise LigoError(f"{LOCK_FILE} cannot be written there: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def sync(run_dir: Path, uri: str | None) -> bool:
+    """Deliver what the store misses of a run, and print a line for each of its MLflow runs.
+
+    Returns:
+        Whether the store has everything now; what it does not have is printed.
+
+    Raises:
+        LigoError: as `check_run_dir`.
+        OutOfReach, Refused: the store does not answer, or does not take it.
+    """
+    with unused(run_dir):
+        ledger = read_run(run_dir)
+        store = MlflowStore(store_address(ledger, run_dir, uri), ledger.experiment, ledger.identity, run_dir)
+        records = read_records(run_dir / METRICS_FILE)
+        print(f"{run_dir} -> {redact(store.address)}, experiment {ledger.experiment}", flush=True)
+        store.connect()
+        outcomes = []
+        for key, run in ledger.runs():
+            outcomes.append(_sync_run(store, key, run, points_of(records, key), run_dir))
+            print(f"  {outcomes[-1]}", flush=True)
+        if not any(outcome.sent or outcome.extras or outcome.failures for outcome in outcomes):
+            print("  nothing was missing", flush=True)
+    return not any(outcome.failures for outcome in outcomes)
+
+
+@dataclass
+class _Outcome:
+    """What came of one MLflow run: points there before, sent, there now; what else was sent; what could not be."""
+
+    name: str
+    there: int
+    sent: int
+    total: int
+    extras: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        line = f"{self.name}: {self.there} points were there, {self.sent} sent, {self.total} in all"
+        line += f"; also {', '.join(self.extras)}" if self.extras else ""
+        return "\n    ".join([line, *self.failures])
+
+
+def _sync_run(
+    store: MlflowStore, key: str, run: TrackedRun, points: Sequence[Point], run_dir: Path
+) -> _Outcome:
+    done = deliver(store, key, as_ended(run, points), points)
+    outcome = _Outcome(run.name, done.there, done.sent, done.there)
+    outcome.extras += ["the run itself"] if done.is_new else []
+    outcome.extras += [f"{done.parameters} parameters"] if done.parameters else []
+    outcome.extras += [f"{done.tags} tags"] if done.tags else []
+    outcome.extras += [f"status {done.status}"] if done.status else []
+    if done.sent:
+        stored = store.find(key)
+        kept = store.points(stored) if stored else []
+        missing, _ = compare(points, kept)
+        outcome.total = len(kept)
+        outcome.failures += [f"{len(missing)} points were sent and are not there"] if missing else []
+    try:
+        names, failures = deliver_artifacts(store, done.run_id, run, run_dir)
+    except Refused as error:
+        outcome.failures.append(f"artifacts: {error}")
+    else:
+        outcome.extras += names
+        outcome.failures += failures
+    return outcome
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0: the stores have everything; 1: one of them does not; 2: a mistake in what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m ligo_dist.tracking.sync", description=__doc__)
+    parser.add_argument("run_dirs", metavar="RUN_DIR", nargs="+", type=Path)
+    parser.add_argument("--uri")
+    arguments = parser.parse_args(argv)
+    codes = [FINISHED]
+    for run_dir in arguments.run_dirs:
+        try:
+            check_run_dir(run_dir, arguments.uri)
+            import_mlflow()
+            codes.append(FINISHED if sync(run_dir, arguments.uri) else FAILED)
+        except (LigoError, OutOfReach, Refused) as error:
+            print(f"ligo-dist: {run_dir}: {redact(str(error))}", file=sys.stderr, flush=True)
+            codes.append(MISTAKE if isinstance(error, LigoError) else FAILED)
+    return max(codes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

