@@ -47,10 +47,11 @@ class Conversation:
         python = [cluster.python or sys.executable, "-c", _BOOTSTRAP]
         # Through a shell in both cases, so that both say the same of a python that is not there.
         here = ["sh", "-c", f"exec {shlex.join(python)}"]
+        command = here if remote is None else _typed(remote, cluster, host, python)
         # No pipe: where ssh shares connections, a process of it stays behind that would keep it open.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            here if remote is None else _typed(remote, cluster, host, python),
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from launcher.doctor.conversation import Conversation, NoAnswer, at_once, is_this_machine, working_directory
@@ -174,6 +175,8 @@ class _Rounds:
     def _end(self, node: Node) -> None:
         if node.name in self._conversations:
             self._conversations[node.name].end()
+        with suppress(OSError):  # of a machine that was lost before it could remove it
+            os.remove(os.path.join(self._run_dir, self._trace(node)))
 
     def _trace(self, node: Node) -> str:
         return f"{self._mark}-{self._numbers[node.name]}"

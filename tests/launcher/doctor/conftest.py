@@ -14,6 +14,7 @@ import pytest
 from launcher.command import free_port
 from launcher.doctor import Report, run_preflight
 from launcher.hosts import Node
+from launcher.remote import RemoteCommand, ssh_command
 from ligo_dist.config import Config, load_config
 
 HERE = Path(__file__).parent
@@ -56,12 +57,17 @@ class Hosts:
         return load_config(self.directory / "my.yaml", overrides)
 
     def check(
-        self, *overrides: str, nodes: tuple[str, ...] = ("node1", "node2", "node3"), port: int = 0
+        self,
+        *overrides: str,
+        nodes: tuple[str, ...] = ("node1", "node2", "node3"),
+        port: int = 0,
+        remote: RemoteCommand = ssh_command,
     ) -> Report:
         """The preflight of the configuration, two ranks on each node."""
         config = self.config(*overrides)
         named = [Node(name, (0, 1)) for name in nodes]
-        return run_preflight(named, config, "my.yaml", config.cluster, "127.0.0.1", port or free_port())
+        port = port or free_port()
+        return run_preflight(named, config, "my.yaml", config.cluster, "127.0.0.1", port, remote)
 
     def files(self) -> set[str]:
         """What is in the working directory."""

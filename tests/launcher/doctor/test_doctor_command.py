@@ -88,3 +88,15 @@ def test_mistakes_of_the_configuration_come_first(hosts, hostfile, capsys):
 def test_wrong_arguments(hosts, hostfile, arguments, said, capsys):
     assert cli.main(["doctor", "my.yaml", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_nodes_that_somebody_else_starts(hosts, monkeypatch, capsys):
+    for name, value in {
+        "NNODES": "2",
+        "NODE_RANK": "0",
+        "MASTER_ADDR": "pod-0",
+        "MASTER_PORT": "23456",
+    }.items():
+        monkeypatch.setenv(f"PET_{name}", value)
+    assert cli.main(["doctor", "my.yaml"]) == 2
+    assert "somebody else starts the other nodes; no host can be checked from here" in capsys.readouterr().err

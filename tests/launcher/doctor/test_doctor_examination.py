@@ -10,6 +10,7 @@ import ssh_messages
 
 from launcher.doctor import reachable_nodes
 from launcher.hosts import Node
+from launcher.remote import srun_one_command
 from ligo_dist.errors import LigoError
 
 NODES = ("node1", "node2", "node3")
@@ -103,6 +104,16 @@ def test_a_connection_that_breaks_between_the_questions(hosts):
     (said,) = failures(hosts.check())
     assert said.startswith(f"node2: {sys.executable} ended with exit code 0: nothing was said")
     assert hosts.files() == {"my.yaml"}
+
+
+def test_what_a_lost_host_leaves_behind_is_removed_by_the_launcher(hosts):
+    (hosts.directory / "runs/test").mkdir(parents=True)
+    untidy = hosts.directory / "python"
+    untidy.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import os; os.remove = print; $2"\n')
+    untidy.chmod(0o755)
+    before = hosts.files()
+    assert failures(hosts.check(f"cluster.python={untidy}", nodes=("node1",))) == []
+    assert hosts.files() == before
 
 
 def test_what_a_login_shell_prints_does_no_harm(hosts):
@@ -240,6 +251,19 @@ def test_no_ssh_at_all(hosts, monkeypatch):
         hosts.check()
     with pytest.raises(LigoError, match="there is no `ssh` on the PATH"):
         reachable_nodes([Node("node1", (0,))], hosts.config().cluster)
+
+
+def test_the_nodes_of_an_allocation_are_asked_through_srun(hosts, tmp_path):
+    hosts.tell("node1", say="ssh was called", code=1)
+    srun = tmp_path / "bin" / "srun"
+    srun.write_text('#!/bin/sh\necho "$@" | head -n 1 > called\nshift 5\nexec "$@"\n')
+    srun.chmod(0o755)
+    assert failures(hosts.check(nodes=("node1",), remote=srun_one_command)) == []
+    assert (
+        Path("called")
+        .read_text()
+        .startswith(f"--overlap --nodes=1 --ntasks=1 --nodelist=node1 --unbuffered {sys.executable} -c ")
+    )
 
 
 def test_who_is_reachable(hosts):
