@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from ligo_dist.errors import LigoError
 from ligo_dist.tracking import Tracker, read_records
+from servers import free_port
 
 if TYPE_CHECKING:
     from tests.tracking.conftest import Desk
@@ -204,14 +204,8 @@ def test_refused_call_costs_only_itself(desk: Desk) -> None:
     ]
 
 
-def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def test_server_that_is_down_costs_neither_time_nor_metrics(desk: Desk) -> None:
-    port, remedy = closed_port(), f"`ligo-dist sync {desk.run_dir}`"
+    port, remedy = free_port(), f"`ligo-dist sync {desk.run_dir}`"
     tracker = desk.tracker(uri=f"http://ada:hunter2@127.0.0.1:{port}")
     tracker.start_run("journey", {}, {})
     train(tracker, "small", range(1, 1001))

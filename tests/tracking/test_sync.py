@@ -21,6 +21,7 @@ from ligo_dist.tracking.ledger import Ledger
 from ligo_dist.tracking.mlflow import MlflowStore
 from ligo_dist.tracking.points import Point
 from ligo_dist.tracking.sync import check_run_dir, main, store_address
+from servers import free_port
 
 if TYPE_CHECKING:
     from tests.tracking.conftest import Desk
@@ -231,9 +232,7 @@ def test_an_artifact_that_is_gone_is_named(desk: Desk, capsys: pytest.CaptureFix
 def test_one_store_out_of_reach_does_not_keep_the_others_from_theirs(
     desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.tracking.test_mlflow import closed_port
-
-    port = closed_port()
+    port = free_port()
     away = type(desk)(tmp_path / "away", f"http://127.0.0.1:{port}")
     for some in (desk, away):
         tracker = some.tracker(mlflow=False)
