@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 
 from ligo_dist.architectures import Architecture
 from ligo_dist.batch_split import BatchSplit
-from ligo_dist.checkpoint import Snapshot
+from ligo_dist.checkpoints import Snapshot
 from ligo_dist.distributed import World
 from ligo_dist.engine import Engine, engine_config
 from ligo_dist.growth.learner import LearnedGrowth, operator_name

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, replace
 
 from ligo_dist.building import Builder, snapshot_of
-from ligo_dist.checkpoint import Snapshot
+from ligo_dist.checkpoints import Snapshot
 from ligo_dist.corpus.batches import Batches
 from ligo_dist.engine import ADAM_MOMENTS, Engine
 from ligo_dist.growth.sharded import SourceShards
@@ -82,6 +82,7 @@ class Grower:
         operator = self._learned(stage, grow, source, before, groups) if learns else self._initial(grow)
         engine = self._applied(stage, grow, source, operator)
         self._set_moments(grow, before, operator, engine)
+        self.runner.settle()  # its copy of the operator goes before another is made of the model
         snapshot = snapshot_of(engine, "model")
         if not learns:
             self._check(stage, grow, source, before, snapshot.groups["model"])

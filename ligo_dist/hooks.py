@@ -145,6 +145,17 @@ def _named_rates(step: Step) -> dict[str, float]:
 
 
 @dataclass
+class CompleteCheckpoint:
+    """Completes the checkpoint that is being written, as soon as every rank has done its part."""
+
+    advance: Callable[[], None]
+    every: int = 1
+
+    def __call__(self, step: Step) -> None:
+        self.advance()
+
+
+@dataclass
 class SaveCheckpoint:
     """Saves what is needed to go on from here."""
 

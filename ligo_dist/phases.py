@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from ligo_dist.checkpoint import Snapshot, save_checkpoint
+from ligo_dist.checkpoints import CheckpointWriter, Snapshot
 from ligo_dist.corpus import Corpus
 from ligo_dist.corpus.batches import Batches, fixed_batches
 from ligo_dist.distributed import World
 from ligo_dist.engine import Engine, Evaluation
 from ligo_dist.heartbeat import beating, enter
-from ligo_dist.hooks import Account, Evaluate, LogMetrics, SaveCheckpoint, Show, StopAtNonFinite
-from ligo_dist.loop import Hook, run_phase
+from ligo_dist.hooks import (
+    Account,
+    CompleteCheckpoint,
+    Evaluate,
+    LogMetrics,
+    SaveCheckpoint,
+    Show,
+    StopAtNonFinite,
+)
+from ligo_dist.loop import Hook, Step, run_phase
 from ligo_dist.preemption import StopWhenAsked, stop_if_asked
 from ligo_dist.progress import PhaseProgress, Progress
 from ligo_dist.stages import TRAIN, PhasePlan, RunState, StagePlan
@@ -32,10 +39,7 @@ class PhaseSettings:
         evaluation_sequences: size of the fixed validation set.
         evaluation_micro_batch_size: sequences per rank and forward pass.
         log_every: optimizer steps between two records of the metrics.
-        checkpoints: directory they lie in.
         checkpoint_every: optimizer steps between two checkpoints.
-        keep_checkpoints: how many stay.
-        resolved_config: kept in each checkpoint.
         planned_flops: of the whole run, for the time left.
         last_stage: the name of the last one.
     """
@@ -45,10 +49,7 @@ class PhaseSettings:
     evaluation_sequences: int
     evaluation_micro_batch_size: int
     log_every: int
-    checkpoints: Path
     checkpoint_every: int
-    keep_checkpoints: int
-    resolved_config: dict[str, Any]
     planned_flops: float
     last_stage: str
 
@@ -63,8 +64,8 @@ class PhaseRunner:
         world: the ranks.
         tracker: where metrics go.
         progress: where a person looks.
+        checkpoints: what writes them.
         state: where the run stands.
-        last_checkpoint: the newest one, None before the first.
         signals: that may ask the run to stop.
     """
 
@@ -73,8 +74,8 @@ class PhaseRunner:
     world: World
     tracker: Tracker
     progress: Progress
+    checkpoints: CheckpointWriter
     state: RunState = field(default_factory=RunState)
-    last_checkpoint: Path | None = None
     signals: StopSignals = field(default_factory=StopSignals)
 
     def run(
@@ -128,25 +129,20 @@ class PhaseRunner:
         return engine.evaluate(beating(batches, beat))
 
     def save(self, global_step: int, snapshot: Snapshot) -> None:
-        """Write a checkpoint of the run as it stands."""
-        settings = self.settings
-        self.last_checkpoint = save_checkpoint(
-            settings.checkpoints,
-            self.state,
-            global_step,
-            snapshot,
-            settings.resolved_config,
-            settings.keep_checkpoints,
-            self.world,
-        )
+        """Begin a checkpoint of the run as it stands; it is written while the run goes on."""
+        self.checkpoints.save(self.state, global_step, snapshot)
+
+    def settle(self) -> Path | None:
+        """Wait until a checkpoint that is being written is complete; returns the newest one."""
+        return self.checkpoints.settle()
 
     def stop_if_asked(self, where: str) -> None:
-        """Stop here, with nothing to save, if a signal has asked any rank to. Collective.
+        """Stop here, once what is being saved is complete, if a signal has asked any rank to. Collective.
 
         Raises:
             Preempted: on every rank.
         """
-        stop_if_asked(self.signals, self.world, where)
+        stop_if_asked(self.signals, self.world, where, self.settle)
 
     def _evaluation(self, engine: Engine) -> Evaluate:
         def measure() -> Evaluation | None:
@@ -170,14 +166,24 @@ class PhaseRunner:
         def remaining_fraction() -> float:
             return max(0.0, 1 - state.flops / settings.planned_flops)
 
-        checkpoint = SaveCheckpoint(lambda step: self.save(step, snapshot()), settings.checkpoint_every)
+        def save(step: int) -> None:
+            self.settle()  # first, so that there is one copy of the partitions at a time
+            self.save(step, snapshot())
+
+        checkpoint = SaveCheckpoint(save, settings.checkpoint_every)
+
+        def save_and_wait(step: Step) -> None:
+            checkpoint.save_once(step)
+            self.settle()
+
         ends_run = stage.name == settings.last_stage and phase.kind == TRAIN
         return [
-            StopAtNonFinite(stage.name, lambda: self.last_checkpoint),
+            StopAtNonFinite(stage.name, self.settle),
             Account(state, tokens, flops_per_step),
             LogMetrics(state, self.tracker, tokens, self.world, settings.log_every),
             evaluate,
             Show(show, tokens, evaluate, remaining_fraction),
+            CompleteCheckpoint(self.checkpoints.advance),
             checkpoint,
-            StopWhenAsked(stage.name, self.signals, self.world, checkpoint, ends_run),
+            StopWhenAsked(stage.name, self.signals, self.world, save_and_wait, ends_run),
         ]

@@ -8,21 +8,18 @@ from dataclasses import dataclass
 
 from ligo_dist.distributed import World, max_over_ranks
 from ligo_dist.errors import Preempted
-from ligo_dist.hooks import SaveCheckpoint
 from ligo_dist.loop import Step
 from ligo_dist.stop_signals import StopSignals
 
 
-def stop_if_asked(
-    signals: StopSignals, world: World, where: str, save: Callable[[], None] = lambda: None
-) -> None:
+def stop_if_asked(signals: StopSignals, world: World, where: str, save: Callable[[], object]) -> None:
     """Stop here if a signal has asked any rank to. Collective.
 
     Args:
         signals: of this rank.
         world: the ranks.
         where: for the message: `medium learn step 17`.
-        save: writes what is not in a checkpoint yet; done before stopping.
+        save: writes what is not in a complete checkpoint yet; done before stopping.
 
     Raises:
         Preempted: on every rank.
@@ -43,14 +40,14 @@ class StopWhenAsked:
         stage: name of the stage.
         signals: of this rank.
         world: the ranks.
-        checkpoint: saves a step that is not saved yet.
+        save: has a step in a complete checkpoint.
         ends_run: whether nothing follows the phase but the export: then its last step stops nothing.
     """
 
     stage: str
     signals: StopSignals
     world: World
-    checkpoint: SaveCheckpoint
+    save: Callable[[Step], None]
     ends_run: bool
     every: int = 1
 
@@ -58,4 +55,4 @@ class StopWhenAsked:
         if step.is_last and self.ends_run:
             return
         where = f"{self.stage} {step.phase.kind} step {step.number} (global step {step.global_number})"
-        stop_if_asked(self.signals, self.world, where, lambda: self.checkpoint.save_once(step))
+        stop_if_asked(self.signals, self.world, where, lambda: self.save(step))

@@ -11,9 +11,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ligo_dist.checkpoint import Checkpoint, latest_checkpoint, remove_unfinished
+from ligo_dist.checkpoints import Checkpoint, newest_sound
+from ligo_dist.checkpoints.layout import remove_leftovers
 from ligo_dist.config import difference
-from ligo_dist.distributed import World, raise_together
+from ligo_dist.distributed import World, first_rank_only, raise_together
 from ligo_dist.errors import CheckpointError, LigoError
 from ligo_dist.files import LOCK_FILE
 
@@ -51,28 +52,35 @@ def run_lock(run_dir: Path, world: World) -> Iterator[None]:
         lock.release()
 
 
-def find_checkpoint(directory: Path, config: dict[str, Any]) -> Checkpoint | None:
-    """The checkpoint to go on from, None for a new run. Leftovers of killed runs are removed.
+def find_checkpoint(
+    directory: Path, config: dict[str, Any], world: World
+) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint to go on from, None for a new run. Leftovers of killed runs are removed. Collective.
 
     Args:
         directory: where checkpoints lie.
         config: what the run is asked to do now, as `recorded_config` gives it.
+        world: the ranks.
+
+    Returns:
+        The checkpoint, and a line for each damaged one that it takes the place of.
 
     Raises:
-        CheckpointError: it is damaged, or was made by another configuration: every changed key is named.
+        CheckpointError: on every rank, if all are damaged, or it was made by another configuration: every changed key
+            is named.
     """
-    remove_unfinished(directory)
-    checkpoint = latest_checkpoint(directory)
-    if checkpoint is None:
-        return None
-    changed = difference(_comparable(checkpoint.config), _comparable(config))
-    if changed:
-        lines = "\n".join(f"  {line}" for line in changed)
-        raise CheckpointError(
-            f"{checkpoint.path} was made with another configuration:\n{lines}\n"
-            "resume with the old values, or choose another run_dir"
-        )
-    return checkpoint
+
+    def accept(checkpoint: Checkpoint) -> None:
+        changed = difference(_comparable(checkpoint.config), _comparable(config))
+        if changed:
+            lines = "\n".join(f"  {line}" for line in changed)
+            raise CheckpointError(
+                f"{checkpoint.path} was made with another configuration:\n{lines}\n"
+                "resume with the old values, or choose another run_dir"
+            )
+
+    first_rank_only(lambda: remove_leftovers(directory), world)
+    return newest_sound(directory, accept, world)
 
 
 def recorded_config(

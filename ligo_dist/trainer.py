@@ -10,7 +10,7 @@ from transformers import PretrainedConfig
 
 from ligo_dist.accounting import parameter_count
 from ligo_dist.building import Builder, snapshot_of
-from ligo_dist.checkpoint import Checkpoint, read_groups
+from ligo_dist.checkpoints import Checkpoint, read_groups
 from ligo_dist.engine import ADAM_MOMENTS, Engine
 from ligo_dist.errors import MoreNodes
 from ligo_dist.growing import SOURCE_MOMENTS, Grower, Trained, restore
@@ -55,7 +55,7 @@ class Trainer:
         groups: dict[str, Shards] = {}
         if checkpoint is not None:
             enter("resume")
-            self.runner.state, self.runner.last_checkpoint = checkpoint.state, checkpoint.path
+            self.runner.state, self.runner.checkpoints.last = checkpoint.state, checkpoint.path
             groups = read_groups(checkpoint, self.runner.world, _GROUPS)
         before = self._source_of(groups)
         for stage in self.stages[self.state.stage :]:
@@ -67,6 +67,7 @@ class Trainer:
                 trained = self._train(stage, self._engine(stage, before, groups))
             groups = {}
             self.on_stage_end(stage, self.builder.huggingface_config(stage), trained.shards)
+            self.runner.settle()
             self.runner.tracker.end_stage()
             # Whoever goes on from the checkpoint of this boundary takes the nodes that there are.
             if not was_done and (stage.train.steps or stage.grow is not None):

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig
 from ligo_dist.accounting import parameter_count
 from ligo_dist.architectures import get_architecture
 from ligo_dist.building import Builder, ModelSettings
-from ligo_dist.checkpoint import Checkpoint
+from ligo_dist.checkpoints import Checkpoint, CheckpointWriter
 from ligo_dist.config import Config
 from ligo_dist.console import open_console
 from ligo_dist.corpus import Corpus
@@ -101,7 +101,7 @@ def _run(
 ) -> None:
     of_source = first_rank_only(lambda: source_fingerprint(source) if source else None, world)
     recorded = recorded_config(config.resolved(), corpus.fingerprint, of_source)
-    checkpoint = first_rank_only(lambda: find_checkpoint(paths.checkpoints, recorded), world)
+    checkpoint, damaged = find_checkpoint(paths.checkpoints, recorded, world)
     stages = build_stages(config, corpus.vocab_size, world.size)
     resume_step = None if checkpoint is None else _global_step(checkpoint.state, stages)
     progress, tracker = _open_records(config, paths, world, resume_step)
@@ -128,7 +128,7 @@ def _run(
         trainer = _build_trainer(
             config, corpus, world, source, paths, stages, recorded, tracker, progress, signals
         )
-        _announce(progress, checkpoint, corpus, world)
+        _announce(progress, damaged, checkpoint, corpus, world)
         trainer.run(checkpoint)
         if world.is_first:
             _conclude(config, paths, stages, trainer.state)
@@ -185,14 +185,19 @@ def _build_trainer(
         evaluation_sequences=config.evaluation.sequences,
         evaluation_micro_batch_size=config.evaluation.micro_batch_size,
         log_every=config.tracking.log_every_steps,
-        checkpoints=paths.checkpoints,
         checkpoint_every=config.checkpoints.every_steps,
-        keep_checkpoints=config.checkpoints.keep,
-        resolved_config=recorded,
         planned_flops=sum(stage.cost.total.flops for stage in stages),
         last_stage=stages[-1].name,
     )
-    runner = PhaseRunner(settings, corpus, world, tracker, progress, signals=signals)
+    checkpoints = CheckpointWriter(
+        paths.checkpoints,
+        recorded,
+        config.checkpoints.keep,
+        config.checkpoints.on_failure,
+        world,
+        progress.message,
+    )
+    runner = PhaseRunner(settings, corpus, world, tracker, progress, checkpoints, signals=signals)
     last = stages[-1]
 
     def on_stage_end(stage: StagePlan, model_config: PretrainedConfig, shards: Shards) -> None:
@@ -208,9 +213,13 @@ def _build_trainer(
     return Trainer(stages, Builder(models, world), runner, on_stage_end)
 
 
-def _announce(progress: Progress, checkpoint: Checkpoint | None, corpus: Corpus, world: World) -> None:
+def _announce(
+    progress: Progress, damaged: list[str], checkpoint: Checkpoint | None, corpus: Corpus, world: World
+) -> None:
     ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
     progress.message(f"{ranks}; {corpus.description}")
+    for line in damaged:
+        progress.message(line)
     if checkpoint is not None:
         progress.message(f"resumed from {checkpoint.path}")
 

@@ -77,6 +77,29 @@ MODELS: dict[str, dict[str, Any]] = {
             },
         ],
     },
+    "two stages": {  # whose batches divide by one, two and three ranks
+        "model": {"family": "gpt2", "max_positions": 32},
+        "stages": [
+            {
+                "name": "small",
+                "size": {"layers": 2, "width": 24, "heads": 3},
+                "train": {"batch_size": 12},
+            },
+            {
+                "name": "large",
+                "size": {"layers": 3, "width": 40, "heads": 5},
+                "grow": {
+                    "method": "ligo",
+                    "optimizer_state": "grown",
+                    "learn": {
+                        "optimizer": {"weight_decay": 0.05},
+                        "depth": {"learning_rate": 1e-2},
+                    },
+                },
+                "train": {"batch_size": 12},
+            },
+        ],
+    },
     "llama": {
         "model": {"family": "llama", "max_positions": 32},
         "stages": [
@@ -178,7 +201,8 @@ class RunFiles:
         return RunFiles(config, run_dir)
 
 
-def _worker_main(world: World, argv: list[str]) -> tuple[int, str]:
+def worker_main(world: World, argv: list[str]) -> tuple[int, str]:
+    """The worker's `main` on one rank; its exit code and standard error."""
     from ligo_dist.__main__ import main
 
     errors = io.StringIO()
@@ -189,7 +213,7 @@ def _worker_main(world: World, argv: list[str]) -> tuple[int, str]:
 
 def run_warm(files: RunFiles, world_size: int, *overrides: str) -> tuple[int, str]:
     """The worker's `main` on warm ranks; exit code and standard error of the first rank."""
-    results = run_ranks(_worker_main, world_size, [str(files.config), *overrides], timeout=300)
+    results = run_ranks(worker_main, world_size, [str(files.config), *overrides], timeout=300)
     assert len({code for code, _ in results}) == 1, results
     assert [text for _, text in results[1:]] == [""] * (world_size - 1), "one message, not one per rank"
     return results[0]

@@ -17,7 +17,7 @@ OFFENCES = [
     ("ligo_dist/growth/algebra.py", "import torch.distributed as dist"),
     ("ligo_dist/growth/learner.py", "from torch import distributed"),
     ("ligo_dist/architectures/gpt2.py", "from torch.distributed import all_reduce"),
-    ("ligo_dist/checkpoint.py", "import torch.distributed"),
+    ("ligo_dist/checkpoints/writer.py", "import torch.distributed"),
     ("ligo_dist/hooks.py", "from ligo_dist.trainer import Trainer"),
     ("ligo_dist/phases.py", "from ligo_dist import trainer"),
     ("ligo_dist/config/load.py", "from launcher.cli import main"),

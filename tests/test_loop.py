@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from ligo_dist.checkpoints import CheckpointWriter
 from ligo_dist.distributed import World
 from ligo_dist.engine import Evaluation, OptimizerSettings, StepResult
 from ligo_dist.errors import NonFiniteLossError
@@ -249,11 +250,12 @@ class Measured(StandIn):
 
 def run_without_steps(tmp_path: Path, kind: str, labelled: bool = True) -> tuple[Measured, RunState, str]:
     engine, log = Measured(), tmp_path / "run.log"
-    settings = PhaseSettings(0, 1, 3, 2, 1, tmp_path, 1, 1, {}, 1.0, "small")
+    settings = PhaseSettings(0, 1, 3, 2, 1, 1, 1.0, "small")
     corpus: Any = SimpleNamespace(train=Numbers(labelled), validation=Numbers(labelled))
     progress = Progress(Console(file=io.StringIO()), log)
     tracker: Any = Tracker()
-    runner = PhaseRunner(settings, corpus, engine.world, tracker, progress)
+    checkpoints = CheckpointWriter(tmp_path, {}, 1, "stop", engine.world, progress.message)
+    runner = PhaseRunner(settings, corpus, engine.world, tracker, progress, checkpoints)
     stage: Any = SimpleNamespace(name="small")
     runner.run(stage, phase(0, kind=kind), engine, 1.0, lambda: pytest.fail("nothing to save"))  # type: ignore[arg-type]
     assert engine.taken == []

@@ -45,7 +45,7 @@ def stopped(steps: int, ends_run: bool = False) -> tuple[str | None, list[int], 
     were taken, and those that were saved."""
     stand_in, signals, note, saved = StandIn(), Asking(steps), Note(1), []
     checkpoint = SaveCheckpoint(saved.append, every=2)
-    stop = StopWhenAsked("small", signals, stand_in.world, checkpoint, ends_run)
+    stop = StopWhenAsked("small", signals, stand_in.world, checkpoint.save_once, ends_run)
     try:
         run(stand_in, phase(), 0, [Counting(signals), note, checkpoint, stop])
     except Preempted as error:
@@ -77,11 +77,11 @@ def test_nobody_asks():
 def stopped_by_one(world: World) -> str:
     with StopSignals() as signals:
         signals.defer()
-        stop_if_asked(signals, world, "nothing")
+        stop_if_asked(signals, world, "nothing", list)
         if world.rank == 1:
             os.kill(os.getpid(), signal.SIGUSR1)
         with pytest.raises(Preempted) as caught:
-            stop_if_asked(signals, world, "growing into medium")
+            stop_if_asked(signals, world, "growing into medium", list)
     return str(caught.value)
 
 

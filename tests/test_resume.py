@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from ligo_dist.checkpoint import save_checkpoint
 from ligo_dist.distributed import World
 from ligo_dist.errors import CheckpointError, LigoError
 from ligo_dist.resume import find_checkpoint, recorded_config, run_lock
 from ranks import run_ranks
-from test_checkpoint import ALONE, snapshot, state_at
+from snapshots import ALONE, save
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -33,18 +32,18 @@ def config(**changes: Any) -> dict[str, Any]:
 
 
 def save_with(directory: Path, recorded: dict[str, Any]) -> Path:
-    return save_checkpoint(directory, state_at(3), 3, snapshot(ALONE), recorded, 2, ALONE)
+    return save(ALONE, directory, config=recorded)
 
 
 def test_a_new_run_has_none(tmp_path: Path):
-    assert find_checkpoint(tmp_path, config()) is None
+    assert find_checkpoint(tmp_path, config(), ALONE) == (None, [])
 
 
 def test_the_same_configuration_goes_on(tmp_path: Path):
     path = save_with(tmp_path, config())
-    checkpoint = find_checkpoint(tmp_path, config())
+    checkpoint, reports = find_checkpoint(tmp_path, config(), ALONE)
     assert checkpoint is not None
-    assert checkpoint.path == path
+    assert (checkpoint.path, reports) == (path, [])
 
 
 def test_what_does_not_change_the_numbers_may_change(tmp_path: Path):
@@ -58,7 +57,7 @@ def test_what_does_not_change_the_numbers_may_change(tmp_path: Path):
     )
     other["stages"][0]["train"]["micro_batch_size"] = 2
     other["stages"][1]["grow"]["learn"]["micro_batch_size"] = None
-    assert find_checkpoint(tmp_path, other) is not None
+    assert find_checkpoint(tmp_path, other, ALONE)[0] is not None
 
 
 def test_every_changed_key_is_named(tmp_path: Path):
@@ -66,7 +65,7 @@ def test_every_changed_key_is_named(tmp_path: Path):
     other = config(seed=1, data={"source": "text", "workers": None, "cache_dir": "data/cache"})
     other["stages"][1]["grow"]["learn"]["steps"] = 6
     with pytest.raises(CheckpointError) as caught:
-        find_checkpoint(tmp_path, other)
+        find_checkpoint(tmp_path, other, ALONE)
     lines = str(caught.value).splitlines()
     assert lines[0] == f"{path} was made with another configuration:"
     assert lines[-1] == "resume with the old values, or choose another run_dir"
@@ -80,15 +79,40 @@ def test_every_changed_key_is_named(tmp_path: Path):
     assert path.exists()
 
 
+def find_otherwise(world: World, directory: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        find_checkpoint(directory, config(seed=1), world)
+    return str(caught.value).splitlines()[0]
+
+
+def test_another_configuration_is_refused_before_the_files_are_read_and_on_every_rank(tmp_path: Path):
+    save_with(tmp_path, config())
+    path = save(ALONE, tmp_path, step=4, config=config())
+    (path / "rank-00000.safetensors").write_bytes(b"damaged")
+    expected = f"{path} was made with another configuration:"
+    assert run_ranks(find_otherwise, 2, tmp_path) == [expected] * 2
+    assert path.exists()
+
+
+def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path):
+    older, newest = (save(ALONE, tmp_path, step=step, config=config()) for step in (3, 4))
+    (newest / "rank-00000.safetensors").write_bytes(b"damaged")
+    checkpoint, (report,) = find_checkpoint(tmp_path, config(), ALONE)
+    assert checkpoint is not None
+    assert checkpoint.path == older
+    assert report.startswith("damaged checkpoint: ")
+
+
 def test_another_corpus_is_another_configuration(tmp_path: Path):
     save_with(tmp_path, config())
     with pytest.raises(CheckpointError, match="corpus_fingerprint"):
-        find_checkpoint(tmp_path, {**config(), "corpus_fingerprint": "corpus-2"})
+        find_checkpoint(tmp_path, {**config(), "corpus_fingerprint": "corpus-2"}, ALONE)
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path):
     (tmp_path / ".writing-step-00000009-0-train").mkdir()
-    find_checkpoint(tmp_path, config())
+    (tmp_path / ".removing-step-00000005-0-train").mkdir()
+    find_checkpoint(tmp_path, config(), ALONE)
     assert list(tmp_path.iterdir()) == []
 
 

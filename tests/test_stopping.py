@@ -17,7 +17,7 @@ import pytest
 
 from ligo_dist.distributed import World
 from ranks import run_ranks
-from runs import RunFiles, Site, _worker_main, environment, has_finished, run_warm, started_by_hand
+from runs import RunFiles, Site, environment, has_finished, run_warm, started_by_hand, worker_main
 from test_run import assert_same_weights, measured
 
 pytestmark = pytest.mark.slow
@@ -58,7 +58,7 @@ def run_with_signal(world: World, argv: list[str], name: str, call: int, rank: i
 
     setattr(owner, name, signalling)
     try:
-        return _worker_main(world, argv)
+        return worker_main(world, argv)
     finally:
         setattr(owner, name, function)
 
@@ -162,7 +162,7 @@ def test_an_interrupt_ends_all_ranks_at_once_without_a_traceback(site: Site):
 def run_on_nodes(world: World, argv: list[str], nodes: int) -> tuple[int, str]:
     os.environ["CROSS_SIZE"] = str(nodes)
     try:
-        return _worker_main(world, argv)
+        return worker_main(world, argv)
     finally:
         del os.environ["CROSS_SIZE"]
 
@@ -205,7 +205,7 @@ def run_noting_beats(world: World, argv: list[str], directory: str) -> tuple[int
 
     heartbeat._write, heartbeat.SECONDS = noting, 0.0  # type: ignore[assignment]
     try:
-        code, _ = _worker_main(world, argv)
+        code, _ = worker_main(world, argv)
     finally:
         heartbeat._write, heartbeat.SECONDS = write, seconds  # type: ignore[assignment]
         del os.environ[heartbeat.FILE_VARIABLE]
@@ -248,7 +248,7 @@ def test_a_rank_that_cannot_prepare_says_so_itself_and_all_stop(site: Site):
 
 
 def run_with_own_config(world: World, configs: list[str]) -> tuple[int, str]:
-    return _worker_main(world, [configs[world.rank]])
+    return worker_main(world, [configs[world.rank]])
 
 
 @pytest.mark.parametrize(
