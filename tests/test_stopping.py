@@ -229,7 +229,6 @@ def test_whatever_takes_time_is_a_beat_on_every_rank(site: Site, tmp_path: Path)
             "large grow comparing with the source",
             "large export exporting transformer.h.6.mlp.c_proj.weight",
         } <= places, sorted(places)
-        assert any(place.startswith("small train writing rank-0000") for place in places)
     for _, places, _ in run_ranks(run_noting_beats, 2, argv, str(tmp_path), timeout=300):
         assert "resume reading model/transformer.wte.weight" in places
 

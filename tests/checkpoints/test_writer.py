@@ -91,12 +91,16 @@ def train_while_saving(world: World, directory: Path) -> None:
     model = small_shape("gpt2")
     engine = build_engine(world, "gpt2", model, weights_of(library_model("gpt2", model)))
     batch = causal(token_ids(2))
-    engine.train_step([batch], {"model": 1e-2})
+    engine.train_step(
+        [(batch, len(batch["input_ids"]))], world.size * len(batch["input_ids"]), {"model": 1e-2}
+    )
     before, after = snapshot_of(engine, "model"), snapshot_of(engine, "model")
     checkpoints = writer(world, directory)
     with held(world, rank=world.rank) as go_on:
         checkpoints.save(state_at(1), 1, after)
-        engine.train_step([batch], {"model": 1e-2})
+        engine.train_step(
+            [(batch, len(batch["input_ids"]))], world.size * len(batch["input_ids"]), {"model": 1e-2}
+        )
         go_on.set()
         checkpoints.settle()
     checkpoint, _ = newest_sound(directory, lambda checkpoint: None, world)
