@@ -18,6 +18,7 @@ undisturbed ones, and how much longer it took. What lies between two checkpoints
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import re
@@ -92,17 +93,18 @@ def main() -> int:
             f"undisturbed: {undisturbed.seconds:.0f} s, {len(undisturbed.losses)} validation losses",
             flush=True,
         )
-        trials = []
-        for number in range(options.n):
-            fault, moment = FAULTS[number % len(FAULTS)], chance.uniform(0.0, 0.95 * undisturbed.seconds)
-            trial = campaign.run(f"trial-{number}", fault, moment, chance.randrange(options.nproc))
-            trials.append(trial)
-            print(f"{number + 1:>3} {_line(trial, undisturbed)}", flush=True)
+        trials: list[Trial] = []
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C: what there is by then is reported
+            for number in range(options.n):
+                fault, moment = FAULTS[number % len(FAULTS)], chance.uniform(0.0, 0.9 * undisturbed.seconds)
+                trial = campaign.run(f"trial-{number}", fault, moment, chance.randrange(options.nproc))
+                trials.append(trial)
+                print(f"{number + 1:>3} {_line(trial, undisturbed)}", flush=True)
     lines = _report(trials, undisturbed, options)
     print("\n" + "\n".join(lines))
     if options.output:
         options.output.write_text("\n".join(lines) + "\n")
-    return 0 if all(_is_well(trial, undisturbed) for trial in trials) else 1
+    return 0 if len(trials) == options.n and all(_is_well(trial, undisturbed) for trial in trials) else 1
 
 
 class Campaign:
