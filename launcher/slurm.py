@@ -14,6 +14,7 @@ from launcher.hosts import Node
 from ligo_dist.config.cluster import Cluster
 from ligo_dist.errors import LigoError
 from ligo_dist.exit_codes import REQUEUE
+from ligo_dist.slurm import expand_hosts
 
 _WARNING_SECONDS = 60
 """Beside `cluster.grace_seconds`: for the signal to reach the ranks, and for the job to end."""
@@ -27,7 +28,7 @@ def allocated_nodes(environ: Mapping[str, str], ranks_per_node: int | None) -> l
         ranks_per_node: None: a rank for each GPU of a node, else as many as tasks were asked for, else one.
 
     Raises:
-        LigoError: this is no allocation, or Slurm does not answer.
+        LigoError: this is no allocation.
     """
     names = environ.get("SLURM_JOB_NODELIST")
     if names is None:
@@ -35,13 +36,8 @@ def allocated_nodes(environ: Mapping[str, str], ranks_per_node: int | None) -> l
             "--slurm: SLURM_JOB_NODELIST is not set: this is no allocation; use salloc or sbatch, or"
             " `ligo-dist submit CONFIG`"
         )
-    command = ["scontrol", "show", "hostnames", names]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise LigoError(f"--slurm: `{shlex.join(command)}` failed: {error}") from None
     count = ranks_per_node or _gpus(environ) or int(environ.get("SLURM_NTASKS_PER_NODE") or 1)
-    return [Node(name, tuple(range(count))) for name in done.stdout.split()]
+    return [Node(name, tuple(range(count))) for name in expand_hosts(names)]
 
 
 def sbatch_file(cluster: Cluster, config: str, overrides: Sequence[str], run_dir: Path, name: str) -> str:

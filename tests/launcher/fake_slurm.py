@@ -55,8 +55,6 @@ def sbatch(words: list[str]) -> int:
 
 
 def scontrol(words: list[str]) -> int:
-    if words[:2] == ["show", "hostnames"]:
-        print("node1\nnode2")
     return 0
 
 
