@@ -48,6 +48,11 @@ class Fleet:
         return self.master_address or cluster.master_address or self.nodes[0].name
 
     @property
+    def can_be_asked(self) -> bool:
+        """Whether a command can be run on all nodes; not where others start some of them."""
+        return self.restarts
+
+    @property
     def world_size(self) -> int:
         return sum(node.num_ranks for node in self.nodes)
 

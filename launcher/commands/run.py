@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         by_hand = command_by_hand(launch, fleet, arguments.hostfile or config.cluster.hostfile)
         print(f"\nby hand (number of ranks: {fleet.world_size}):\n{by_hand}\n\nnothing was started")
         return 0
-    if not fleet.transport.is_local and config.cluster.preflight and not arguments.no_preflight:
+    if fleet.can_be_asked and config.cluster.preflight and not arguments.no_preflight:
         _preflight(launch, config, fleet)
     try:
         launch.run_dir.mkdir(parents=True, exist_ok=True)
