@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +21,9 @@ from ligo_dist.config.cluster import Cluster
 
 _END_SECONDS = 10.0
 """How long a connection may take to end by itself when all has been said."""
+
+_STALE = 10
+"""Times `lost_seconds`: a launcher that has written nothing for so long is no more."""
 
 _AGENT = ("-u", "-m", "launcher.agent")
 
@@ -145,10 +150,17 @@ class PdshTransport:
         self._cluster, self._run_dir = cluster, run_dir
 
     def start(self, nodes: Sequence[Node], console: int | None) -> list[Channel]:
+        self._remove_stale()
         directory = Path(tempfile.mkdtemp(prefix=".launch-", dir=self._run_dir))
         messages = directory / "messages"
         argv = pdsh_command(self._cluster, [node.name for node in nodes], messages.absolute())
         return [_InDirectory(argv, range(len(nodes)), messages)]
+
+    def _remove_stale(self) -> None:
+        """Remove what a killed launcher has left, secrets among it: one that lives writes a beat every few seconds."""
+        for messages in self._run_dir.glob(".launch-*/messages"):
+            if time.time() - messages.stat().st_mtime > _STALE * self._cluster.lost_seconds:
+                shutil.rmtree(messages.parent)
 
 
 class _InDirectory(FileChannel):
