@@ -6,17 +6,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from launcher.commands import architectures, methods, run
+from launcher.commands import architectures, methods, plan, run
 from ligo_dist import __version__
 from ligo_dist.errors import LigoError
 
-_COMMANDS = {"run": run, "architectures": architectures, "methods": methods}
+_COMMANDS = {"run": run, "plan": plan, "architectures": architectures, "methods": methods}
 
 _EXAMPLES = """\
 examples:
   ligo-dist run configs/quickstart.yaml --dry-run
   ligo-dist run configs/quickstart.yaml --nproc 2
   ligo-dist run configs/quickstart.yaml seed=1 'stages[1].train.steps=300' run_dir=runs/other
+  ligo-dist plan configs/llama_70b.yaml --gpus 1024 --gpu h100
   ligo-dist architectures llama
   ligo-dist methods
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 _COUNTS = ("", "K", "M", "B", "T")
+_SIZES = ("", "K", "M", "G", "T", "P", "E")
 _FLOPS = ("", "K", "M", "G", "T", "P", "E", "Z", "Y")
 
 
@@ -16,6 +17,12 @@ def count(number: float) -> str:
 def flops(number: float) -> str:
     """Floating point operations in three digits, with SI prefixes: 12.3G, 1.23P."""
     return _scaled(number, _FLOPS)
+
+
+def size(number: float) -> str:
+    """Bytes in three digits, with SI prefixes: 12.3 MB, 1.23 GB."""
+    scaled = _scaled(number, _SIZES)
+    return f"{scaled} B" if scaled[-1].isdigit() else f"{scaled[:-1]} {scaled[-1]}B"
 
 
 def duration(seconds: float) -> str:

@@ -62,4 +62,5 @@ GPT_NEOX = Architecture(
     ties_embeddings=False,
     norm_epsilon="layer_norm_eps",
     rotary=True,
+    parallel_branches=True,
 )
