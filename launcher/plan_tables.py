@@ -114,7 +114,8 @@ def _fit(forecast: Forecast) -> Iterator[str]:
     if None in fewest:
         yield f"fits on no number of ranks in {room}: smaller micro-batches or activation checkpointing would help"
     elif fewest:
-        yield f"fits from {max(ranks for ranks in fewest if ranks):,} ranks on, in {room}"
+        most = max(ranks for ranks in fewest if ranks)
+        yield f"fits on {'one rank' if most == 1 else f'{most:,} ranks'}, in {room}"
     yield f"time of all phases: {quantities.duration(forecast.seconds)}, without evaluations and checkpoints"
     if forecast.setting.zero3.offloads:
         yield "what deepspeed.zero_optimization offloads is counted as if it stayed on the accelerator"

@@ -9,6 +9,7 @@ from launcher.plan_tables import print_forecast
 from launcher.preflight import vocabulary_size
 from ligo_dist.config import Config, load_config, stage_shapes
 from ligo_dist.config.source import with_source_apart
+from ligo_dist.errors import LigoError
 from ligo_dist.planning import DEFAULT_GPU, Forecast, Setting, estimate_stages, get_gpu, gpu_names
 
 UTILISATION = 0.4
@@ -66,7 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
     gpu = get_gpu(arguments.gpu)
     words = [*arguments.words, *arguments.overrides]
     overrides = [word for word in words if "=" in word]
-    for path in (word for word in words if "=" not in word):
+    paths = [word for word in words if "=" not in word]
+    if not paths:
+        raise LigoError("plan: no configuration is named; configs/quickstart.yaml would be one")
+    for path in paths:
         config = with_source_apart(load_config(path, overrides), path)
         setting = Setting.of(config, arguments.gpus or _ranks_of(config))
         stages = estimate_stages(config, stage_shapes(config, vocabulary_size(config)), setting)

@@ -83,7 +83,7 @@ def _block(setting: Setting, shape: ModelShape, length: int) -> int:
         heads = shape.heads + shape.key_value_heads
         norms += heads * (shape.head_size * (FP32 + number) + FP32)
     inner = (architecture.ffn_activations or (4 if _is_gated(architecture, shape) else 2)) * shape.ffn
-    dropped = 2 * shape.width if setting.hidden_dropout else 0
+    dropped = 2 * shape.width * (1 if setting.on_gpu else number) if setting.hidden_dropout else 0
     return norms + _attention(setting, shape, length) + inner * number + dropped
 
 
@@ -98,7 +98,7 @@ def _norm(setting: Setting, width: int) -> int:
 def _attention(setting: Setting, shape: ModelShape, length: int) -> int:
     """Attention, per token: queries, keys, values and its output; plain attention the scores' softmax too."""
     queries, number = shape.attention_width, setting.number
-    if not setting.fused_attention:
+    if not setting.on_gpu:
         return 4 * queries * number + shape.heads * length * _score(setting)
     numbers = 2 * queries + 2 * shape.key_value_heads * shape.head_size
     if setting.architecture.rotary and _is_fused(setting.architecture, shape):
@@ -107,19 +107,19 @@ def _attention(setting: Setting, shape: ModelShape, length: int) -> int:
 
 
 def _score(setting: Setting) -> int:
-    """Bytes of one score of plain attention: its softmax, that in the values' precision, and what dropout makes."""
+    """Bytes of one score of plain attention: its softmax, and what the values are multiplied with, where that is
+    another tensor; dropout adds its factor."""
     number = setting.number
     taken = FP32 if setting.architecture.softmax_in_fp32 else number
-    converted = number if taken != number else 0
     if setting.attention_dropout:
-        return taken + 1 + number
-    return taken + converted
+        return taken + 2 * number
+    return taken + (number if taken != number else 0)
 
 
 def _largest(setting: Setting, shape: ModelShape, length: int) -> int:
     """Bytes per token of a block's largest intermediate."""
     inner = shape.ffn * setting.number
-    if setting.fused_attention:
+    if setting.on_gpu:
         return inner
     taken = FP32 if setting.architecture.softmax_in_fp32 else setting.number
     return max(inner, shape.heads * length * taken)

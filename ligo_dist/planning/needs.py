@@ -29,16 +29,16 @@ class Needs:
     exports: int
 
 
-def needs(config: Config, shapes: Sequence[ModelShape], ranks: int, *, fused_attention: bool = True) -> Needs:
+def needs(config: Config, shapes: Sequence[ModelShape], ranks: int, *, on_gpu: bool = True) -> Needs:
     """The needs of a checked configuration whose models have these shapes.
 
     Args:
         config: the configuration.
         shapes: of its stages' models (`config.shapes.stage_shapes`).
         ranks: how many work together.
-        fused_attention: whether attention keeps no scores, as on GPUs; on processors it does.
+        on_gpu: whether they compute on GPUs, where attention keeps no scores.
     """
-    stages = estimate_stages(config, shapes, Setting.of(config, ranks, fused_attention=fused_attention))
+    stages = estimate_stages(config, shapes, Setting.of(config, ranks, on_gpu=on_gpu))
     fullest = [(phase.fullest, stage.name, phase.kind) for stage in stages for phase in stage.phases]
     memory, name, kind = max(fullest, key=lambda entry: entry[0].total)
     largest = max(phase.checkpoint for stage in stages for phase in stage.phases)

@@ -20,28 +20,29 @@ class Setting:
         architecture: the family.
         ranks: how many work together.
         number: bytes of a number in the precision of the arithmetic: 2 (bf16) or 4 (fp32).
-        fused_attention: attention that keeps no scores, as on GPUs; else each score and its softmax are made.
-        hidden_dropout, attention_dropout: some of it is dropped, and what was is kept for the backward pass.
+        on_gpu: attention is fused and keeps no scores, and dropout keeps a byte of each number; on processors every
+            score is kept, and a factor of each number that dropout meets.
+        hidden_dropout, attention_dropout: some of it is dropped.
         zero3: sizes by which weights are gathered and gradients reduced.
     """
 
     architecture: Architecture
     ranks: int = 1
     number: int = 2
-    fused_attention: bool = True
+    on_gpu: bool = True
     hidden_dropout: bool = False
     attention_dropout: bool = False
     zero3: Zero3 = field(default_factory=Zero3)
 
     @classmethod
-    def of(cls, config: Config, ranks: int, *, fused_attention: bool = True) -> Setting:
+    def of(cls, config: Config, ranks: int, *, on_gpu: bool = True) -> Setting:
         """The setting of a configuration on a number of ranks."""
         dropped = [name for name, part in config.model.huggingface.items() if _is_dropout(name) and part]
         return cls(
             get_architecture(config.model.family),
             ranks,
             number=2 if config.precision == "bf16" else 4,
-            fused_attention=fused_attention,
+            on_gpu=on_gpu,
             hidden_dropout=any("att" not in name for name in dropped),
             attention_dropout=any("att" in name for name in dropped),
             zero3=Zero3.from_keys(config.deepspeed),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby
 
 from ligo_dist.architectures import Architecture, ModelShape, ParameterSpec
 from ligo_dist.architectures.table import LAYER
@@ -113,10 +112,12 @@ def _in_order(architecture: Architecture, shape: ModelShape) -> list[ParameterSp
     return sorted(architecture.parameters(shape), key=place)
 
 
-def _by_owner(specs: list[ParameterSpec]) -> Iterator[list[ParameterSpec]]:
-    """Neighbours that one module owns."""
-    for _, group in groupby(specs, key=lambda spec: spec.name.rpartition(".")[0]):
-        yield list(group)
+def _by_owner(specs: list[ParameterSpec]) -> Iterable[list[ParameterSpec]]:
+    """The parameters that one module owns, module by module as each first comes."""
+    owned: dict[str, list[ParameterSpec]] = {}
+    for spec in specs:
+        owned.setdefault(spec.name.rpartition(".")[0], []).append(spec)
+    return owned.values()
 
 
 def _outermost(name: str, layout: GrowthLayout) -> str:
