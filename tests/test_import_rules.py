@@ -72,7 +72,10 @@ def test_the_files_are_there(path: str) -> None:
     assert (ROOT / path).is_file(), "a rule about a file that was renamed guards nothing"
 
 
-@pytest.mark.parametrize("module", ["ligo_dist.architectures", "ligo_dist.accounting", "ligo_dist.config"])
+@pytest.mark.parametrize(
+    "module",
+    ["ligo_dist.architectures", "ligo_dist.accounting", "ligo_dist.config", "ligo_dist.planning"],
+)
 def test_what_the_launcher_uses_loads_no_torch(module: str) -> None:
     heavy = "{'torch', 'transformers', 'deepspeed', 'datasets', 'mlflow'}"
     script = f"import sys, {module}; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"

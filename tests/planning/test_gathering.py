@@ -83,8 +83,8 @@ def gathered_bytes(world: World, family: str, shape: ModelShape, zero: dict[str,
     """Bytes that DeepSpeed gathers in an optimizer step of two micro-steps."""
     import torch
 
+    from collectives import counted_bytes
     from engines import build_engine, causal
-    from measuring import counted_bytes
 
     engine = build_engine(world, family, shape, accumulation=2, deepspeed={"zero_optimization": zero})
     if again:
