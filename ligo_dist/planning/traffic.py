@@ -18,7 +18,8 @@ from ligo_dist.planning.weights import Weight, all_weights, generated_modules, p
 from ligo_dist.zero3 import Zero3
 
 _SCALAR = 8
-"""Bytes of a number that all ranks add up: the loss, and each optimizer group's gradient norm, in fp64."""
+"""Bytes of a number that all ranks add up: the loss, the samples it is of, and each optimizer group's gradient norm, in
+fp64."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def engine_traffic(
     setting: Setting, weights: Sequence[Weight], gathered: Gathered, micro_steps: int
 ) -> Traffic:
     """One optimizer step of an engine: weights gathered for each micro-step, their gradients scattered after it; the
-    small ones that stay whole are gathered once; the norms of the gradient and the loss are added up."""
+    small ones that stay whole are gathered once; the norms of the gradient, the loss and the samples are added up."""
     if setting.ranks == 1:
         return Traffic()
     ranks, number = setting.ranks, setting.number
@@ -62,7 +63,7 @@ def engine_traffic(
     return Traffic(
         all_gather=(micro_steps * fetched + stay) * number,
         reduce_scatter=micro_steps * ranks * partitioned(weights, ranks) * number,
-        all_reduce=_SCALAR * (1 + len(sub_groups(weights, ranks, setting.zero3))),
+        all_reduce=_SCALAR * (2 + len(sub_groups(weights, ranks, setting.zero3))),
     )
 
 

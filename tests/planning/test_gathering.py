@@ -83,18 +83,18 @@ def gathered_bytes(world: World, family: str, shape: ModelShape, zero: dict[str,
     """Bytes that DeepSpeed gathers in an optimizer step of two micro-steps."""
     import torch
 
+    from collectives import counted_bytes
     from engines import build_engine, causal
-    from measuring import counted_bytes
 
     engine = build_engine(world, family, shape, accumulation=2, deepspeed={"zero_optimization": zero})
     if again:
         engine.module.gradient_checkpointing_enable({"use_reentrant": False})
     engine.write_shards((name, torch.zeros(-(-n // world.size))) for name, n in engine.numels.items())
-    micro_batches = [causal(torch.zeros(2, 16, dtype=torch.long))] * 2
+    micro_batches = [(causal(torch.zeros(2, 16, dtype=torch.long)), 2)] * 2
     for _ in range(2):
-        engine.train_step(micro_batches, {"model": 1e-3})
+        engine.train_step(micro_batches, 4 * world.size, {"model": 1e-3})
     with counted_bytes() as sent:
-        engine.train_step(micro_batches, {"model": 1e-3})
+        engine.train_step(micro_batches, 4 * world.size, {"model": 1e-3})
     engine.release()
     return sent["all_gather"]
 
