@@ -105,8 +105,8 @@ class RankProcess:
             return ""
 
     def silent_seconds(self) -> float:
-        """How long it has given no sign of getting on. Before the ranks have met it gives none, since preparing data may
-        take hours: then it counts only while the process is stopped."""
+        """How long it has given no sign of getting on. Before the ranks have met, which may take hours where data is
+        prepared, it gives none: then only the time counts in which the process is stopped."""
         now = time.monotonic()
         try:
             written = self._heartbeat.stat().st_mtime_ns
