@@ -105,11 +105,15 @@ class RankProcess:
             return ""
 
     def silent_seconds(self) -> float:
-        """How long it has given no sign of getting on; 0 before the ranks have met: preparing data may take hours."""
+        """How long it has given no sign of getting on. Before the ranks have met, which may take hours where data is
+        prepared, it gives none: then only the time counts in which the process is stopped."""
         now = time.monotonic()
         try:
             written = self._heartbeat.stat().st_mtime_ns
         except OSError:
+            written = 0
+        if not written and not self.is_stopped:
+            self._seen = None
             return 0.0
         if self._seen is None or self._seen[0] != written:
             self._seen = (written, now)

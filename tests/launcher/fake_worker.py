@@ -34,6 +34,10 @@ def main() -> None:
 
 
 def behave(word: str) -> None:
+    if word == "freeze-early":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if word == "wait-early":
+        time.sleep(300)
     beat("small train step 7")
     if word.startswith("exit-"):
         print(f"[rank {os.environ['RANK']}] RuntimeError: this is why", file=sys.stderr)

@@ -186,6 +186,13 @@ def test_a_rank_that_was_stopped_is_named_though_all_hang(site: Site):
     assert "rank 1 on localhost was stopped (SIGSTOP) at small train step 7" in err
 
 
+def test_a_rank_that_was_stopped_before_the_ranks_have_met(site: Site):
+    site.behave(rank0=["wait-early", "finish"], rank1=["freeze-early", "finish"])
+    code, _, err = site.launch("--nproc", "2", "cluster.hang_seconds=2.0")
+    assert code == 0
+    assert "rank 1 on localhost was stopped (SIGSTOP)\n" in err
+
+
 def test_a_killed_agent_takes_its_ranks_along_and_is_a_failure(site: Site):
     # The stand-in does not ask the kernel to die with its agent, as the worker does: it is told when its log is closed.
     site.behave(rank0=["kill-agent", "finish"])
