@@ -184,7 +184,7 @@ def test_generation_worked_out_by_hand():
     # Seven samples on three ranks: two micro-steps of each, of which two are padding.
     padded = learning_step_flops(architecture, source, target, 2, 7, micro_batch_size=2, world_size=3)
     assert (padded.mixing, padded.expansion) == (step.mixing, step.expansion // 4 * 6)
-    assert padded.model == training_step_flops(architecture, target, 2, 7, checkpointed=True)
+    assert padded.model == 4 * forward_flops(architecture, target, sequence_length=2, sequences=7)
 
 
 def test_a_source_of_no_layer_and_columns_that_are_not_its_own():

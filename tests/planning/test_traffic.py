@@ -39,7 +39,7 @@ def test_a_step_of_an_engine() -> None:
     assert engine_traffic(bf16, weights, gathered, micro_steps=3) == Traffic(
         all_gather=2 * (3 * (12 + 2 * 20) + 4),
         reduce_scatter=2 * 3 * (12 + 20 + 4),
-        all_reduce=8 * (1 + 2),
+        all_reduce=8 * (2 + 2),
     )
     once = engine_traffic(fp32, weights, gathered, micro_steps=1)
     assert (once.all_gather, once.reduce_scatter) == (4 * (52 + 4), 4 * 36)
