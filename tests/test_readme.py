@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -58,8 +59,9 @@ def _check_make(words: list[str]) -> None:
 
 def _check_ligo_dist(words: list[str]) -> None:
     arguments = cli._parse(words)
-    if not hasattr(arguments, "overrides"):
-        assert cli.main(words) == 0
+    if not hasattr(arguments, "config"):  # it starts nothing
+        with contextlib.chdir(ROOT):
+            assert cli.main(words) == 0
         return
     load_config(ROOT / arguments.config, arguments.overrides)
 
