@@ -52,7 +52,7 @@ def main() -> None:
                 "steps": options.steps,
                 "directory": directory,
             }
-            measured = run_on_ranks("benchmarks.checkpoint_cost_rank", ranks, arguments)[0]
+            measured = run_on_ranks("benchmarks.checkpoint_cost_rank", ranks, arguments, keeps_memory=True)[0]
         lines += ["", *_table(measured, ranks)]
     print("\n".join(lines), flush=True)
     if options.output:
@@ -66,8 +66,8 @@ def _heading(options: argparse.Namespace) -> list[str]:
         f"{versions}; not measured: accelerators, several machines, network disks",
         f"a save every {options.steps // 2} steps, {2 * options.rounds} in all of each way;"
         " the time of a step is with what is done after it",
-        "around a save: from the step that it follows to the one after which its checkpoint is complete;"
-        " it costs: the median of what these take beyond the median of the other steps of their round",
+        "around a save: from the step that it follows to the one after which its checkpoint is complete",
+        "a save costs: the median of what these steps take beyond the median of the others of their round",
     ]
 
 
@@ -75,8 +75,8 @@ def _table(measured: dict[str, Any], ranks: int) -> list[str]:
     lines = [
         f"{ranks} {'rank' if ranks == 1 else 'ranks'}, {measured['parameters'] / 1e6:.1f} M parameters,"
         f" a checkpoint of {measured['bytes'] / 1e6:.0f} MB",
-        "saving         steps/s   ratio     all steps, ms       around a save, ms    it costs,   complete",
-        "                                  median      max      median       max         ms      steps later",
+        "                                all steps, ms     around a save, ms   a save costs,   complete",
+        "saving         steps/s  ratio    median     max      median     max               ms   steps later",
     ]
     of_none = 0.0
     for way in WAYS:
@@ -84,14 +84,14 @@ def _table(measured: dict[str, Any], ranks: int) -> list[str]:
         seconds = [step[0] for steps in rounds for step in steps]
         rate = len(seconds) / sum(seconds)
         of_none = of_none or rate
-        line = f"{way:<14}{rate:>8.2f}{rate / of_none:>8.2f}"
-        line += f"{_ms(statistics.median(seconds)):>12}{_ms(max(seconds)):>9}"
+        line = f"{way:<14}{rate:>8.2f}{rate / of_none:>7.2f}"
+        line += f"{_ms(statistics.median(seconds)):>10}{_ms(max(seconds)):>8}"
         spans = [span for steps in rounds for span in _around_saves(steps)]
         if spans:
             around = [second for span in spans for second in span]
             cost = statistics.median(cost for steps in rounds for cost in _costs(steps))
             later = statistics.median(len(span) - 1 for span in spans)
-            line += f"{_ms(statistics.median(around)):>12}{_ms(max(around)):>10}{_ms(cost):>11}{later:>15g}"
+            line += f"{_ms(statistics.median(around)):>12}{_ms(max(around)):>8}{_ms(cost):>17}{later:>14g}"
         lines.append(line)
     return lines
 

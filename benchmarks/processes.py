@@ -12,8 +12,17 @@ from pathlib import Path
 from typing import Any
 
 
-def run_on_ranks(module: str, world_size: int, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+def run_on_ranks(
+    module: str, world_size: int, arguments: dict[str, Any], keeps_memory: bool = False
+) -> list[dict[str, Any]]:
     """Run `python -m module ARGUMENTS-AS-JSON RESULT-FILE` on each rank; returns what each wrote, as JSON.
+
+    Args:
+        module: what is run.
+        world_size: the number of ranks.
+        arguments: of the module.
+        keeps_memory: freed blocks are kept for the next ones, as a run does, for measuring times. Otherwise they go
+            back to the system at once, so that resident memory is memory in use.
 
     Raises:
         RuntimeError: if a rank fails; its output has been shown.
@@ -24,7 +33,7 @@ def run_on_ranks(module: str, world_size: int, arguments: dict[str, Any]) -> lis
         processes = [
             subprocess.Popen(
                 [sys.executable, "-m", module, json.dumps(arguments), str(results[rank])],
-                env=_environment(rank, world_size, port),
+                env=_environment(rank, world_size, port, keeps_memory),
                 stdout=subprocess.DEVNULL,
             )
             for rank in range(world_size)
@@ -35,7 +44,8 @@ def run_on_ranks(module: str, world_size: int, arguments: dict[str, Any]) -> lis
         return [json.loads(result.read_text()) for result in results]
 
 
-def _environment(rank: int, world_size: int, port: int) -> dict[str, str]:
+def _environment(rank: int, world_size: int, port: int, keeps_memory: bool) -> dict[str, str]:
+    largest_kept = str(1 << 30 if keeps_memory else 1 << 16)
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
     return {
         **os.environ,
@@ -43,9 +53,8 @@ def _environment(rank: int, world_size: int, port: int) -> dict[str, str]:
         "MASTER_ADDR": "127.0.0.1",
         "DS_ACCELERATOR": "cpu",
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // world_size)),
-        # Freed blocks go back to the system at once, so that resident memory is memory in use.
-        "MALLOC_MMAP_THRESHOLD_": "65536",
-        "MALLOC_TRIM_THRESHOLD_": "65536",
+        "MALLOC_MMAP_THRESHOLD_": largest_kept,
+        "MALLOC_TRIM_THRESHOLD_": largest_kept,
         "DS_LOG_LEVEL": "error",
         "PYTHONWARNINGS": "ignore",
     }
