@@ -36,7 +36,6 @@ _QUICK = (
     "cluster.backoff_seconds=0.5",
     "cluster.lost_seconds=8.0",
     "cluster.hang_seconds=25.0",
-    "cluster.preflight=false",  # TEMP
 )
 
 
