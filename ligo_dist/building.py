@@ -89,8 +89,9 @@ class Builder:
     def learning_engine(self, stage: StagePlan, grow: GrowPlan, source: SourceShards) -> Engine:
         """The engine of the operator that makes a stage's model, its values unset."""
         config = self.huggingface_config(stage)
-        target = build_meta_model(self.models.architecture, stage.shape, config, self.world.device)
-        module = LearnedGrowth(grow.growth, source, target, _DTYPES[self.models.precision], self.world)
+        dtype = _DTYPES[self.models.precision]
+        target = build_meta_model(self.models.architecture, stage.shape, config, self.world.device, dtype)
+        module = LearnedGrowth(grow.growth, source, target, dtype, self.world)
         kinds = {parameter.name: parameter.kind for parameter in grow.growth.operator_parameters}
         return Engine(
             module,

@@ -69,9 +69,15 @@ def build_partitioned_model(
 
 
 def build_meta_model(
-    architecture: Architecture, shape: ModelShape, config: PretrainedConfig, device: torch.device
+    architecture: Architecture,
+    shape: ModelShape,
+    config: PretrainedConfig,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> PreTrainedModel:
-    """A model whose parameters have shapes only, while its buffers (rotary frequencies) are real.
+    """A model whose parameters have shapes and a dtype only, while its buffers (rotary frequencies) are real.
+
+    The dtype is that of the weights it will be called with: a vision model gives its pixels that of its parameters.
 
     Raises:
         ArchitectureError: if its parameters do not fit the family's table.
@@ -80,6 +86,8 @@ def build_meta_model(
     with no_init_weights(), device, _parameters_on_meta():
         model = model_class(config)
     model.tie_weights()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
     architecture.check_model(shape, {name: tuple(p.shape) for name, p in model.named_parameters()})
     _take_losses_in_fp32(architecture, model)
     return model
