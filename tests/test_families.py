@@ -30,30 +30,38 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 
 def overrides(family: str, site: Site) -> list[str]:
+    grow = "grow: {method: lossless-dense, learn: {steps: 2}}"
+    small, large = (
+        f"{{name: small, size: {SMALL}, train: {{}}}}",
+        f"{{name: large, size: {LARGE}, {grow}, train: {{}}}}",
+    )
+    stages = f"stages=[{small}, {large}]"
     if family not in IMAGES:
-        return [f"model={{family: '{family}', max_positions: 32}}"]
+        return [stages, f"model={{family: '{family}', max_positions: 32}}"]
     cache = site.directory / "cache"
     data = (
         f"{{source: digits, image_size: 8, channels: 1, labels: 10, random_shift: 1, cache_dir: '{cache}'}}"
     )
-    return [f"model={{family: {family}, patch_size: 4}}", f"data={data}", "tokenizer={}"]
+    return [stages, f"model={{family: {family}, patch_size: 4}}", f"data={data}", "tokenizer={}"]
 
 
 @pytest.fixture(scope="module", params=TRAINED)
 def finished(request: pytest.FixtureRequest, site: Site) -> tuple[str, RunFiles]:
     family = request.param
     files = site.config(family.replace(":", "-"))
-    grow = "grow: {method: lossless-dense, learn: {steps: 2}}"
-    stages = (
-        f"[{{name: small, size: {SMALL}, train: {{}}}}, {{name: large, size: {LARGE}, {grow}, train: {{}}}}]"
-    )
-    own = [*overrides(family, site), f"stages={stages}"]
+    own = overrides(family, site)
     build_corpus(load_config(files.config, own), show_progress=False)  # so that no rank shows a progress bar
     code, said = run_warm(files, 2, *own)
     assert code == 0, said
     # AutoTokenizer takes a class of Qwen2's own for a tokenizer that is none of them: the run warns of it.
     assert said == "" or (family == "qwen2" and "PreTrainedTokenizerFast" in said)
     return family, files
+
+
+def test_an_operator_of_a_vision_model_is_learned_in_bf16(site: Site):
+    files = site.config("vit-bf16")
+    code, said = run_warm(files, 1, *overrides("vit", site), "precision=bf16")
+    assert code == 0, said
 
 
 def test_every_phase_ran_and_the_start_kept_the_function(finished: tuple[str, RunFiles]):
