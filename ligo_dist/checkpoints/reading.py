@@ -47,10 +47,11 @@ def newest_sound(
             return checkpoint, _set_aside(damaged, checkpoint, world)
     if damaged:
         lines = "\n".join(f"  {damage}" for damage in damaged.values())
-        raise CheckpointError(
+        failure = CheckpointError(
             f"no checkpoint in {directory} can be gone on from:\n{lines}\n"
             "put an undamaged copy of one of them back, or move them elsewhere to begin anew"
         )
+        raise_together(failure, world)
     return None, []
 
 

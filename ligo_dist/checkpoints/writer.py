@@ -21,7 +21,7 @@ from ligo_dist.checkpoints.layout import (
 )
 from ligo_dist.checkpoints.manifest import Checkpoint, RankFile, write_manifest
 from ligo_dist.checkpoints.rank_files import Snapshot, rank_file_name, write_rank_file
-from ligo_dist.distributed import World, first_rank_only, gather_objects, sum_over_ranks
+from ligo_dist.distributed import World, first_rank_only, gather_objects, raise_together, sum_over_ranks
 from ligo_dist.errors import CheckpointError
 from ligo_dist.files import make_empty
 from ligo_dist.heartbeat import SECONDS, beat
@@ -159,7 +159,7 @@ class CheckpointWriter:
         """Leave a checkpoint that cannot be written."""
         first_rank_only(lambda: remove_unfinished(path), self._world)
         if self._on_failure == "stop":
-            raise CheckpointError(f"{error}; the checkpoints before it are intact") from error
+            raise_together(CheckpointError(f"{error}; the checkpoints before it are intact"), self._world)
         last = (
             "there is no complete one yet" if self.last is None else f"the last complete one is {self.last}"
         )
