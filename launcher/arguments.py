@@ -58,3 +58,14 @@ def read_config(arguments: argparse.Namespace) -> Config:
     hosts = [f"cluster.{key}={json.dumps(value)}" for key, value in given if value is not None]
     config = load_config(arguments.config, [*arguments.overrides, *hosts], arguments.cluster)
     return with_source_apart(config, arguments.config)
+
+
+def fraction(text: str) -> float:
+    """A number above 0 and below 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number above 0 and below 1")
+    return value

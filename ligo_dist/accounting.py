@@ -112,11 +112,14 @@ def learning_step_flops(
         world_size: number of ranks; each micro-step of all of them together mixes the depth once.
         columns: layers that are mixed, where there are more (or fewer) than the source's own.
     """
+    # Every module is checkpointed, those outside the blocks too: all of it is computed once more.
+    model = training_step_flops(architecture, target, sequence_length, batch_size, checkpointed=False)
+    again = forward_flops(architecture, target, sequence_length, batch_size)
     micro_steps = BatchSplit(batch_size, micro_batch_size, world_size).micro_steps
     mixing = _mixing_flops(architecture, source, target, columns)
     expansion = _expansion_flops(architecture, source, target)
     return LearningFlops(
-        model=training_step_flops(architecture, target, sequence_length, batch_size, checkpointed=True),
+        model=model + again,
         # The source is frozen: the only gradient of mixing is that of the coefficients.
         mixing=micro_steps * (1 + 1 + 1) * mixing,
         expansion=world_size * micro_steps * (2 * expansion.forward + expansion.backward),

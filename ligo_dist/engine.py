@@ -31,6 +31,7 @@ from transformers.integrations.deepspeed import prevent_arange_dtype_change
 from ligo_dist.distributed import World, max_over_ranks, sum_over_ranks
 from ligo_dist.rank_environment import export_rank_environment
 from ligo_dist.shards import Shards, padded, partition_range
+from ligo_dist.zero3 import Zero3
 
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -141,9 +142,9 @@ def engine_config(
         "zero_optimization": {
             "stage": 3,
             "overlap_comm": get_accelerator().device_name() != "cpu",
-            "reduce_bucket_size": 5_000_000,
-            "stage3_prefetch_bucket_size": 5_000_000,
-            "stage3_param_persistence_threshold": 10_000,
+            "reduce_bucket_size": Zero3.reduce_bucket,
+            "stage3_prefetch_bucket_size": Zero3.prefetch_bucket,
+            "stage3_param_persistence_threshold": Zero3.persistence_threshold,
         },
     }
     return _merged(ours, user)
@@ -192,6 +193,7 @@ class Engine:
             groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.epsilon
         )
         self._engine, *_ = deepspeed.initialize(model=module, optimizer=inner, config=config)
+        self._has_trained = False
         # Any: what ZeRO-3 adds to a parameter (ds_numel, ds_tensor, ...) is not in its type.
         self.parameters: dict[str, Any] = {
             rename(name): parameter for name, parameter in self._engine.module.named_parameters()
@@ -221,6 +223,9 @@ class Engine:
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rates[group["kind"]]
+        if not self._has_trained:
+            _forget_forward_passes(self._engine.optimizer)
+            self._has_trained = True
         self._engine.train()
         total = torch.zeros((), device=self.world.device, dtype=torch.float64)
         count = samples = 0
@@ -402,17 +407,36 @@ def _forget(root: nn.Module) -> None:
     """Drop the two process-wide references by which DeepSpeed keeps a destroyed engine alive (DeepSpeed #7204)."""
     try:
         from deepspeed.runtime.zero import parameter_offload
-        from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 
         stack = parameter_offload.FWD_MODULE_STACK
         stack[:] = [module for module in stack if module is not root]
-        method = vars(PartitionedParameterCoordinator)["_PartitionedParameterCoordinator__params_to_release"]
-        cached: list[Callable[[], None]] = [
-            cell.cell_contents.cache_clear
-            for cell in method.__closure__ or ()
-            if hasattr(cell.cell_contents, "cache_clear")
-        ]
-        for clear in cached:
-            clear()
+        _clear_releases()
     except (ImportError, AttributeError, KeyError) as error:
         warnings.warn(f"this DeepSpeed may keep a finished stage's memory: {error!r}", stacklevel=2)
+
+
+def _forget_forward_passes(optimizer: Any) -> None:
+    """Have DeepSpeed learn the order of the modules anew. Evaluations before the first step have taught it one that
+    ends with the forward pass, and which weights to drop after each module: it would do so for ever, and gather all
+    weights a second time for each backward pass."""
+    try:
+        coordinator = optimizer.parameter_offload.get_param_coordinator()
+        if not coordinator.is_invalid_trace():
+            coordinator._invalidate_trace()
+        _clear_releases()
+    except (ImportError, AttributeError, KeyError) as error:
+        warnings.warn(f"this DeepSpeed may gather weights more often than it must: {error!r}", stacklevel=2)
+
+
+def _clear_releases() -> None:
+    """Clear the cache of what DeepSpeed drops after each module, which outlives the order it was worked out from."""
+    from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+
+    method = vars(PartitionedParameterCoordinator)["_PartitionedParameterCoordinator__params_to_release"]
+    cached: list[Callable[[], None]] = [
+        cell.cell_contents.cache_clear
+        for cell in method.__closure__ or ()
+        if hasattr(cell.cell_contents, "cache_clear")
+    ]
+    for clear in cached:
+        clear()

@@ -6,7 +6,7 @@ import math
 
 _COUNTS = ("", "K", "M", "B", "T")
 _FLOPS = ("", "K", "M", "G", "T", "P", "E", "Z", "Y")
-_BYTES = (" B", " kB", " MB", " GB", " TB", " PB")
+_BYTES = (" B", " kB", " MB", " GB", " TB", " PB", " EB")
 
 
 def count(number: float) -> str:

@@ -172,7 +172,8 @@ def test_generation_worked_out_by_hand():
     generated = 12 + outside  # wte is the head too, and generated for either
     assert growing_flops(architecture, source, target) == mixing + 2 * layer + outside
     step = learning_step_flops(architecture, source, target, 2, 8, micro_batch_size=2, world_size=2)
-    assert step.model == training_step_flops(architecture, target, 2, 8, checkpointed=True)
+    forward = forward_flops(architecture, target, sequence_length=2, sequences=8)
+    assert step.model == 4 * forward  # the recomputation is of all modules
     assert step.mixing == 2 * 3 * mixing  # two micro-steps of both ranks
     assert step.expansion == 4 * (
         4 * 2 * layer + (4 - 1) * generated
@@ -183,7 +184,7 @@ def test_generation_worked_out_by_hand():
     # Seven samples on three ranks: two micro-steps of each, of which two are padding.
     padded = learning_step_flops(architecture, source, target, 2, 7, micro_batch_size=2, world_size=3)
     assert (padded.mixing, padded.expansion) == (step.mixing, step.expansion // 4 * 6)
-    assert padded.model == training_step_flops(architecture, target, 2, 7, checkpointed=True)
+    assert padded.model == 4 * forward_flops(architecture, target, sequence_length=2, sequences=7)
 
 
 def test_a_source_of_no_layer_and_columns_that_are_not_its_own():

@@ -76,7 +76,13 @@ def test_the_files_are_there(path: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["ligo_dist.architectures", "ligo_dist.accounting", "ligo_dist.config", "ligo_dist.tracking.sync"],
+    [
+        "ligo_dist.architectures",
+        "ligo_dist.accounting",
+        "ligo_dist.config",
+        "ligo_dist.planning",
+        "ligo_dist.tracking.sync",
+    ],
 )
 def test_what_the_launcher_uses_loads_no_torch(module: str) -> None:
     heavy = "{'torch', 'transformers', 'deepspeed', 'datasets', 'mlflow'}"

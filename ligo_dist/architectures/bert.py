@@ -107,6 +107,7 @@ BERT = Architecture(
     norm_epsilon="layer_norm_eps",
     post_norm=True,
     token_types=2,
+    softmax_in_fp32=False,
 )
 
 BERT_ENCODER = replace(

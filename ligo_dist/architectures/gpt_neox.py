@@ -63,4 +63,5 @@ GPT_NEOX = Architecture(
     norm_epsilon="layer_norm_eps",
     rotary=True,
     rotary_part=0.25,
+    parallel_branches=True,
 )

@@ -10,21 +10,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ligo_dist.architectures import Architecture, ModelShape
-from ligo_dist.errors import ArchitectureError
-from ligo_dist.growth.claims import (
-    epsilon_factor,
-    fresh_layers,
-    has_new_depth,
-    needs_unit_layer,
-    obstacles,
-    refusals,
-)
+from ligo_dist.growth.claims import epsilon_factor, obstacles
 from ligo_dist.growth.depth import depth_value, is_new_layer, new_depth_value
-from ligo_dist.growth.names import MAY_BE_TIED, resolve
+from ligo_dist.growth.names import resolve
 from ligo_dist.growth.operators import Growth, OperatorParameter
 from ligo_dist.growth.width import generator_of, width_value
-
-_TIED_BY_DEFAULT = ("identity-random",)
 
 
 @dataclass(frozen=True)
@@ -77,24 +67,16 @@ def build_growth(
     Raises:
         ArchitectureError: for a growth that the family or the method does not allow.
     """
-    faults = refusals(source, target, method.depth, method.width)
-    if tied and method.width not in MAY_BE_TIED:
-        faults.append(f"width {method.width!r} needs a matrix for each side of an axis: set tied: false")
-    if identity == "fixed" and method.width != "identity-random":
-        faults.append(f"width {method.width!r} has no identity to fix: set identity: learned")
-    if faults:
-        raise ArchitectureError("; ".join(faults))
-    return Growth(
+    return Growth.for_ways(
         architecture,
         source,
         target,
-        tied=method.width in _TIED_BY_DEFAULT if tied is None else tied,
-        fixed_identity=(method.width == "identity-random") if identity is None else identity == "fixed",
+        method.depth,
+        method.width,
+        tied=tied,
+        identity=identity,
         share_depth=share_depth,
         share_width=share_width,
-        fresh_layers=fresh_layers(source, target, method.depth),
-        unit_layer=needs_unit_layer(architecture, source, target, method.depth),
-        new_depth=has_new_depth(method.width),
     )
 
 

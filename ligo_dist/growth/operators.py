@@ -1,30 +1,17 @@
-"""The growth operator of one pair of models: which matrices it has, and how they make each target parameter.
+"""The growth operator of one pair of models: how its matrices make each target parameter.
 
-The operator's parameters, by name:
-
-    hidden.out, hidden.in, ...          one per side that the family's table uses (whole model)
-    layers.{l}.query.out, ...           the same per target layer; `query.out` where all layers share them
-    layers.{l}.depth                    depth coefficients of target layer l: roles x columns
-    layers.{l}.new_depth                the same for the units that the source had not, where they have their own
-
-A column is a layer that coefficients mix: the source's layers, then the fresh ones (as the library initialises them),
-then the unit layer (gains one, all else zero), where a method asks for those.
-
-Tied (the paper), every side of an axis uses its `out` matrix. With a fixed identity (the published code) a matrix's
-parameter holds the rows of new units only, and the source's own units are carried over as they are.
+The matrices themselves are listed in `layout`, which knows no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ligo_dist.architectures import Architecture, Axis, ModelShape, ParameterSpec, Segment
-from ligo_dist.errors import ArchitectureError
+from ligo_dist.architectures import Axis, ModelShape, ParameterSpec, Segment
 from ligo_dist.growth.algebra import (
     AxisMap,
     DimMap,
@@ -33,127 +20,16 @@ from ligo_dist.growth.algebra import (
     expand_width,
     mix_depth,
 )
+from ligo_dist.growth.layout import GrowthLayout, OperatorParameter
 
 
 @dataclass(frozen=True)
-class OperatorParameter:
-    """One tensor of the operator.
-
-    Attributes:
-        name: see the module's docstring.
-        shape: target units x source units, or roles x columns for depth coefficients.
-        axis: the growth axis, or None for depth coefficients.
-        side: the side it serves; for depth coefficients None, or `new` where they serve the new units alone.
-        layer: target layer, or None where the whole model shares it.
-    """
-
-    name: str
-    shape: tuple[int, int]
-    axis: str | None
-    side: str | None
-    layer: int | None
-
-    @property
-    def kind(self) -> str:
-        """`depth` or `width`."""
-        return "depth" if self.axis is None else "width"
-
-
-@dataclass(frozen=True)
-class Growth:
-    """A pair of models of one family and the operator between them.
-
-    Attributes:
-        architecture: the family.
-        source: shape of the model that is there.
-        target: shape of the model to come.
-        tied: one matrix for all sides of an axis (paper), or one per side.
-        fixed_identity: the rows that carry the source's own units are no parameters.
-        share_depth: one row of depth coefficients for all roles of a layer.
-        share_width: one operator per axis for all layers.
-        fresh_layers: columns of layers as the library initialises them.
-        unit_layer: a column whose gains are one and whose other parameters are zero.
-        new_depth: new units have depth coefficients of their own.
-
-    Raises:
-        ArchitectureError: if the family does not allow this growth; the message says which size is at fault.
-    """
-
-    architecture: Architecture
-    source: ModelShape
-    target: ModelShape
-    tied: bool
-    fixed_identity: bool = False
-    share_depth: bool = False
-    share_width: bool = False
-    fresh_layers: int = 0
-    unit_layer: bool = False
-    new_depth: bool = False
-
-    def __post_init__(self) -> None:
-        faults = growth_faults(self.source, self.target)
-        if faults:
-            raise ArchitectureError(f"{self.architecture.name} cannot grow so: " + "; ".join(faults))
-
-    @property
-    def columns(self) -> int:
-        """Layers that depth coefficients mix."""
-        return self.source.layers + self.fresh_layers + self.unit_layer
-
-    @property
-    def depth_shape(self) -> tuple[int, int]:
-        """Of a target layer's depth coefficients: roles (one row for all, where they share it) x columns."""
-        return 1 if self.share_depth else len(self.layer_roles), self.columns
-
-    @cached_property
-    def target_parameters(self) -> list[ParameterSpec]:
-        return self.architecture.parameters(self.target)
-
-    @cached_property
-    def source_by_role(self) -> dict[str, ParameterSpec]:
-        """The source's parameter of each role: a layer's for roles of the blocks, even where it has no layer."""
-        specs: dict[str, ParameterSpec] = {}
-        for spec in self.architecture.parameters(replace(self.source, layers=1)):
-            specs.setdefault(spec.role, spec)
-        return specs
-
-    @cached_property
-    def layer_roles(self) -> list[str]:
-        return self.architecture.layer_roles(self.target)
-
-    @cached_property
-    def operator_parameters(self) -> list[OperatorParameter]:
-        """All parameters of the operator, those of the whole model first, then layer by layer."""
-        shared: dict[str, OperatorParameter] = {}
-        layers: dict[str, OperatorParameter] = {}
-        for spec in self.target_parameters:
-            for segment in (segment for dim in spec.dims for segment in dim if segment.side):
-                parameter = self._width_parameter(segment, spec.layer)
-                if parameter.shape[0]:
-                    (shared if parameter.layer is None else layers)[parameter.name] = parameter
-        for layer in range(self.target.layers):
-            for name, side in self._depth_names(layer):
-                layers[name] = OperatorParameter(name, self.depth_shape, None, side, layer)
-        return [*shared.values(), *sorted(layers.values(), key=lambda p: p.layer or 0)]
-
-    def _depth_names(self, layer: int) -> list[tuple[str, str | None]]:
-        names: list[tuple[str, str | None]] = [(f"layers.{layer}.depth", None)]
-        return [*names, (f"layers.{layer}.new_depth", "new")] if self.new_depth else names
-
-    def depth_names(self, layer: int) -> list[str]:
-        """Names of a target layer's depth coefficients: of all its units, and (`new_depth`) of the new ones."""
-        return [name for name, _ in self._depth_names(layer)]
+class Growth(GrowthLayout):
+    """A pair of models, the operator between them, and how it is applied."""
 
     def depth_rows(self, coefficients: Tensor) -> Tensor:
         """Depth coefficients, one row per role."""
         return coefficients.expand(len(self.layer_roles), -1)
-
-    def matrices_of(self, spec: ParameterSpec) -> set[str]:
-        """Names of the width matrices that a target parameter is made with."""
-        parameters = (
-            self._width_parameter(segment, spec.layer) for dim in spec.dims for segment in dim if segment.side
-        )
-        return {parameter.name for parameter in parameters if parameter.shape[0]}
 
     def dim_maps(self, spec: ParameterSpec, matrices: Mapping[str, Tensor]) -> tuple[DimMap, ...]:
         """The maps that expand a source tensor of this parameter's role, dim by dim.
@@ -176,7 +52,7 @@ class Growth:
         """Maps that put each source unit where the target continues it, and nothing anywhere else."""
         placements = {}
         for segment in (segment for dim in spec.dims for segment in dim if segment.side):
-            parameter = self._width_parameter(segment, spec.layer)
+            parameter = self.width_parameter(segment, spec.layer)
             placements[parameter.name] = self.placement(self.axis_of(segment.axis))
         return replace(self, fixed_identity=False).dim_maps(spec, placements)
 
@@ -186,10 +62,6 @@ class Growth:
         placed = placed_units(axis, self.source, self.target)
         matrix_UV[placed, torch.arange(len(placed))] = 1.0
         return matrix_UV
-
-    def axis_of(self, axis: Axis) -> Axis:
-        """The axis whose operator an axis has: its own, or the one it is lifted from."""
-        return self.architecture.axes[axis.lifted_from] if axis.lifted_from else axis
 
     def expand(self, spec: ParameterSpec, mixed: list[Tensor], operator: Mapping[str, Tensor]) -> Tensor:
         """A target parameter from its mixed source tensors, one for each of `depth_names`."""
@@ -254,20 +126,11 @@ class Growth:
                 return dim, dim_map.apply(torch.ones(sum(dim_map.source_sizes)), 0) == 0
         return 0, torch.zeros(spec.shape[0], dtype=torch.bool)
 
-    def _width_parameter(self, segment: Segment, layer: int | None) -> OperatorParameter:
-        axis = self.axis_of(segment.axis)
-        side = "out" if self.tied else segment.side
-        scope = layer if axis.scope == "layer" and not self.share_width else None
-        prefix = "" if scope is None else f"layers.{scope}."
-        large, small = axis.units(self.target), axis.units(self.source)
-        shape = (large - small if self.fixed_identity else large, small)
-        return OperatorParameter(f"{prefix}{axis.name}.{side}", shape, axis.name, side, scope)
-
     def _segment_map(self, segment: Segment, layer: int | None, matrices: Mapping[str, Tensor]) -> SegmentMap:
         if segment.side is None:
             return None
         axis = self.axis_of(segment.axis)
-        parameter = self._width_parameter(segment, layer)
+        parameter = self.width_parameter(segment, layer)
         matrix_UV = self._whole_matrix(axis, parameter, matrices)
         if segment.axis.lifted_from:
             groups = (self.target.queries_per_group, self.source.queries_per_group)
@@ -312,34 +175,3 @@ def new_units(axis: Axis, source: ModelShape, target: ModelShape) -> Tensor:
     is_new = torch.ones(axis.units(target), dtype=torch.bool)
     is_new[placed_units(axis, source, target)] = False
     return is_new.nonzero().squeeze(1)
-
-
-def growth_faults(source: ModelShape, target: ModelShape) -> list[str]:
-    """Why a model of one shape cannot grow into another; empty if it can."""
-    faults = []
-    for name in ("layers", "width", "heads", "key_value_heads", "ffn", "queries_per_group"):
-        before, after = getattr(source, name), getattr(target, name)
-        if after < before:
-            faults.append(f"{name} shrinks from {before} to {after}")
-    if source.head_size != target.head_size:
-        faults.append(
-            f"the head size changes from {source.head_size} to {target.head_size}; keep it and add heads"
-            f" (width {target.width} wants {target.width / source.head_size:g} heads)"
-        )
-    for name in _NEVER_CHANGES:
-        before, after = getattr(source, name), getattr(target, name)
-        if after != before:
-            faults.append(f"{name} differs: {before} and {after}")
-    return faults
-
-
-_NEVER_CHANGES = (
-    "vocab",
-    "positions",
-    "tied",
-    "token_types",
-    "labels",
-    "image_size",
-    "patch_size",
-    "channels",
-)

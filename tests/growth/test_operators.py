@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ligo_dist.architectures import get_architecture
 from ligo_dist.errors import ArchitectureError
-from ligo_dist.growth.operators import Growth, growth_faults, new_units
+from ligo_dist.growth.layout import growth_faults
+from ligo_dist.growth.operators import Growth, new_units
 from small_models import Sizes, library_model, model_shape, small_shape, weights_of
 
 

@@ -1,0 +1,84 @@
+"""`ligo-dist plan`: what a run will take, before it starts, on hardware that need not be here."""
+
+from __future__ import annotations
+
+import argparse
+
+from launcher.arguments import fraction, positive
+from launcher.plan_tables import print_forecast
+from launcher.preflight import vocabulary_size
+from ligo_dist.config import Config, load_config, stage_shapes
+from ligo_dist.config.source import with_source_apart
+from ligo_dist.errors import LigoError
+from ligo_dist.planning import DEFAULT_GPU, Forecast, Setting, estimate_stages, get_gpu, gpu_names
+
+UTILISATION = 0.4
+"""Part of the peak that training reaches: 0.38 to 0.43 on up to 16,384 H100 (Llama 3, arXiv 2407.21783, table 4)."""
+
+_EXAMPLES = """\
+examples:
+  ligo-dist plan configs/quickstart.yaml
+  ligo-dist plan configs/llama_70b.yaml --gpus 1024 --gpu h100 --utilisation 0.4
+  ligo-dist plan configs/paper/*.yaml --gpu 312e12,40,25
+
+Every number is explained in docs/accounting.md.
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "plan",
+        help="work out parameters, FLOPs, memory, communication, time and disk of every phase",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(overrides=[])
+    parser.add_argument(
+        "words",
+        metavar="CONFIG",
+        nargs="+",
+        help="YAML files; key.path=value among them is written over all of them",
+    )
+    parser.add_argument(
+        "--gpus", type=positive, metavar="N", help="ranks (default: those of cluster.slurm, else 1)"
+    )
+    parser.add_argument(
+        "--gpu",
+        default=DEFAULT_GPU,
+        metavar="NAME",
+        help=f"{', '.join(gpu_names())}, or FLOPS,GB,GB/s (default: {DEFAULT_GPU})",
+    )
+    parser.add_argument(
+        "--utilisation",
+        type=fraction,
+        default=UTILISATION,
+        metavar="PART",
+        help=f"part of the peak FLOPS that is reached (default: {UTILISATION:g})",
+    )
+    parser.add_argument(
+        "--saving",
+        type=fraction,
+        metavar="PART",
+        help="assumed part of the FLOPs from scratch that a grown stage saves (default: what LiGO's paper found)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    gpu = get_gpu(arguments.gpu)
+    words = [*arguments.words, *arguments.overrides]
+    overrides = [word for word in words if "=" in word]
+    paths = [word for word in words if "=" not in word]
+    if not paths:
+        raise LigoError("plan: no configuration is named; configs/quickstart.yaml would be one")
+    for path in paths:
+        config = with_source_apart(load_config(path, overrides), path)
+        setting = Setting.of(config, arguments.gpus or _ranks_of(config))
+        stages = estimate_stages(config, stage_shapes(config, vocabulary_size(config)), setting)
+        print_forecast(path, Forecast(stages, setting, gpu, arguments.utilisation, arguments.saving))
+    return 0
+
+
+def _ranks_of(config: Config) -> int:
+    slurm = config.cluster.slurm
+    per_node = slurm.ranks_per_node or slurm.gpus_per_node
+    return slurm.nodes * per_node if slurm.nodes and per_node else 1

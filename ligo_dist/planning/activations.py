@@ -1,0 +1,137 @@
+"""What a forward pass keeps for its backward pass, in bytes: `docs/accounting.md` has the formulas line by line.
+
+After Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1), adapted to what the library's blocks keep: tests hold
+the counts here against the tensors that torch saves, family by family.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ligo_dist.architectures import Architecture, ModelShape
+from ligo_dist.planning.setting import FP32, Setting
+
+LOGIT_BYTES = 12
+"""Of each logit while the loss is differentiated: its log-probability, the gradient of that, and its own, in fp32. As
+many in an evaluation: a logit, its log-probability, and a logit of the micro-batch before; in bf16 a logit is there in
+both precisions."""
+
+_TEMPORARIES = 3
+"""Tensors of a block's largest intermediate that its backward pass holds at a time."""
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes of one micro-batch on one rank.
+
+    Attributes:
+        block_input: the residual stream before a block: all that checkpointing keeps of it.
+        block: what one block keeps.
+        ends: what lies before and behind the blocks, logits aside.
+        loss: of all logits while the loss is differentiated, or evaluated.
+        logits: of all logits in the precision of the arithmetic.
+        backward: what the backward pass of one block holds beside.
+    """
+
+    block_input: int
+    block: int
+    ends: int
+    loss: int
+    logits: int
+    backward: int
+
+    def kept(self, layers: int, *, checkpointed: bool) -> int:
+        """After the forward pass of all blocks."""
+        return layers * (self.block_input if checkpointed else self.block) + self.ends
+
+    def in_backward(self, layers: int, *, checkpointed: bool) -> int:
+        """While the last block's gradients are taken; its inner values are there again if they were dropped."""
+        again = self.block if checkpointed else 0
+        return self.kept(layers, checkpointed=checkpointed) + again + self.backward
+
+
+def activations(setting: Setting, shape: ModelShape, length: int, sequences: int) -> Activations:
+    """The activations of a micro-batch.
+
+    Args:
+        setting: how it is computed.
+        shape: the model.
+        length: positions that the blocks work on.
+        sequences: sequences, or images, of the micro-batch.
+    """
+    tokens, architecture, number = length * sequences, setting.architecture, setting.number
+    language_model = architecture.objective in ("causal_lm", "masked_lm")
+    logits = tokens * shape.vocab if language_model else sequences * shape.labels
+    head = 3 * shape.width * number if architecture.objective == "masked_lm" else 0
+    return Activations(
+        block_input=tokens * shape.width * number,
+        block=tokens * _block(setting, shape, length),
+        ends=tokens * (_norm(setting, shape.width) + head),
+        loss=LOGIT_BYTES * logits,
+        logits=number * logits,
+        backward=_TEMPORARIES * tokens * _largest(setting, shape, length),
+    )
+
+
+def _block(setting: Setting, shape: ModelShape, length: int) -> int:
+    """One block, per token."""
+    architecture, number = setting.architecture, setting.number
+    norms = 2 * _norm(setting, shape.width)
+    if architecture.parallel_branches:
+        norms -= shape.width * number  # both norms read the same
+    if any(axis.normed for axis in architecture.axes.values()):
+        heads = shape.heads + shape.key_value_heads
+        norms += heads * (shape.head_size * (FP32 + number) + FP32)
+    inner = (architecture.ffn_activations or (4 if _is_gated(architecture, shape) else 2)) * shape.ffn
+    dropped = 2 * shape.width * (1 if setting.on_gpu else number) if setting.hidden_dropout else 0
+    return norms + _attention(setting, shape, length) + inner * number + dropped
+
+
+def _norm(setting: Setting, width: int) -> int:
+    """A norm, per token: its input, its statistics, and its output, which the next product reads. RMSNorm keeps its
+    input in fp32, and what it makes of it both before and after the gain."""
+    if setting.architecture.normalization == "rms_norm":
+        return width * (FP32 + 2 * setting.number) + FP32
+    return (2 * width + 2) * setting.number
+
+
+def _attention(setting: Setting, shape: ModelShape, length: int) -> int:
+    """Attention, per token: queries, keys, values and its output; plain attention the scores' softmax too."""
+    queries, number = shape.attention_width, setting.number
+    if not setting.on_gpu:
+        return 4 * queries * number + shape.heads * length * _score(setting)
+    numbers = 2 * queries + 2 * shape.key_value_heads * shape.head_size
+    if setting.architecture.rotary and _is_fused(setting.architecture, shape):
+        numbers += 3 * queries  # the values are a view of the fused tensor, and the output is copied
+    return numbers * number + FP32 * shape.heads
+
+
+def _score(setting: Setting) -> int:
+    """Bytes of one score of plain attention: its softmax, and what the values are multiplied with, where that is
+    another tensor; dropout adds its factor."""
+    number = setting.number
+    taken = FP32 if setting.architecture.softmax_in_fp32 else number
+    if setting.attention_dropout:
+        return taken + 2 * number
+    return taken + (number if taken != number else 0)
+
+
+def _largest(setting: Setting, shape: ModelShape, length: int) -> int:
+    """Bytes per token of a block's largest intermediate."""
+    inner = shape.ffn * setting.number
+    if setting.on_gpu:
+        return inner
+    taken = FP32 if setting.architecture.softmax_in_fp32 else setting.number
+    return max(inner, shape.heads * length * taken)
+
+
+def _is_gated(architecture: Architecture, shape: ModelShape) -> bool:
+    """Whether two matrices of a block write the inner units: one gates the other."""
+    lines = architecture.table(shape)
+    return sum(lines[role].startswith("ffn.out hidden.in") for role in architecture.layer_roles(shape)) > 1
+
+
+def _is_fused(architecture: Architecture, shape: ModelShape) -> bool:
+    """Whether queries, keys and values are made by one matrix."""
+    lines = architecture.table(shape)
+    return any("query.out" in lines[role] and "value.out" in lines[role] for role in lines)

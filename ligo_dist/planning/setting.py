@@ -1,0 +1,58 @@
+"""What all phases of a plan share: the ranks, the precision, and how the library computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ligo_dist.architectures import Architecture, get_architecture
+from ligo_dist.config.schema import Config
+from ligo_dist.zero3 import Zero3
+
+FP32 = 4
+"""Bytes of a number of master weights, gradients, moments, and of everything that growing makes."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the phases of a run are computed.
+
+    Attributes:
+        architecture: the family.
+        ranks: how many work together.
+        number: bytes of a number in the precision of the arithmetic: 2 (bf16) or 4 (fp32).
+        on_gpu: attention is fused and keeps no scores, and dropout keeps a byte of each number; on processors every
+            score is kept, and a factor of each number that dropout meets.
+        hidden_dropout, attention_dropout: some of it is dropped.
+        zero3: sizes by which weights are gathered and gradients reduced.
+    """
+
+    architecture: Architecture
+    ranks: int = 1
+    number: int = 2
+    on_gpu: bool = True
+    hidden_dropout: bool = False
+    attention_dropout: bool = False
+    zero3: Zero3 = field(default_factory=Zero3)
+
+    @classmethod
+    def of(cls, config: Config, ranks: int, *, on_gpu: bool = True) -> Setting:
+        """The setting of a configuration on a number of ranks."""
+        dropped = [name for name, part in config.model.huggingface.items() if _is_dropout(name) and part]
+        return cls(
+            get_architecture(config.model.family),
+            ranks,
+            number=2 if config.precision == "bf16" else 4,
+            on_gpu=on_gpu,
+            hidden_dropout=any("att" not in name for name in dropped),
+            attention_dropout=any("att" in name for name in dropped),
+            zero3=Zero3.from_keys(config.deepspeed),
+        )
+
+
+def micro_steps(batch_size: int, micro_batch_size: int, ranks: int) -> int:
+    """Forward passes of a rank for one optimizer step."""
+    return -(-batch_size // (micro_batch_size * ranks))
+
+
+def _is_dropout(name: str) -> bool:
+    return name.endswith(("_pdrop", "_dropout", "_dropout_prob"))

@@ -1,0 +1,45 @@
+"""A small schedule to plan, changed in one place at a time."""
+
+from __future__ import annotations
+
+from ligo_dist.config import Config, config_from, stage_shapes
+from ligo_dist.config.overrides import apply_overrides
+from ligo_dist.config.yaml_text import parse_yaml
+from ligo_dist.planning import Forecast, Setting, StageEstimate, estimate_stages, get_gpu
+
+_SCHEDULE = """
+run_dir: runs/test
+precision: fp32
+model: {family: gpt2, max_positions: 64, vocab_size: 512}
+stages:
+  - name: small
+    size: {layers: 2, width: 32, heads: 4}
+    train: {steps: 10, batch_size: 8, micro_batch_size: 2}
+  - name: large
+    size: {layers: 3, width: 48, heads: 6}
+    grow: {method: ligo, learn: {steps: 5}}
+    train: {steps: 10, batch_size: 8, micro_batch_size: 2}
+data: {sequence_length: 64}
+tokenizer: {vocab_size: 512}
+"""
+
+
+def schedule(*overrides: str) -> Config:
+    raw = parse_yaml(_SCHEDULE)
+    assert apply_overrides(raw, overrides) == []
+    return config_from(raw)
+
+
+def estimates(*overrides: str, ranks: int = 1, on_gpu: bool = True) -> list[StageEstimate]:
+    config = schedule(*overrides)
+    setting = Setting.of(config, ranks, on_gpu=on_gpu)
+    return estimate_stages(config, stage_shapes(config, 512), setting)
+
+
+def forecast(
+    *overrides: str, ranks: int = 1, gpu: str = "1e12,1,10", saving: float | None = None
+) -> Forecast:
+    config = schedule(*overrides)
+    setting = Setting.of(config, ranks)
+    stages = estimate_stages(config, stage_shapes(config, 512), setting)
+    return Forecast(stages, setting, get_gpu(gpu), utilisation=0.5, saving=saving)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from ligo_dist.errors import LigoError
+from ligo_dist.planning.hardware import GPUS_PER_NODE, get_gpu, gpu_names
+
+
+def test_names_are_those_of_the_data_sheets() -> None:
+    assert {"a100-40", "a100-80", "a100", "h100", "h200", "b200", "l40s", "mi300x"} == set(gpu_names())
+    h100 = get_gpu("H100")
+    assert (h100.flops, h100.memory, h100.link, h100.network) == (989.4e12, 80 * 10**9, 450e9, 50e9)
+    assert get_gpu("a100") == get_gpu("a100-80")
+
+
+def test_figures_of_its_own() -> None:
+    gpu = get_gpu("1.5e14,24,12.5")
+    assert (gpu.flops, gpu.memory, gpu.link, gpu.network) == (1.5e14, 24 * 10**9, 12.5e9, 12.5e9)
+    assert gpu.usable == 21_600_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("h1000", "--gpu: 'h1000' is not known; did you mean 'h100'?"),
+        ("tpu-v5", "--gpu: 'tpu-v5' is not known; there are: a100-40, a100-80, h100,"),
+        ("tpu-v5", "or its figures as FLOPS,GB,GB/s: 989e12,80,50"),
+        ("1e15,80", "--gpu: '1e15,80' should be three numbers above 0"),
+        ("1e15,80,fast", "989e12,80,50 would be right"),
+        ("1e15,0,50", "'1e15,0,50' should be three numbers above 0"),
+        ("nan,80,50", "'nan,80,50' should be three numbers above 0"),
+        ("inf,80,50", "'inf,80,50' should be three numbers above 0"),
+    ],
+)
+def test_what_is_no_gpu(text: str, said: str) -> None:
+    with pytest.raises(LigoError) as caught:
+        get_gpu(text)
+    assert said in str(caught.value)
+
+
+def test_the_slowest_link_counts() -> None:
+    gpu = get_gpu("h100")
+    assert gpu.bandwidth(GPUS_PER_NODE) == 450e9
+    assert gpu.bandwidth(GPUS_PER_NODE + 1) == 50e9
+
+
+def test_seconds_of_computing_and_of_sending() -> None:
+    gpu = get_gpu("1e12,10,1")
+    assert gpu.seconds(flops=8e12, sent=3e9, ranks=4, utilisation=0.5) == (4.0, 3.0)
+    assert gpu.seconds(flops=8e12, sent=0, ranks=1, utilisation=0.5) == (16.0, 0.0)
