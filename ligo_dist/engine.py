@@ -269,6 +269,7 @@ class Engine:
         loss_sum, samples_everywhere, correct_everywhere = sum_over_ranks(
             [loss_sum, samples, correct], self.world
         )
+        self._drop_gathered()
         accuracy = correct_everywhere / samples_everywhere if classifies else None
         return Evaluation(loss_sum / samples_everywhere, accuracy)
 
@@ -278,7 +279,14 @@ class Engine:
         hidden states of a model without a head. Collective."""
         self._engine.eval()
         inputs = self._inputs({name: tensor for name, tensor in batch.items() if name != "labels"})
-        return self._engine(**inputs)[0]
+        logits: Tensor = self._engine(**inputs)[0]
+        self._drop_gathered()
+        return logits
+
+    def _drop_gathered(self) -> None:
+        """Drop the weights that a forward pass leaves gathered for its backward pass, where there is none: they would
+        take up memory, and not follow what is written to the partitions."""
+        self._engine.optimizer.empty_partition_cache()
 
     def _inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A batch where and as the module takes it: images in the precision of the weights."""

@@ -34,7 +34,7 @@ def training_moments(
         held.plus("backward", activations=backward, whole=most, gradients=engine.waiting_gradients),
         held.plus("reduce", gradients=engine.reduced, whole=most),
         held.plus("evaluation", activations=_evaluating(evaluated), whole=most + engine.in_flight),
-        *_between_steps(engine, held, at_loss),
+        *_between_steps(engine, held),
     ]
 
 
@@ -104,7 +104,7 @@ def learning_moments(
             ),
             key=lambda memory: memory.total,
         ),
-        *_between_steps(engine, held, at_loss),
+        *_between_steps(engine, held),
     ]
 
 
@@ -150,11 +150,11 @@ def _evaluating(evaluated: Activations) -> int:
     return max(evaluated.loss, evaluated.block_input + evaluated.block)
 
 
-def _between_steps(engine: EngineMemory, held: Memory, at_loss: int) -> list[Memory]:
-    """The optimizer's step, and a checkpoint; an evaluation before that leaves weights gathered for a backward pass."""
+def _between_steps(engine: EngineMemory, held: Memory) -> list[Memory]:
+    """The optimizer's step, and a checkpoint."""
     return [
         held.plus("optimizer", optimizer=engine.updating),
-        held.plus("checkpoint", copies=engine.snapshot, whole=at_loss),
+        held.plus("checkpoint", copies=engine.snapshot),
     ]
 
 
