@@ -32,7 +32,7 @@ OFFENCES = [
     ("launcher/cli.py", "from ligo_dist.engine import Engine"),
 ]
 ALLOWED = [
-    ("ligo_dist/engine.py", "import deepspeed"),
+    ("ligo_dist/engine/engine.py", "import deepspeed"),
     ("ligo_dist/tracking/mlflow.py", "import mlflow.tracking"),
     ("ligo_dist/distributed.py", "import torch.distributed as dist"),
     ("ligo_dist/growth/sharded.py", "import torch.distributed as dist"),

@@ -1,37 +1,27 @@
-"""DeepSpeed ZeRO-3, met here and nowhere else: building an engine, one training step, reading and writing partitions.
-
-What is written down as code here was checked in DeepSpeed 0.19.8; see docs/deepspeed.md for why each call is there.
-"""
+"""Training a module with ZeRO-3: one step, an evaluation, reading and writing partitions."""
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import math
-import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import deepspeed
 import torch
-import torch.distributed as dist
-from deepspeed.accelerator import get_accelerator
 from deepspeed.utils import (
     safe_get_local_fp32_param,
     safe_get_local_optimizer_state,
     safe_set_local_fp32_param,
 )
 from torch import Tensor, nn
-from transformers.integrations.deepspeed import prevent_arange_dtype_change
 
-from ligo_dist.distributed import World, max_over_ranks, sum_over_ranks
-from ligo_dist.rank_environment import export_rank_environment
-from ligo_dist.shards import Shards, padded, partition_range
-from ligo_dist.zero3 import Zero3
+from ligo_dist.distributed import World, sum_over_ranks
+from ligo_dist.shards import Shards, padded
+
+from .forgetting import forget_engine, forget_forward_passes, return_freed_memory
+from .partitions import without_padding
 
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -65,97 +55,6 @@ class Evaluation:
 
     loss: float
     accuracy: float | None = None
-
-
-def start_world(timeout_seconds: float) -> World:
-    """Join the process group that the environment describes.
-
-    Raises:
-        LigoError: see `rank_environment`.
-    """
-    # The shared-memory op serves inference only, and compiling it takes over a minute or hangs on a stale lock.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    environment = export_rank_environment()
-    accelerator = get_accelerator()
-    device = torch.device(accelerator.device_name())
-    if device.type != "cpu":
-        # Whoever shows each rank its own device alone (Slurm does, with `--gpus-per-task`) calls them all the first.
-        index = 0 if accelerator.device_count() == 1 else environment.local_rank
-        os.environ["LOCAL_RANK"] = str(index)  # DeepSpeed takes the device from there
-        device = torch.device(accelerator.device_name(), index)
-        accelerator.set_device(index)
-    backend = accelerator.communication_backend_name()
-    backend = "gloo" if device.type == "cpu" else backend
-    deepspeed.init_distributed(backend, timeout=timedelta(seconds=timeout_seconds), verbose=False)
-    world = World(dist.get_rank(), dist.get_world_size(), device)
-    # Ranks on nodes of unequal size may know different numbers; all go by one.
-    return replace(world, nodes=int(max_over_ranks(environment.num_nodes, world)))
-
-
-def get_accelerator_name() -> str:
-    """`cpu`, `cuda`, ...: what the ranks compute on."""
-    return get_accelerator().device_name()
-
-
-def stop_world() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-@contextmanager
-def partitioned_parameters(dtype: torch.dtype) -> Iterator[None]:
-    """Modules built inside have their parameters partitioned over the ranks as soon as each is built."""
-    # By configuration: zero.Init ignores its `dtype` argument where the accelerator has no fp16.
-    config = {
-        "train_micro_batch_size_per_gpu": 1,
-        "bf16": {"enabled": dtype == torch.bfloat16},
-        "zero_optimization": {"stage": 3},
-    }
-    with prevent_arange_dtype_change(), deepspeed.zero.Init(config_dict_or_path=config):
-        yield
-
-
-def partitioned_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shapes of the whole parameters of a module built under `partitioned_parameters`, by name."""
-    parameters: Iterator[tuple[str, Any]] = module.named_parameters()
-    return {name: tuple(parameter.ds_shape) for name, parameter in parameters}
-
-
-def partitions(module: nn.Module, world: World) -> Shards:
-    """Copies of this rank's partitions of a module built under `partitioned_parameters`."""
-    parameters: Iterator[tuple[str, Any]] = module.named_parameters()
-    return {name: _without_padding(parameter, parameter.ds_tensor, world) for name, parameter in parameters}
-
-
-def engine_config(
-    precision: str, micro_batch_size: int, accumulation: int, clipping: float, user: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The DeepSpeed configuration of one engine: ours, with the user's keys merged in."""
-    ours: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": micro_batch_size,
-        "gradient_accumulation_steps": accumulation,
-        "gradient_clipping": clipping,
-        "steps_per_print": 10**12,
-        "bf16": {"enabled": precision == "bf16"},
-        "data_types": {"grad_accum_dtype": "fp32"},
-        "zero_force_ds_cpu_optimizer": False,
-        "zero_optimization": {
-            "stage": 3,
-            "overlap_comm": get_accelerator().device_name() != "cpu",
-            "reduce_bucket_size": Zero3.reduce_bucket,
-            "stage3_prefetch_bucket_size": Zero3.prefetch_bucket,
-            "stage3_param_persistence_threshold": Zero3.persistence_threshold,
-        },
-    }
-    return _merged(ours, user)
-
-
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = _merged(result[key], value) if both else value
-    return result
 
 
 class Engine:
@@ -224,7 +123,7 @@ class Engine:
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rates[group["kind"]]
         if not self._has_trained:
-            _forget_forward_passes(self._engine.optimizer)
+            forget_forward_passes(self._engine.optimizer)
             self._has_trained = True
         self._engine.train()
         total = torch.zeros((), device=self.world.device, dtype=torch.float64)
@@ -304,7 +203,7 @@ class Engine:
     def read_shards(self) -> Shards:
         """A copy of this rank's fp32 partitions."""
         return {
-            name: _without_padding(p, safe_get_local_fp32_param(p), self.world)
+            name: without_padding(p, safe_get_local_fp32_param(p), self.world)
             for name, p in self.parameters.items()
         }
 
@@ -342,7 +241,7 @@ class Engine:
             return {}
         return {
             moment: {
-                name: _without_padding(p, safe_get_local_optimizer_state(p, moment), self.world)
+                name: without_padding(p, safe_get_local_optimizer_state(p, moment), self.world)
                 for name, p in self.parameters.items()
             }
             for moment in ADAM_MOMENTS
@@ -370,11 +269,11 @@ class Engine:
         """Free everything the engine holds: weights, gradients, optimizer. The engine is unusable afterwards."""
         root = self._engine.module
         self._engine.destroy()
-        _forget(root)
+        forget_engine(root)
         self.parameters = {}
         del self._engine, root
         gc.collect()
-        _return_freed_memory()
+        return_freed_memory()
 
 
 def _parameter_groups(
@@ -395,56 +294,3 @@ def _parameter_groups(
             groups.items(), key=lambda item: (item[0][0], not item[0][1])
         )
     ]
-
-
-def _return_freed_memory() -> None:
-    """Give what was freed back to the device, or to the system where there is none."""
-    get_accelerator().empty_cache()
-    if get_accelerator_name() == "cpu":
-        with suppress(AttributeError, OSError):  # not glibc
-            ctypes.CDLL(None).malloc_trim(0)
-
-
-def _without_padding(parameter: Any, local: Tensor, world: World) -> Tensor:
-    """A copy with the padding zeroed: DeepSpeed leaves uninitialised memory in it."""
-    start, stop = partition_range(parameter.ds_numel, world.rank, world.size)
-    return padded(local.detach()[: stop - start], local.numel())
-
-
-def _forget(root: nn.Module) -> None:
-    """Drop the two process-wide references by which DeepSpeed keeps a destroyed engine alive (DeepSpeed #7204)."""
-    try:
-        from deepspeed.runtime.zero import parameter_offload
-
-        stack = parameter_offload.FWD_MODULE_STACK
-        stack[:] = [module for module in stack if module is not root]
-        _clear_releases()
-    except (ImportError, AttributeError, KeyError) as error:
-        warnings.warn(f"this DeepSpeed may keep a finished stage's memory: {error!r}", stacklevel=2)
-
-
-def _forget_forward_passes(optimizer: Any) -> None:
-    """Have DeepSpeed learn the order of the modules anew. Evaluations before the first step have taught it one that
-    ends with the forward pass, and which weights to drop after each module: it would do so for ever, and gather all
-    weights a second time for each backward pass."""
-    try:
-        coordinator = optimizer.parameter_offload.get_param_coordinator()
-        if not coordinator.is_invalid_trace():
-            coordinator._invalidate_trace()
-        _clear_releases()
-    except (ImportError, AttributeError, KeyError) as error:
-        warnings.warn(f"this DeepSpeed may gather weights more often than it must: {error!r}", stacklevel=2)
-
-
-def _clear_releases() -> None:
-    """Clear the cache of what DeepSpeed drops after each module, which outlives the order it was worked out from."""
-    from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
-
-    method = vars(PartitionedParameterCoordinator)["_PartitionedParameterCoordinator__params_to_release"]
-    cached: list[Callable[[], None]] = [
-        cell.cell_contents.cache_clear
-        for cell in method.__closure__ or ()
-        if hasattr(cell.cell_contents, "cache_clear")
-    ]
-    for clear in cached:
-        clear()
