@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launcher.doctor.checks import Expected, judge
 from launcher.doctor.conversation import working_directory
-from launcher.doctor.needs import disk_held, disk_needed, largest_model, rank_memory
+from launcher.doctor.needs import disk_held, planned, rank_memory
 from launcher.doctor.probe import code_digest, file_digest, package_versions
 from launcher.doctor.report import Report
 from launcher.doctor.ssh_failures import Failure
@@ -68,9 +68,9 @@ def _expected(
     visits = [answer for answer in answers if isinstance(answer, Visit)]
     no_accelerators = not any(visit.look.accelerators for visit in visits)
     on_processors = no_accelerators or _environment(cluster).get("DS_ACCELERATOR") == "cpu"
-    parameters = largest_model(config)
     num_ranks = sum(node.num_ranks for node in nodes)
-    needed = disk_needed(parameters, config.checkpoints.keep)
+    plan = planned(config, num_ranks, on_processors=on_processors)
+    written = plan.checkpoints + plan.exports
     return Expected(
         python=platform.python_version(),
         packages=_packages(visits),
@@ -79,8 +79,8 @@ def _expected(
         config=file_digest(questions.config),
         directory=working_directory(cluster),
         run_dir=questions.run_dir,
-        disk=max(0, needed - disk_held(Path(working_directory(cluster), questions.run_dir))),
-        memory=rank_memory(parameters, num_ranks, config.precision, config.deepspeed, on_processors),
+        disk=max(0, written - disk_held(Path(working_directory(cluster), questions.run_dir))),
+        memory=rank_memory(config, num_ranks, plan, on_processors=on_processors),
         on_processors=on_processors,
         master_address=questions.master_address,
         master_port=questions.master_port,

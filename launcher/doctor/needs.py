@@ -1,44 +1,57 @@
-"""What a run takes at the least, in bytes: enough to see that it cannot fit, not that it will."""
+"""What a run takes, in bytes, from its plan: enough to see that it cannot fit, not that it will."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from launcher.preflight import vocabulary_size
 from ligo_dist.accounting import parameter_count
 from ligo_dist.architectures import get_architecture
 from ligo_dist.config import Config, stage_shapes
+from ligo_dist.planning import Needs, needs
+from ligo_dist.zero3 import Zero3
+
+TOLERANCE = 0.15
+"""The plan's memory is right to within this part (docs/accounting.md): with so much less a run may still fit."""
 
 _FP32 = 4
-_CHECKPOINT = 3 * _FP32
-"""Weights and AdamW's two moments."""
 _TRAINED = 4 * _FP32
-"""The same, and the gradient."""
+"""Weights, gradient and AdamW's two moments of a parameter."""
 _COMPUTED = {"bf16": 2, "fp32": 4}
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What a rank holds: bytes beside the processors, and bytes on its accelerator (0 where it has none)."""
+    """The least that a rank holds: bytes beside the processors, and bytes on its accelerator (0 where it has none)."""
 
     host: int
     device: int
 
 
-def largest_model(config: Config) -> int:
-    """Parameters of the largest model of a checked configuration."""
-    architecture = get_architecture(config.model.family)
-    return max(
-        parameter_count(architecture, shape) for shape in stage_shapes(config, vocabulary_size(config))
-    )
+def planned(config: Config, num_ranks: int, *, on_processors: bool) -> Needs:
+    """What the plan says of a checked configuration.
+
+    Args:
+        config: the configuration.
+        num_ranks: that the models are spread over.
+        on_processors: whether the ranks have no accelerators.
+    """
+    shapes = stage_shapes(config, vocabulary_size(config))
+    return needs(config, shapes, num_ranks, on_gpu=not on_processors)
 
 
-def disk_needed(parameters: int, keep: int) -> int:
-    """Bytes of the run directory: the checkpoints that are kept, the one that is being written, and an export."""
-    return (keep + 1) * _CHECKPOINT * parameters + _FP32 * parameters
+def rank_memory(config: Config, num_ranks: int, plan: Needs, *, on_processors: bool) -> Memory:
+    """The least that one rank holds at the plan's fullest moment. Where DeepSpeed offloads, which the plan leaves out,
+    the partitions of the largest model alone."""
+    if not Zero3.from_keys(config.deepspeed).offloads:
+        memory = int(plan.memory * (1 - TOLERANCE))
+        return Memory(memory, 0) if on_processors else Memory(0, memory)
+    share = -(-_largest_model(config) // num_ranks)
+    trained, computed = _TRAINED * share, _COMPUTED[config.precision] * share
+    if on_processors or _offloads_weights(config):
+        return Memory(trained + computed, 0)
+    return Memory(trained, computed)
 
 
 def disk_held(run_dir: Path) -> int:
@@ -47,27 +60,14 @@ def disk_held(run_dir: Path) -> int:
     return sum(path.stat().st_size for path in files if path.is_file())
 
 
-def rank_memory(
-    parameters: int, num_ranks: int, precision: str, deepspeed: Mapping[str, Any], on_processors: bool
-) -> Memory:
-    """Bytes of one rank's partitions while a model is trained, without activations and buffers.
-
-    Args:
-        parameters: of the model.
-        num_ranks: that it is spread over.
-        precision: `bf16` or `fp32`.
-        deepspeed: the keys for DeepSpeed, which may offload the optimizer or everything.
-        on_processors: whether the ranks have no accelerators.
-    """
-    share = -(-parameters // num_ranks)
-    trained, computed = _TRAINED * share, _COMPUTED[precision] * share
-    if on_processors or _offloads(deepspeed, "offload_param"):
-        return Memory(trained + computed, 0)
-    if _offloads(deepspeed, "offload_optimizer"):
-        return Memory(trained, computed)
-    return Memory(0, trained + computed)
+def _largest_model(config: Config) -> int:
+    """Parameters of it."""
+    architecture = get_architecture(config.model.family)
+    return max(
+        parameter_count(architecture, shape) for shape in stage_shapes(config, vocabulary_size(config))
+    )
 
 
-def _offloads(deepspeed: Mapping[str, Any], key: str) -> bool:
-    section = (deepspeed.get("zero_optimization") or {}).get(key)
+def _offloads_weights(config: Config) -> bool:
+    section = (config.deepspeed.get("zero_optimization") or {}).get("offload_param")
     return isinstance(section, dict) and section.get("device") == "cpu"

@@ -221,7 +221,7 @@ def test_a_disk_and_a_memory_that_are_too_small(hosts):
     said = failures(hosts.check(huge, nodes=("node1",)))
     assert len(said) == 2
     assert "free for run_dir 'runs/test', and 2.06 PB will be written; make room" in said[0]
-    assert "2 ranks hold at least 928 TB; use more nodes, or end what takes it there" in said[1]
+    assert "2 ranks hold at least 1.31 PB; use more nodes, or end what takes it there" in said[1]
 
 
 def test_a_port_that_is_taken(hosts):

@@ -2,26 +2,23 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.doctor.needs import Memory, disk_held, disk_needed, largest_model, rank_memory
+from launcher.doctor.needs import TOLERANCE, Memory, disk_held, planned, rank_memory
+from ligo_dist.planning import Needs
 
-OFFLOADED = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}
-ALL_OFFLOADED = {
-    "zero_optimization": {"offload_param": {"device": "cpu"}, "offload_optimizer": {"device": "cpu"}}
-}
-NOT_OFFLOADED = {"zero_optimization": {"offload_optimizer": {"device": "none"}}}
-
-
-def test_the_largest_model_counts(hosts):
-    small = hosts.config()
-    # GPT-2 by hand: embeddings, positions, 2 blocks of 12 w^2 + 13 w, the last norm; the head is tied.
-    width = 32
-    assert largest_model(small) == (512 + 64) * width + 2 * (12 * width**2 + 13 * width) + 2 * width
-    large = hosts.config("stages[0].size={layers: 2, width: 64, heads: 4}")
-    assert largest_model(large) > 2 * largest_model(small)
+WIDTH = 32
+PARAMETERS = (512 + 64) * WIDTH + 2 * (12 * WIDTH**2 + 13 * WIDTH) + 2 * WIDTH
+"""Of GPT-2 by hand: embeddings, positions, 2 blocks of 12 w^2 + 13 w, the last norm; the head is tied."""
+SHARE = -(-PARAMETERS // 3)
+PLAN = Needs(memory=1000, phase="small train, backward", checkpoints=0, exports=0)
 
 
-def test_the_disk_holds_checkpoints_and_an_export():
-    assert disk_needed(10, keep=2) == 3 * (12 * 10) + 4 * 10
+def test_the_plan_is_of_all_stages(hosts):
+    small = planned(hosts.config(), 1, on_processors=True)
+    large = planned(hosts.config("stages[0].size={layers: 2, width: 64, heads: 4}"), 1, on_processors=True)
+    assert small.exports == 4 * PARAMETERS
+    assert small.checkpoints >= 3 * 12 * PARAMETERS
+    assert large.memory > small.memory > 16 * PARAMETERS
+    assert planned(hosts.config(), 3, on_processors=True).memory < small.memory
 
 
 def test_what_a_resumed_run_has_written_already(tmp_path):
@@ -32,19 +29,21 @@ def test_what_a_resumed_run_has_written_already(tmp_path):
     assert disk_held(tmp_path) == 120
 
 
+@pytest.mark.parametrize("keys", ["{}", "{zero_optimization: {offload_optimizer: {device: none}}}"])
+def test_a_rank_holds_what_the_plan_says(hosts, keys):
+    config = hosts.config(f"deepspeed={keys}")
+    least = int(1000 * (1 - TOLERANCE))
+    assert rank_memory(config, 3, PLAN, on_processors=False) == Memory(0, least)
+    assert rank_memory(config, 3, PLAN, on_processors=True) == Memory(least, 0)
+
+
 @pytest.mark.parametrize(
-    ("precision", "deepspeed", "on_processors", "memory"),
+    ("offloaded", "memory"),
     [
-        ("bf16", {}, False, Memory(0, 18 * 4)),
-        ("fp32", {}, False, Memory(0, 20 * 4)),
-        ("bf16", {}, True, Memory(18 * 4, 0)),
-        ("bf16", OFFLOADED, False, Memory(16 * 4, 2 * 4)),
-        ("bf16", ALL_OFFLOADED, False, Memory(18 * 4, 0)),
-        ("bf16", NOT_OFFLOADED, False, Memory(0, 18 * 4)),
-        ("bf16", {"zero_optimization": None}, False, Memory(0, 18 * 4)),
+        ("{offload_optimizer: {device: cpu}}", Memory(16 * SHARE, 2 * SHARE)),
+        ("{offload_param: {device: cpu}, offload_optimizer: {device: cpu}}", Memory(18 * SHARE, 0)),
     ],
 )
-def test_a_rank_holds_its_share(precision, deepspeed, on_processors, memory):
-    a_third_of_ten = 4
-    assert rank_memory(10, 3, precision, deepspeed, on_processors) == memory
-    assert memory.host + memory.device in (18 * a_third_of_ten, 20 * a_third_of_ten)
+def test_what_is_offloaded_is_held_beside_the_processors(hosts, offloaded, memory):
+    config = hosts.config(f"deepspeed={{zero_optimization: {offloaded}}}", "precision=bf16")
+    assert rank_memory(config, 3, PLAN, on_processors=False) == memory
