@@ -127,15 +127,15 @@ def _saved(forecast: Forecast) -> Iterator[str]:
         yield _break_even(saving)
         yield (
             f"  assumed that the stage itself saves {quantities.percent(part)} of training from scratch ({ground}):"
-            f" scratch takes {quantities.flops(saving.scratch)}FLOPs, and the whole schedule"
+            f" scratch takes {quantities.flops(saving.scratch)} FLOPs, and the whole schedule"
             f" {_more_or_less(saving.with_sources)}"
         )
 
 
 def _break_even(saving: Saving) -> str:
     return (
-        f"{saving.stage}: all stages so far cost {quantities.flops(saving.so_far)}FLOPs, as {saving.scratch_steps:,.0f}"
-        f" steps from scratch do; it trains {saving.train_steps:,}, so growing pays if the same loss took scratch"
+        f"{saving.stage}: all stages so far cost {quantities.flops(saving.so_far)} FLOPs, as"
+        f" {saving.scratch_steps:,.0f} steps from scratch do; it trains {saving.train_steps:,}, so growing pays if the same loss took scratch"
         f" more than {saving.scratch_steps / saving.train_steps:.2f} times as many"
     )
 

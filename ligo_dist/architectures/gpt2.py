@@ -62,6 +62,6 @@ GPT2 = Architecture(
     default_ffn=lambda width: 4 * width,
     ties_embeddings=True,
     norm_epsilon="layer_norm_epsilon",
-    ffn_activations=5,  # its GELU is written out, and each of its parts is kept
+    writes_gelu_out=True,
     softmax_in_fp32=False,
 )

@@ -193,8 +193,8 @@ class Architecture:
         position_offset: rows of the position embedding beyond the positions there are (RoBERTa: 2).
         norm_epsilon: key of the configuration that holds the norms' epsilon.
         token_types: kinds of segments that its published models tell apart, taken where nobody says another number.
-        ffn_activations: tensors of the inner width that a block keeps for its backward pass: what the activation
-            function reads, what it makes on the way, what it gives; 0: two, or four where it is gated.
+        writes_gelu_out: its feed-forward blocks' activation is a GELU of elementary operations (`gelu_new`), each of
+            which keeps its result for the backward pass.
         softmax_in_fp32: the library takes the softmax of attention in fp32, whatever the precision.
         parallel_branches: attention and feed-forward block read the same residual stream, side by side.
     """
@@ -217,7 +217,7 @@ class Architecture:
     free_head_size: bool = False
     position_offset: int = 0
     token_types: int = 0
-    ffn_activations: int = 0
+    writes_gelu_out: bool = False
     softmax_in_fp32: bool = True
     parallel_branches: bool = False
 

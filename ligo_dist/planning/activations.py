@@ -82,9 +82,20 @@ def _block(setting: Setting, shape: ModelShape, length: int) -> int:
     if any(axis.normed for axis in architecture.axes.values()):
         heads = shape.heads + shape.key_value_heads
         norms += heads * (shape.head_size * (FP32 + number) + FP32)
-    inner = (architecture.ffn_activations or (4 if _is_gated(architecture, shape) else 2)) * shape.ffn
+    inner = _inner_tensors(setting, shape) * shape.ffn
     dropped = 2 * shape.width * (1 if setting.on_gpu else number) if setting.hidden_dropout else 0
     return norms + _attention(setting, shape, length) + inner * number + dropped
+
+
+def _inner_tensors(setting: Setting, shape: ModelShape) -> int:
+    """Tensors of the inner width: what the activation reads, what it writes, twice that where one gates the other, and
+    the parts of a GELU that is written out."""
+    written_out = (
+        setting.activation == "gelu_new" if setting.activation else setting.architecture.writes_gelu_out
+    )
+    if written_out:
+        return 5
+    return 4 if _is_gated(setting.architecture, shape) else 2
 
 
 def _norm(setting: Setting, width: int) -> int:

@@ -23,6 +23,7 @@ class Setting:
         on_gpu: attention is fused and keeps no scores, and dropout keeps a byte of each number; on processors every
             score is kept, and a factor of each number that dropout meets.
         hidden_dropout, attention_dropout: some of it is dropped.
+        activation: the library's name of the feed-forward blocks' activation; None: the family's own.
         zero3: sizes by which weights are gathered and gradients reduced.
     """
 
@@ -32,12 +33,14 @@ class Setting:
     on_gpu: bool = True
     hidden_dropout: bool = False
     attention_dropout: bool = False
+    activation: str | None = None
     zero3: Zero3 = field(default_factory=Zero3)
 
     @classmethod
     def of(cls, config: Config, ranks: int, *, on_gpu: bool = True) -> Setting:
         """The setting of a configuration on a number of ranks."""
-        dropped = [name for name, part in config.model.huggingface.items() if _is_dropout(name) and part]
+        keys = config.model.huggingface
+        dropped = [name for name, part in keys.items() if _is_dropout(name) and part]
         return cls(
             get_architecture(config.model.family),
             ranks,
@@ -45,6 +48,7 @@ class Setting:
             on_gpu=on_gpu,
             hidden_dropout=any("att" not in name for name in dropped),
             attention_dropout=any("att" in name for name in dropped),
+            activation=keys.get("activation_function", keys.get("hidden_act")),
             zero3=Zero3.from_keys(config.deepspeed),
         )
 

@@ -156,3 +156,12 @@ def test_a_table_is_never_cut_short(capsys):
     stages = estimate_stages(config, stage_shapes(config, 4096), setting)
     print_forecast("a" * 300, Forecast(stages, setting, get_gpu("h100"), 0.4))
     assert "…" not in capsys.readouterr().out
+
+
+def test_the_example_of_the_documentation_is_what_is_printed(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs" / "accounting.md").read_text().partition("## A plan, line by line")[2]
+    command, shown = page.split("```")[:2]
+    *_, words = (line for line in command.splitlines() if "$ ligo-dist plan" in line)
+    printed = [line.rstrip() for line in plan(capsys, *words.split()[3:]).splitlines()]
+    assert [line for line in shown.splitlines() if line] == [line for line in printed if line]

@@ -66,6 +66,20 @@ def test_a_block_keeps_what_torch_saves(family: str, dtype: torch.dtype, attenti
     assert activations(setting, shape, length_of(family, shape), SEQUENCES).block == saved
 
 
+@pytest.mark.parametrize(
+    ("family", "key", "activation"),
+    [
+        ("gpt2", "activation_function", "gelu_pytorch_tanh"),
+        ("gpt2", "activation_function", "gelu_new"),
+        ("gpt_neox", "hidden_act", "gelu_new"),
+    ],
+)
+def test_another_activation_keeps_other_tensors(family: str, key: str, activation: str) -> None:
+    shape, saved = block_bytes(family, torch.float32, "sdpa", **{key: activation})
+    setting = Setting(get_architecture(family), number=4, activation=activation)
+    assert activations(setting, shape, LENGTH, SEQUENCES).block == saved
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
 @pytest.mark.parametrize("family", DROPOUT)
 def test_dropout_keeps_what_it_dropped(family: str, dtype: torch.dtype) -> None:
