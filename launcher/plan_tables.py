@@ -135,8 +135,8 @@ def _saved(forecast: Forecast) -> Iterator[str]:
 def _break_even(saving: Saving) -> str:
     return (
         f"{saving.stage}: all stages so far cost {quantities.flops(saving.so_far)} FLOPs, as"
-        f" {saving.scratch_steps:,.0f} steps from scratch do; it trains {saving.train_steps:,}, so growing pays if the same loss took scratch"
-        f" more than {saving.scratch_steps / saving.train_steps:.2f} times as many"
+        f" {saving.scratch_steps:,.0f} steps from scratch do; it trains {saving.train_steps:,}, so growing pays if"
+        f" the same loss took scratch more than {saving.scratch_steps / saving.train_steps:.2f} times as many"
     )
 
 
