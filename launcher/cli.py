@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from launcher.commands import architectures, doctor, methods, run, submit, sync
+from launcher.commands import architectures, doctor, methods, report, run, submit, sync
 from launcher.secret_words import refuse_secrets
 from ligo_dist import __version__
 from ligo_dist.errors import LigoError
@@ -17,6 +17,7 @@ _COMMANDS = {
     "doctor": doctor,
     "submit": submit,
     "sync": sync,
+    "report": report,
     "architectures": architectures,
     "methods": methods,
 }
@@ -28,6 +29,7 @@ examples:
   ligo-dist run configs/quickstart.yaml seed=1 'stages[1].train.steps=300' run_dir=runs/other
   ligo-dist doctor configs/quickstart.yaml --hostfile hosts
   ligo-dist sync runs/quickstart
+  ligo-dist report runs/grown runs/scratch --baseline runs/scratch
   ligo-dist architectures llama
   ligo-dist methods
 
