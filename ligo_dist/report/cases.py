@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from ligo_dist import quantities
 
@@ -11,6 +12,9 @@ from .curves import Spread, spread
 from .groups import Group
 from .runs import Cost
 from .savings import Comparison, Saved
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,12 @@ def make_case(group: Group, baseline: Group | None, comparisons: Mapping[str, Co
     else:
         costs = [(each.needed, each.needed_in_all) if each else (None, None) for each in pairs]
     compared = [None if is_baseline else each for each in pairs]
-    of_flops = _measure(costs, lambda cost: cost.flops, [each and each.flops for each in compared])
-    of_seconds = _measure(costs, lambda cost: cost.seconds, [each and each.seconds for each in compared])
+    of_flops = _measure(
+        costs, lambda cost: cost.flops, [_known(each, lambda it: it.flops) for each in compared]
+    )
+    of_seconds = _measure(
+        costs, lambda cost: cost.seconds, [_known(each, lambda it: it.seconds) for each in compared]
+    )
     return Case(
         label=group.label,
         runs=labels,
@@ -89,10 +97,10 @@ def _measure(
 ) -> Measure:
     """One kind of cost, from what each run needed without and with its source, and from what it saved."""
     return Measure(
-        _of_all([cost and quantity(cost) for cost, _ in costs]),
-        _of_all([cost and quantity(cost) for _, cost in costs]),
-        _of_all([each and each.excluded for each in saved]),
-        _of_all([each and each.included for each in saved]),
+        _of_all([_known(cost, quantity) for cost, _ in costs]),
+        _of_all([_known(cost, quantity) for _, cost in costs]),
+        _of_all([_known(each, lambda it: it.excluded) for each in saved]),
+        _of_all([_known(each, lambda it: it.included) for each in saved]),
     )
 
 
@@ -149,3 +157,8 @@ def _outcome(comparison: Comparison) -> str:
 
 def _of_all(values: Sequence[float | None]) -> Spread | None:
     return None if None in values else spread(values)
+
+
+def _known(value: T | None, part: Callable[[T], U | None]) -> U | None:
+    """A part of what may not be known."""
+    return None if value is None else part(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from .groups import Member
 from .panels import BLACK, ROUND_STEPS, Panel, Unit, colours
 from .report import Report
 from .runs import Cost
@@ -81,12 +83,11 @@ def _legend(report: Report) -> list[Line2D]:
         handles.append(
             Line2D([], [], color=palette[group.label], linewidth=width, label=group.label + seeds + baseline)
         )
-    mark = {"linestyle": "none", "color": "#555555"}
+    mark = partial(Line2D, [], [], linestyle="none", color="#555555")
     if any(member.run.target.growth for member in report.members):
-        handles.append(Line2D([], [], marker="o", markerfacecolor="white", label="just grown", **mark))
+        handles.append(mark(marker="o", markerfacecolor="white", label="just grown"))
     if report.baseline:
-        label = "reaches the baseline's final loss"
-        handles.append(Line2D([], [], marker="D", markersize=6, label=label, **mark))
+        handles.append(mark(marker="D", markersize=6, label="reaches the baseline's final loss"))
     return handles
 
 
@@ -96,14 +97,20 @@ def _has_times(report: Report) -> bool:
 
 def _flops(report: Report) -> Unit:
     """FLOPs, with the power of a thousand below the most expensive run."""
-    most = max(member.run.spent.flops for member in report.members)
+    most = max(_spent(member).flops for member in report.members)
     power = 3 * int(math.log10(most) // 3) if most > 1 else 0
-    return Unit(f"$10^{{{power}}}$ FLOPs", lambda cost: cost.flops, 10.0**power, lambda case: case.flops)
+    name = f"$10^{{{power}}}$ FLOPs" if power else "FLOPs"
+    return Unit(name, lambda cost: cost.flops, 10.0**power, lambda case: case.flops)
 
 
 def _time(report: Report) -> Unit:
     """The unit of time that the longest run is at least two of."""
-    longest = max(member.run.spent.seconds or 0.0 for member in report.members)
+    longest = max(_spent(member).seconds or 0.0 for member in report.members)
     lengths = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
     name, length = next((unit for unit in lengths if longest >= 2 * unit[1]), lengths[-1])
     return Unit(f"time in {name}", lambda cost: cost.seconds, length, lambda case: case.seconds)
+
+
+def _spent(member: Member) -> Cost:
+    """All that is known to have been spent on a run's target."""
+    return member.run.spent + (member.source.before or Cost())

@@ -121,9 +121,10 @@ class Panel:
         """A circle where a model is just grown, and a dotted line to it from where its source ended: what growing cost,
         and what it did to the loss."""
         self.axes.plot(*grown, "o", color=colour, markerfacecolor="white", markersize=size, zorder=4)
-        if None not in source:
-            ends = zip(source, grown, strict=True)
-            self.axes.plot(*ends, color=colour, linewidth=1.2, linestyle=_DOTS)
+        cost, loss = source
+        if cost is not None and loss is not None:
+            costs, losses = zip((cost, loss), grown, strict=True)
+            self.axes.plot(costs, losses, color=colour, linewidth=1.2, linestyle=_DOTS)
 
     def _draw_source(self, member: Member, colour: str) -> None:
         """The losses of what was trained before a target."""

@@ -15,6 +15,8 @@ from rich.console import Console
 from ligo_dist import report as package
 from ligo_dist.errors import LigoError
 from ligo_dist.report import write_report
+from ligo_dist.report.figures import draw
+from ligo_dist.report.panels import Panel
 from ligo_dist.report.report import Report, build_report
 from ligo_dist.report.text import show
 from ligo_dist.tracking import METRICS_FILE
@@ -157,6 +159,35 @@ def test_the_terminal_shows_the_tables_within_100_columns(made: tuple[Report, Pa
 def test_a_note_is_shown(tmp_path: Path) -> None:
     report = build_report([Recorder(tmp_path / "run").record(SCRATCH)])
     assert "note: No baseline was named" in shown(report)
+
+
+def test_what_is_not_known_is_left_out_of_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each panel's lines of full width, by what is on its axes: one per case that can be drawn there."""
+    given = Leg("given", [(0, 5.0)])
+    unknown = Recorder(tmp_path / "unknown").record(given, GROWN, begun_from=Path("nobody/knows"))
+    old = Recorder(tmp_path / "old", has_seconds=False).record(SMALL, GROWN)
+    longer = Leg("large", [*SCRATCH.points, (120, 3.9)])
+    seeds = [
+        Recorder(tmp_path / f"scratch-{seed}", seed).record(leg) for seed, leg in enumerate((SCRATCH, longer))
+    ]
+    drawn: list[tuple[str, bool, int]] = []
+    draw_panel = Panel.draw
+
+    def count(panel: Panel) -> None:
+        draw_panel(panel)
+        thick = [line for line in panel.axes.lines if line.get_linewidth() in (1.8, 2.3)]
+        drawn.append((panel.unit.name, panel.included, len(thick)))
+
+    monkeypatch.setattr(Panel, "draw", count)
+    draw(build_report([unknown, old, *seeds], seeds[0]))
+    assert drawn == [
+        ("FLOPs", False, 3),
+        ("FLOPs", True, 2),
+        ("time in minutes", False, 2),
+        ("time in minutes", True, 1),
+    ]
 
 
 # --- where it goes ---
