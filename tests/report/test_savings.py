@@ -140,7 +140,7 @@ def test_runs_of_older_versions_have_no_times(tmp_path: Path, scratch: str) -> N
     comparison, report = compared(run, scratch)
     assert comparison.flops is not None
     assert comparison.seconds is None
-    assert report.notes == ["No times of old: of versions that did not record cumulative/seconds."]
+    assert report.notes == ["No times of old: made by a version that did not record cumulative/seconds."]
 
 
 def test_without_a_baseline_nothing_is_compared(tmp_path: Path, scratch: str) -> None:
