@@ -26,23 +26,18 @@ def check_runs(runs: Sequence[ComparedRun], root: Path, world_size: int, origin:
     Raises:
         LigoError: what does not fit, all of it.
     """
-    faults = [
-        Fault(run.name, str(fault)) for run in runs for fault in check_world_size(run.config, world_size)
-    ]
+    faults = []
     if (root / METRICS_FILE).exists():
         wrong = f"{str(root)!r} holds a run; a comparison needs a directory of its own"
         faults.append(Fault("run_dir", wrong))
     for run in runs:
+        if run.seed == runs[0].seed:  # the others are like them
+            faults += _faults(run, world_size)
         changed = _changes(run)
         if changed:
             lines = "".join(f"\n    {line}" for line in changed)
             right = "compare with the old values, or in another run_dir"
             faults.append(Fault(str(run.directory), f"was made with another configuration; {right}{lines}"))
-        if holds_secret(run_text(run)):
-            right = "give it in the environment, as docs/tracking.md says"
-            faults.append(
-                Fault(run.name, f"its configuration, which is written to a file, holds a secret; {right}")
-            )
     if faults:
         raise ConfigError(faults, origin)
 
@@ -52,6 +47,15 @@ def run_text(run: ComparedRun) -> str:
     return f"# {run.name}: derived by `ligo-dist compare`\n" + yaml.safe_dump(
         run.config.values(), sort_keys=False
     )
+
+
+def _faults(run: ComparedRun, world_size: int) -> list[Fault]:
+    """What is wrong with a run by itself."""
+    faults = [Fault(run.name, str(fault)) for fault in check_world_size(run.config, world_size)]
+    if holds_secret(run_text(run)):
+        wrong = "its configuration, which is written to a file, holds a password or token"
+        faults.append(Fault(run.name, f"{wrong}; give it in the environment, as docs/tracking.md says"))
+    return faults
 
 
 def _changes(run: ComparedRun) -> list[str]:
