@@ -5,13 +5,12 @@ No torch, no configuration: numbers in, numbers out.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
 
+from ligo_dist.report.curves import cost_to_reach, falling
 from ligo_dist.tracking.jsonl import Record, read_records
 
 LOSS, FLOPS, SOURCE_LOSS = "evaluate/loss", "cumulative/flops", "grow/source_loss"
@@ -97,35 +96,9 @@ def _phase_starts(records: Sequence[Record], stage: str) -> dict[str, int]:
     return {"learn": first, "grow": train, "train": train}
 
 
-def falling(losses: Sequence[float]) -> list[float]:
-    """The non-increasing sequence nearest to the losses in the mean square: evaluations scatter, and a curve that dips
-    once has not reached what it dips below.
-
-    Pool-adjacent-violators (Ayer et al. 1955): neighbours in the wrong order are replaced by their mean.
-    """
-    pools: list[tuple[float, int]] = []
-    for loss in losses:
-        pools.append((loss, 1))
-        while len(pools) > 1 and pools[-2][0] < pools[-1][0]:
-            (mean, count), (last, last_count) = pools[-2], pools.pop()
-            total = count + last_count
-            pools[-1] = ((mean * count + last * last_count) / total, total)
-    return [mean for mean, count in pools for _ in range(count)]
-
-
 def flops_to_reach(points: Sequence[Point], loss: float) -> float | None:
-    """FLOPs at which the falling curve through the points meets a loss, linear between points; None if it stays above.
-
-    A curve that begins below it has reached it with its first point's FLOPs.
-    """
-    losses = falling([point.loss for point in points])
-    for index, (point, value) in enumerate(zip(points, losses, strict=True)):
-        if value <= loss:
-            if index == 0:
-                return point.flops
-            before, above = points[index - 1], losses[index - 1]
-            return before.flops + (above - loss) / (above - value) * (point.flops - before.flops)
-    return None
+    """FLOPs at which the falling curve through the points meets a loss: see `cost_to_reach`."""
+    return cost_to_reach([point.flops for point in points], [point.loss for point in points], loss)
 
 
 def loss_at(points: Sequence[Point], flops: float) -> float | None:
@@ -185,26 +158,3 @@ def saving(points: Sequence[Point], source_flops: float, reference: Reference) -
     spent = points[-1].flops if flops is None else flops
     excluded = 1 - spent / reference.flops
     return Saving(excluded, excluded - source_flops / reference.flops, reached=flops is not None)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A quantity over the seeds.
-
-    Attributes:
-        mean: over the seeds that have it.
-        half_range: half of the distance between the largest and the smallest.
-        bound: whether one of them is an upper bound only.
-    """
-
-    mean: float
-    half_range: float
-    bound: bool = False
-
-
-def spread(values: Iterable[float | None], *, bound: bool = False) -> Spread | None:
-    """Mean and half range of the values that are there; None if there are none."""
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    if not known:
-        return None
-    return Spread(fmean(known), (max(known) - min(known)) / 2, bound)

@@ -9,15 +9,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from benchmarks.methods_reading import (
-    Curve,
-    Reference,
-    Saving,
-    Spread,
-    loss_at,
-    saving,
-    spread,
-)
+from benchmarks.methods_reading import Curve, Reference, Saving, loss_at, saving
+from ligo_dist.report.curves import Spread, spread
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

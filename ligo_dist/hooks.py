@@ -175,7 +175,11 @@ class SaveCheckpoint:
 
 def cumulative(state: RunState) -> dict[str, float]:
     """What the run has cost so far, beside every loss."""
-    return {"cumulative/tokens": state.tokens, "cumulative/flops": state.flops}
+    return {
+        "cumulative/tokens": state.tokens,
+        "cumulative/flops": state.flops,
+        "cumulative/seconds": state.seconds,
+    }
 
 
 def memory_bytes(device: torch.device) -> int:

@@ -159,6 +159,12 @@ class RunState:
     def record(self) -> StageRecord:
         return self.records[self.stage]
 
+    @property
+    def seconds(self) -> float:
+        """Time spent on steps, their evaluations and growing, over the whole run; what a resumed run takes again counts
+        once."""
+        return sum(record.seconds for record in self.records)
+
     def enter(self, stage: int, phase: str) -> None:
         """Go to the beginning of a phase."""
         self.stage, self.phase, self.step = stage, phase, 0

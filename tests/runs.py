@@ -120,7 +120,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 _NOT_COMPARED = {
-    "time", "stage", "phase", "step", "memory/held_bytes", "memory/peak_bytes", "grow/seconds",
+    "time", "stage", "phase", "step", "memory/held_bytes", "memory/peak_bytes", "grow/seconds", "cumulative/seconds",
     "train/tokens_per_second", "learn/tokens_per_second",
 }  # fmt: skip
 

@@ -24,13 +24,11 @@ from benchmarks.methods_reading import (
     Curve,
     Point,
     Reference,
-    falling,
     flops_to_reach,
     loss_at,
     make_reference,
     read_curve,
     saving,
-    spread,
 )
 from benchmarks.methods_report import Measured, band, draw, make_row, table
 from benchmarks.methods_runs import Run, Workers
@@ -85,25 +83,12 @@ def test_a_run_without_a_loss_is_refused(metrics: Path) -> None:
         read_curve(metrics, "large")
 
 
-def test_falling_is_the_nearest_sequence_that_never_rises() -> None:
-    assert falling([5, 4, 3]) == [5, 4, 3]
-    assert falling([5, 3, 4, 2]) == [5, 3.5, 3.5, 2]
-    assert falling([1, 2, 3]) == [2, 2, 2]
-    assert falling([4, 1, 3, 5, 2]) == [4, 3, 3, 3, 2]
-
-
 def test_flops_to_a_loss_lie_between_the_points() -> None:
     points = _points((10, 5.0), (20, 4.0), (30, 3.0))
     assert flops_to_reach(points, 4.5) == 15
     assert flops_to_reach(points, 3.0) == 30
     assert flops_to_reach(points, 6.0) == 10
     assert flops_to_reach(points, 2.9) is None
-
-
-def test_one_lucky_evaluation_reaches_nothing() -> None:
-    points = _points((10, 5.0), (20, 3.0), (30, 4.0), (40, 2.5))
-    assert flops_to_reach(points, 3.5) == 20
-    assert flops_to_reach(points, 3.0) == 35
 
 
 def test_the_loss_at_a_budget_is_interpolated() -> None:
@@ -126,13 +111,6 @@ def test_savings_are_parts_of_scratch_and_bounds_where_it_was_not_reached() -> N
     assert (reached.excluded, reached.included, reached.reached) == (0.85, pytest.approx(0.55), True)
     ended = saving(points, 30, Reference(3.5, 100, 3.0, 120))
     assert (ended.excluded, ended.included, ended.reached) == (0.8, pytest.approx(0.5), False)
-
-
-def test_spread_is_the_mean_and_half_the_range() -> None:
-    values = spread([1.0, None, 4.0, 1.0])
-    assert values is not None
-    assert (values.mean, values.half_range) == (2.0, 1.5)
-    assert spread([None]) is None
 
 
 def _measured(losses: list[float], *, source: float = 0.0, steps: int) -> Measured:

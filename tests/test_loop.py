@@ -23,7 +23,7 @@ from ligo_dist.loop import Step, run_phase, training_steps
 from ligo_dist.phases import PhaseRunner, PhaseSettings
 from ligo_dist.progress import Progress
 from ligo_dist.schedules import LearningRate
-from ligo_dist.stages import LEARN, TRAIN, PhasePlan, RunState
+from ligo_dist.stages import LEARN, TRAIN, PhasePlan, RunState, StageRecord
 
 
 def phase(steps: int = 5, first_step: int = 100, kind: str = TRAIN) -> PhasePlan:
@@ -152,8 +152,10 @@ def test_the_account_adds_tokens_and_flops():
     assert (state.step, state.tokens, state.flops) == (5, 5 * 8 * 16, 35.0)
     assert (state.record.tokens, state.record.flops) == (640, 35.0)
     state.enter(1, LEARN)
-    state.add(10, 1.0, 0.0)
+    before = state.seconds
+    state.add(10, 1.0, 2.0)
     assert (state.step, state.tokens, state.record.tokens) == (0, 650, 10)
+    assert (before > 0, state.seconds) == (True, before + 2), "over all stages"
 
 
 def test_the_state_survives_being_written():
@@ -181,11 +183,13 @@ class Tracker:
 
 
 def test_what_is_measured_is_recorded_with_the_accuracy():
-    state, tracker = RunState(flops=5.0), Tracker()
+    state, tracker = RunState(flops=5.0, records=[StageRecord(seconds=7.0)]), Tracker()
     evaluate = Evaluate(lambda: Evaluation(2.5, 0.75), state, tracker, every=2)  # type: ignore[arg-type]
     run(StandIn(), phase(), 0, [evaluate])
     assert (state.record.final_loss, state.record.final_accuracy) == (2.5, 0.75)
     assert [step for _, step in tracker.records] == [102, 104, 105]
+    seconds = [metrics.pop("cumulative/seconds") for metrics, _ in tracker.records]
+    assert 7 < seconds[0] < seconds[1] < seconds[2] == state.seconds, "the evaluation's own time is in it"
     assert tracker.records[0][0] == {
         "evaluate/loss": 2.5,
         "evaluate/accuracy": 0.75,
@@ -197,7 +201,12 @@ def test_what_is_measured_is_recorded_with_the_accuracy():
 def test_text_has_no_accuracy_and_a_model_without_an_objective_no_loss():
     state, tracker = RunState(), Tracker()
     Evaluate(lambda: Evaluation(2.5), state, tracker, every=1).run(7)  # type: ignore[arg-type]
-    assert set(tracker.records[0][0]) == {"evaluate/loss", "cumulative/tokens", "cumulative/flops"}
+    assert set(tracker.records[0][0]) == {
+        "evaluate/loss",
+        "cumulative/tokens",
+        "cumulative/flops",
+        "cumulative/seconds",
+    }
     Evaluate(lambda: None, state, tracker, every=1).run(8)  # type: ignore[arg-type]
     assert len(tracker.records) == 1
     assert (state.record.final_loss, state.record.final_accuracy) == (2.5, None)
