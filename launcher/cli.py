@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from launcher.commands import architectures, compare, doctor, methods, run, submit, sync
+from launcher.commands import architectures, compare, doctor, methods, report, run, submit, sync
 from launcher.secret_words import refuse_secrets
 from ligo_dist import __version__
 from ligo_dist.errors import LigoError
@@ -18,6 +18,7 @@ _COMMANDS = {
     "doctor": doctor,
     "submit": submit,
     "sync": sync,
+    "report": report,
     "architectures": architectures,
     "methods": methods,
 }
@@ -30,6 +31,7 @@ examples:
   ligo-dist compare configs/compare_quick.yaml --methods scratch,stack,ligo --seeds 3
   ligo-dist doctor configs/quickstart.yaml --hostfile hosts
   ligo-dist sync runs/quickstart
+  ligo-dist report runs/grown runs/scratch --baseline runs/scratch
   ligo-dist architectures llama
   ligo-dist methods
 

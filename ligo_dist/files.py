@@ -27,6 +27,11 @@ def make_empty(path: Path, what: str) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a file of text so that it is there as a whole, or as it was before."""
+    replace_bytes(path, text.encode("utf-8"))
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that it is there as a whole, or as it was before."""
     unfinished = path.with_name(f"{path.name}.writing")
-    unfinished.write_text(text, encoding="utf-8")
+    unfinished.write_bytes(content)
     os.replace(unfinished, path)

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
 IDENTITY_TAG = "ligo_dist.identity"
 STAGE_TAG = "stage"
+PARENT_TAG = "mlflow.parentRunId"
 
 P = ParamSpec("P")
+R = TypeVar("R", bound="MlflowReader")
 T = TypeVar("T")
 
 
@@ -44,15 +46,16 @@ class StoredRun:
     parameters: Mapping[str, str]
     tags: Mapping[str, str]
     metrics: Sequence[str] = ()
+    name: str = ""
 
 
 def _translated(
-    method: Callable[Concatenate[MlflowStore, P], T],
-) -> Callable[Concatenate[MlflowStore, P], T]:
+    method: Callable[Concatenate[R, P], T],
+) -> Callable[Concatenate[R, P], T]:
     """Tell what the store refuses from what passes."""
 
     @functools.wraps(method)
-    def call(store: MlflowStore, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(store: R, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(store, *args, **kwargs)
         except (OutOfReach, Refused):
@@ -63,7 +66,50 @@ def _translated(
     return call
 
 
-class MlflowStore:
+class MlflowReader:
+    """A store that is only read.
+
+    Args:
+        address: tracking URI, as `tracking_address` gives it.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._opened: MlflowClient | None = None
+
+    @_translated
+    def open(self) -> None:
+        """Open the store; again, if it is called again."""
+        if (file := database_file(self.address)) is not None:
+            _check_database(file)
+        from mlflow.tracking import MlflowClient
+
+        self._opened = self._opened or MlflowClient(self.address)
+
+    @_translated
+    def read(self, run_id: str) -> tuple[StoredRun, dict[str, StoredRun]]:
+        """The run with that id, and those nested in it by their stage."""
+        run = self._client.get_run(run_id)
+        nested = f"tags.`{PARENT_TAG}` = '{run_id}'"
+        stages = [_stored(each) for each in self._client.search_runs([run.info.experiment_id], nested)]
+        return _stored(run), {_key_of(stage): stage for stage in stages}
+
+    @_translated
+    def points(self, run: StoredRun) -> list[Point]:
+        """All points that a run has of its `metrics`."""
+        return [
+            Point(metric, point.step, point.timestamp, point.value)
+            for metric in run.metrics
+            for point in self._client.get_metric_history(run.run_id, metric)  # page by page
+        ]
+
+    @property
+    def _client(self) -> MlflowClient:
+        assert self._opened is not None, "called before it was opened"
+        return self._opened
+
+
+class MlflowStore(MlflowReader):
     """The MLflow runs of a run directory: a parent and one for each stage, nested in it.
 
     They are found by a tag that they all bear, so that no id need be kept, and a run whose making was answered too
@@ -77,19 +123,15 @@ class MlflowStore:
     """
 
     def __init__(self, address: str, experiment: str, identity: str, run_dir: Path) -> None:
-        self.address = address
+        super().__init__(address)
         self._experiment, self._identity, self._run_dir = experiment, identity, run_dir
         self._experiment_id = ""
-        self._opened: MlflowClient | None = None
 
     @_translated
     def connect(self) -> None:
         """Open the store, and find or make the experiment."""
-        if (file := database_file(self.address)) is not None:
-            _check_database(file)
-        from mlflow.tracking import MlflowClient
-
-        client = self._opened = self._opened or MlflowClient(self.address)
+        self.open()
+        client = self._client
         experiment = client.get_experiment_by_name(self._experiment)
         if experiment is None:
             artifacts = artifact_directory(self.address, self._run_dir)
@@ -112,7 +154,7 @@ class MlflowStore:
         if key != PARENT:
             parent = self.find(PARENT)
             assert parent is not None, "the parent is made first"
-            tags |= {STAGE_TAG: key, "mlflow.parentRunId": parent.run_id}
+            tags |= {STAGE_TAG: key, PARENT_TAG: parent.run_id}
         started = int(run.started * 1000)
         return _stored(self._client.create_run(self._experiment_id, started, tags, run.name))
 
@@ -156,15 +198,6 @@ class MlflowStore:
             self._client.log_batch(run_id, metrics=batch)
 
     @_translated
-    def points(self, run: StoredRun) -> list[Point]:
-        """All points that a run has."""
-        return [
-            Point(metric, point.step, point.timestamp, point.value)
-            for metric in run.metrics
-            for point in self._client.get_metric_history(run.run_id, metric)  # page by page
-        ]
-
-    @_translated
     def send_text(self, run_id: str, text: str, name: str) -> None:
         """Add an artifact that is a text, or replace it."""
         self._client.log_text(run_id, text, name)
@@ -187,11 +220,6 @@ class MlflowStore:
             else:
                 sizes[entry.path] = entry.file_size or 0
         return sizes
-
-    @property
-    def _client(self) -> MlflowClient:
-        assert self._opened is not None, "called before connect"
-        return self._opened
 
     def _search(self, identity: str) -> list[StoredRun]:
         wanted = f"tags.`{IDENTITY_TAG}` = '{identity}'"
@@ -224,7 +252,9 @@ def _key_of(run: StoredRun) -> str:
 
 def _stored(run: Run) -> StoredRun:
     data = run.data
-    return StoredRun(run.info.run_id, run.info.status, data.params, data.tags, sorted(data.metrics))
+    return StoredRun(
+        run.info.run_id, run.info.status, data.params, data.tags, sorted(data.metrics), run.info.run_name
+    )
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
