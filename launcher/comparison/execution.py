@@ -20,7 +20,7 @@ from ligo_dist.quantities import duration
 from ligo_dist.redaction import redact
 
 _REPORT = "ligo_dist.report"
-"""Run in a process of its own: it draws."""
+"""Run in a process of its own: it draws. It says itself where the page is."""
 
 StartRun = Callable[[ComparedRun], int]
 """Takes one run to its end, or from its last checkpoint to its end; gives its exit code."""
@@ -93,7 +93,6 @@ def _write_report(runs: Sequence[ComparedRun], baseline: str, root: Path) -> boo
     if subprocess.run(command).returncode != FINISHED:
         _say("no report: what failed has been said; the same command tries again")
         return False
-    _say(f"the report is {output / 'report.html'}")
     return True
 
 

@@ -79,7 +79,6 @@ def test_all_run_and_the_report_holds_them_against_scratch(config_file: Path, st
     err = capsys.readouterr().err
     assert "ligo-dist: 1/8 source seed 0: in runs/set/seed-0/source\n" in err
     assert "ligo-dist: 2/8 scratch seed 0: in runs/set/seed-0/scratch; about 0s left\n" in err
-    assert err.endswith("ligo-dist: the report is runs/set/report/report.html\n")
 
 
 def test_another_baseline(config_file: Path, stand: Stand) -> None:
