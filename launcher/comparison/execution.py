@@ -56,8 +56,9 @@ def run_comparison(planned: Sequence[PlannedRun], config: Config, root: Path, st
             if signals.order is not None or code in (REQUEUE, MORE_NODES):
                 _say("the comparison has stopped; the same command goes on")
                 return signals.exit_code if signals.order else code
-            clock.add(one)
-            if code != FINISHED:
+            if code == FINISHED:
+                clock.add(one)
+            else:
                 _say(f"{place}: failed with exit code {code}")
                 failed.append(run)
         written = _write_report([one.run for one in planned], config.compare.baseline, root)

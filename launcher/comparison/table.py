@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TextIO
 
 from rich import box
 from rich.console import Console
@@ -48,7 +47,7 @@ def plan_runs(runs: Sequence[ComparedRun], vocabulary: int, world_size: int) -> 
     return planned
 
 
-def print_runs(planned: Sequence[PlannedRun], baseline: str, file: TextIO | None = None) -> None:
+def print_runs(planned: Sequence[PlannedRun], baseline: str) -> None:
     """One row per run, in the order in which they run."""
     of_baseline = next(one.flops for one in planned if one.run.method == baseline)
     table = Table(
@@ -76,5 +75,5 @@ def print_runs(planned: Sequence[PlannedRun], baseline: str, file: TextIO | None
             f"{one.run.directory}{' (has finished)' if one.run.has_finished else ''}",
         )
     # As wide as it is: a number cut short says nothing.
-    width = Console(file=file, width=_WIDEST).measure(table).maximum
-    Console(file=file, width=width, markup=False).print(table)
+    width = Console(width=_WIDEST).measure(table).maximum
+    Console(width=width, markup=False).print(table)
