@@ -6,7 +6,6 @@ with the same samples in the same order. Scratch is the last stage alone, with r
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,7 +148,7 @@ def _derived(
     config: Config, method: str, seed: int, stages: list[dict[str, Any]], needs: Path | None = None
 ) -> ComparedRun:
     directory = comparison_root(config) / f"seed-{seed}" / method
-    raw = deepcopy(config.values())
+    raw = config.values()
     raw |= {"run_dir": str(directory), "seed": seed, "stages": stages}
     raw["tracking"] |= {"run_name": f"{method} seed {seed}", "uri": _tracking_uri(config)}
     if needs is not None and len(config.stages) > 2:  # the export says it, as growing may have changed it
