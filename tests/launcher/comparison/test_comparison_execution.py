@@ -19,6 +19,7 @@ from launcher.comparison.table import plan_runs
 from launcher.signals import Signals
 from ligo_dist.config import load_config
 from ligo_dist.errors import LigoError
+from ligo_dist.quantities import duration
 
 ALL = [f"{method} seed {seed}" for seed in (0, 4) for method in ("source", "scratch", "stack", "ligo")]
 
@@ -78,7 +79,27 @@ def test_all_run_and_the_report_holds_them_against_scratch(config_file: Path, st
     ]
     err = capsys.readouterr().err
     assert "ligo-dist: 1/8 source seed 0: in runs/set/seed-0/source\n" in err
-    assert "ligo-dist: 2/8 scratch seed 0: in runs/set/seed-0/scratch; about 0s left\n" in err
+
+
+def test_what_is_left_goes_by_the_flops(
+    config_file: Path, stand: Stand, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(config_file, ["compare.seeds=[0]", "compare.methods=[scratch, stack]"])
+    planned = plan_runs(derive_runs(config, "set.yaml"), 512, 1)
+    source, scratch, stack = (one.flops for one in planned)
+    now = 0.0
+    monkeypatch.setattr(execution.time, "monotonic", lambda: now)
+
+    def work(_name: str) -> None:
+        nonlocal now
+        now += 100.0
+
+    stand.meanwhile = work
+    assert run_comparison(planned, config, comparison_root(config), stand.start) == 0
+    err = capsys.readouterr().err
+    assert "1/3 source seed 0: in runs/set/seed-0/source\n" in err
+    assert f"seed-0/scratch; about {duration(100 * (scratch + stack) / source)} left\n" in err
+    assert f"seed-0/stack; about {duration(200 * stack / (source + scratch))} left\n" in err
 
 
 def test_another_baseline(config_file: Path, stand: Stand) -> None:
