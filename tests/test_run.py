@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -14,6 +15,7 @@ import torch
 from launcher.cli import main as launch
 from ligo_dist.distributed import World
 from ligo_dist.exit_codes import CANNOT_GO_ON
+from ligo_dist.report import write_report
 from ligo_dist.tracking.jsonl import read_records
 from ranks import run_ranks
 from runs import (
@@ -67,6 +69,20 @@ def test_a_run_leaves_what_it_should(whole_run: RunFiles):
     }  # fmt: skip
     assert [path.name for path in (whole_run.run_dir / "export").iterdir()] == ["large"]
     assert len(whole_run.checkpoints()) == 2
+
+
+def test_a_report_has_the_numbers_of_the_summary(whole_run: RunFiles, tmp_path: Path):
+    write_report([str(whole_run.run_dir)], None, tmp_path)
+    (run,) = json.loads((tmp_path / "report.json").read_text())["runs"]
+    summary = json.loads((whole_run.run_dir / "summary.json").read_text())["stages"]
+    assert len(summary) == 3
+    for reported, expected in zip(run["stages"], summary, strict=True):
+        names = sorted(set(expected) - {"random_loss", "final_accuracy"})
+        assert {name: reported[name] for name in names} == pytest.approx(
+            {name: expected[name] for name in names}
+        )
+    assert [stage["growth"] is None for stage in run["stages"]] == [True, False, False]
+    assert run["source"]["own"]["flops"] == pytest.approx(summary[0]["flops"] + summary[1]["flops"])
 
 
 def test_losses_fall_and_growing_keeps_what_was_learned(whole_run: RunFiles):

@@ -38,8 +38,9 @@ def write_report(runs: Sequence[str], baseline: str | None, output: Path, uri: s
     check_arguments([*runs, *([] if baseline is None else [baseline])], output, uri)
     report = build_report(runs, baseline, uri)
 
-    from .figures import colours, draw
+    from .figures import draw
     from .page import make_page
+    from .panels import colours
 
     picture = draw(report)
     page = make_page(report, picture, colours(report))

@@ -29,6 +29,7 @@ img { width: 100%; height: auto; display: block; }
 figcaption { color: #444; font-size: .9rem; padding-top: .5rem; }
 .swatch { display: inline-block; width: .8em; height: .8em; border-radius: 50%; border: 1px solid #8888; }
 li { margin: .3rem 0; }
+dt { font-weight: bold; }
 """
 
 _CAPTION = (

@@ -42,8 +42,10 @@ def check_arguments(runs: Iterable[str], output: Path, uri: str | None) -> None:
 
 
 def check_directory(path: Path) -> None:
-    """Raises:
-    LigoError: it is no run directory.
+    """See that a path is a run directory.
+
+    Raises:
+        LigoError: it is none.
     """
     if not path.is_dir():
         raise LigoError(
@@ -54,8 +56,10 @@ def check_directory(path: Path) -> None:
 
 
 def check_output(output: Path) -> None:
-    """Raises:
-    LigoError: there is something that is no report.
+    """See that a report may be written to a directory, which need not be there.
+
+    Raises:
+        LigoError: there is something that is no report.
     """
     if output.exists() and not output.is_dir():
         raise LigoError(f"--output: {output} is a file; name a directory")

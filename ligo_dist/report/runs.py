@@ -126,7 +126,17 @@ class Run:
     @property
     def source(self) -> Cost:
         """What the run itself spent on the target's source."""
-        return self.target.begins - self.stages[self._first].begins
+        return self.target.begins - self.origin
+
+    @property
+    def source_stages(self) -> Sequence[Stage]:
+        """The stages in which it did."""
+        return self.stages[self._first : -1]
+
+    @property
+    def origin(self) -> Cost:
+        """What the run had spent when the model began that became the target."""
+        return self.stages[self._first].begins
 
     @property
     def spent(self) -> Cost:

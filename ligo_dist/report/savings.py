@@ -61,9 +61,8 @@ def compare(member: Member, baseline: Member) -> Comparison:
     curve, reference = curve_of(member), curve_of(baseline)
     loss = reference[-1].loss
     needed = _needed(curve, loss)
-    of_baseline = _needed(reference, loss)
-    assert of_baseline is not None, "its falling curve ends at its final loss or below"
-    base = of_baseline + baseline.source.own
+    # Its falling curve ends at its final loss or below, but for the rounding of means.
+    base = (_needed(reference, loss) or reference[-1].cost) + baseline.source.own
     before = baseline.source.before
     outcome: Outcome = "reached" if needed is not None else "not reached"
     if falling([evaluation.loss for evaluation in curve])[0] <= loss:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -17,9 +18,13 @@ def show(console: Console, report: Report) -> None:
         console.print(_rich(table))
     for case in report.cases:
         if case.verdict:
-            console.print(Text.assemble((f"  {case.label}: ", "bold"), case.verdict))
+            console.print(_said(case.label, case.verdict))
     for note in report.notes:
-        console.print(Text.assemble(("  note: ", "bold"), note))
+        console.print(_said("note", note))
+
+
+def _said(about: str, what: str) -> Padding:
+    return Padding(Text.assemble((f"{about}: ", "bold"), what), (0, 0, 0, 2))
 
 
 def _rich(table: Table) -> RichTable:

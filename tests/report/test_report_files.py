@@ -1,0 +1,231 @@
+"""What a report writes: numbers that can be computed again from the metrics, a page that needs nothing else."""
+
+from __future__ import annotations
+
+import io
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ligo_dist import report as package
+from ligo_dist.errors import LigoError
+from ligo_dist.report import write_report
+from ligo_dist.report.figures import draw
+from ligo_dist.report.panels import Panel
+from ligo_dist.report.report import Report, build_report
+from ligo_dist.report.text import show
+from ligo_dist.tracking import METRICS_FILE
+from recorded_runs import GROWN, SCRATCH, SMALL, Leg, Recorder, shifted
+
+FILES = ["report.html", "report.json", "report.png"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    """Two seeds of a case and of its baseline, and a run that does not come as far."""
+    directory = tmp_path_factory.mktemp("runs")
+    runs = [
+        Recorder(directory / f"{name}-seed-{seed}", seed).record(*(shifted(leg, seed / 10) for leg in legs))
+        for name, legs in (("grown", (SMALL, GROWN)), ("scratch", (SCRATCH,)))
+        for seed in (0, 1)
+    ]
+    short = Leg("large", GROWN.points[:3], source_loss=5.0)
+    runs.append(Recorder(directory / "<short> & odd", seed=2).record(Leg("tiny", SMALL.points), short))
+    report = write_report(runs, runs[2], directory / "report")
+    return report, directory / "report"
+
+
+def test_three_files_are_there(made: tuple[Report, Path]) -> None:
+    assert sorted(path.name for path in made[1].iterdir()) == FILES
+    assert (made[1] / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_numbers_can_be_computed_again(made: tuple[Report, Path]) -> None:
+    """From the metrics themselves, with numpy: these curves fall strictly, so that they are their own falling ones."""
+    numbers = json.loads((made[1] / "report.json").read_text())
+    runs = {run["label"]: run for run in numbers["runs"]}
+    saved: dict[str, list[float]] = {"excluded": [], "included": []}
+    for seed in (0, 1):
+        grown, scratch = runs[f"grown-seed-{seed}"], runs[f"scratch-seed-{seed}"]
+        records = [json.loads(line) for line in Path(grown["place"], METRICS_FILE).read_text().splitlines()]
+        evaluated = [record for record in records if "evaluate/loss" in record]
+        source = max(r["cumulative/flops"] for r in evaluated if r["stage"] == "small")
+        curve = [r for r in evaluated if r["stage"] == "large" and r["phase"] != "learn"]
+        flops = [record["cumulative/flops"] for record in curve]
+        losses = [record["evaluate/loss"] for record in curve]
+        final = json.loads(Path(scratch["place"], METRICS_FILE).read_text().splitlines()[-1])
+        reached = np.interp(-final["evaluate/loss"], [-loss for loss in losses], flops)
+        excluded = 1 - (reached - source) / final["cumulative/flops"]
+        included = 1 - reached / final["cumulative/flops"]
+        comparison = grown["comparison"]
+        assert comparison["loss"] == final["evaluate/loss"]
+        assert comparison["needed"]["flops"] == pytest.approx(reached - source)
+        assert comparison["needed_in_all"]["flops"] == pytest.approx(reached)
+        assert comparison["flops"] == {
+            "excluded": pytest.approx(excluded),
+            "included": pytest.approx(included),
+        }
+        assert grown["source"]["own"]["flops"] == source
+        assert [point["flops"] for point in grown["curve"]] == pytest.approx(np.array(flops) - source)
+        assert [point["loss"] for point in grown["curve"]] == losses
+        growth = next(r["cumulative/flops"] for r in records if r["phase"] == "grow") - source
+        assert grown["stages"][1]["growth"]["flops"] == pytest.approx(growth)
+        assert grown["stages"][1]["growth_share"] == pytest.approx(growth / flops[-1])
+        saved["excluded"].append(excluded)
+        saved["included"].append(included)
+    case = numbers["cases"][0]
+    for side, values in saved.items():
+        spread = case["flops"][f"saved_{side}"]
+        assert spread["mean"] == pytest.approx(np.mean(values))
+        assert spread["half_range"] == pytest.approx((max(values) - min(values)) / 2)
+        assert spread["count"] == 2
+    assert numbers["baseline"] == "scratch"
+    assert numbers["cases"][2]["flops"] == dict.fromkeys(case["flops"])
+
+
+class Page(HTMLParser):
+    """What a page refers to, its words, and whether its elements are closed in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.references: list[str] = []
+        self.words = ""
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "link", "iframe"), tag
+        self.references += [str(value) for name, value in attrs if name in ("src", "href", "srcset")]
+        if tag not in ("meta", "img"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_the_page_needs_nothing_else_and_has_the_numbers(made: tuple[Report, Path]) -> None:
+    html = (made[1] / "report.html").read_text()
+    page = Page(html)
+    assert [reference.partition(",")[0] for reference in page.references] == ["data:image/png;base64"]
+    for forbidden in ("http:", "https:", "url(", "@import"):
+        assert forbidden not in html
+    for words in (
+        "74.0 ± 0.0 % fewer FLOPs (64.0 ± 0.0 % fewer) than scratch",
+        "<short> & odd",
+        "no saving is stated: it has no baseline of its seed, 2",
+        "FLOPs to the final loss of scratch",
+        "15.0 %",  # what growing cost: 6 of 40 FLOPs
+    ):
+        assert words in page.words, words
+
+
+def test_without_a_baseline_the_page_says_how_to_get_savings(tmp_path: Path) -> None:
+    write_report([Recorder(tmp_path / "run").record(SMALL, GROWN)], None, tmp_path / "report")
+    words = Page((tmp_path / "report" / "report.html").read_text()).words
+    assert "no saving is stated. Name a finished run" in words
+    assert "saved" not in words.partition("What the numbers are")[0].replace("what is saved", "")
+
+
+def shown(report: Report) -> str:
+    text = io.StringIO()
+    show(Console(file=text, width=100), report)
+    return text.getvalue()
+
+
+def test_the_terminal_shows_the_tables_within_100_columns(made: tuple[Report, Path]) -> None:
+    text = shown(made[0])
+    assert max(map(len, text.splitlines())) <= 100
+    for words in (
+        "grown, 2 seeds",
+        "scratch (baseline), 2 seeds",
+        "74.0 ± 0.0 %",
+        "What growing itself cost",
+    ):
+        assert words in text
+    row = next(line.split() for line in text.splitlines() if line.split()[:2] == ["grown-seed-0", "large"])
+    assert row[2:] == ["5.00K", "60", "30", "1m", "30s", "5.000", "5.000", "3.800"]
+
+
+def test_a_note_is_shown(tmp_path: Path) -> None:
+    report = build_report([Recorder(tmp_path / "run").record(SCRATCH)])
+    assert "note: No baseline was named" in shown(report)
+
+
+def test_what_is_not_known_is_left_out_of_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each panel's lines of full width, by what is on its axes: one per case that can be drawn there."""
+    given = Leg("given", [(0, 5.0)])
+    unknown = Recorder(tmp_path / "unknown").record(given, GROWN, begun_from=Path("nobody/knows"))
+    old = Recorder(tmp_path / "old", has_seconds=False).record(SMALL, GROWN)
+    longer = Leg("large", [*SCRATCH.points, (120, 3.9)])
+    seeds = [
+        Recorder(tmp_path / f"scratch-{seed}", seed).record(leg) for seed, leg in enumerate((SCRATCH, longer))
+    ]
+    drawn: list[tuple[str, bool, int]] = []
+    draw_panel = Panel.draw
+
+    def count(panel: Panel) -> None:
+        draw_panel(panel)
+        thick = [line for line in panel.axes.lines if line.get_linewidth() in (1.8, 2.3)]
+        drawn.append((panel.unit.name, panel.included, len(thick)))
+
+    monkeypatch.setattr(Panel, "draw", count)
+    draw(build_report([unknown, old, *seeds], seeds[0]))
+    assert drawn == [
+        ("FLOPs", False, 3),
+        ("FLOPs", True, 2),
+        ("time in minutes", False, 2),
+        ("time in minutes", True, 1),
+    ]
+
+
+# --- where it goes ---
+
+
+def test_an_earlier_report_is_replaced(tmp_path: Path) -> None:
+    run = Recorder(tmp_path / "run").record(SCRATCH)
+    output = tmp_path / "deep" / "report"
+    write_report([run], None, output)
+    (output / "report.html").write_text("old")
+    (output / "report.png.writing").write_text("left by a report that was killed")
+    write_report([run], None, output)
+    assert sorted(path.name for path in output.iterdir()) == FILES
+    assert (output / "report.html").read_text() != "old"
+
+
+def test_other_things_are_left_alone(tmp_path: Path) -> None:
+    run = Recorder(tmp_path / "run").record(SCRATCH)
+    output = tmp_path / "report"
+    output.mkdir()
+    for name in ("a", "b", "c", "d", "report.html"):
+        (output / name).write_text("mine")
+    with pytest.raises(LigoError) as caught:
+        write_report([run], None, output)
+    assert str(caught.value) == (
+        f"--output: {output} holds other things than a report (a, b, c, ...), which it would get lost among; name"
+        " another directory"
+    )
+    assert (output / "report.html").read_text() == "mine"
+    with pytest.raises(LigoError, match=f"--output: {output}/a is a file; name a directory"):
+        write_report([run], None, output / "a")
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(package, "replace_bytes", full)
+    run = Recorder(tmp_path / "run").record(SCRATCH)
+    with pytest.raises(LigoError, match=r"--output: \S+ cannot be written: No space left on device"):
+        write_report([run], None, tmp_path / "report")
