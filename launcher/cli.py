@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from launcher.commands import architectures, doctor, methods, plan, report, run, submit, sync
+from launcher.commands import architectures, compare, doctor, methods, plan, report, run, submit, sync
 from launcher.secret_words import refuse_secrets
 from ligo_dist import __version__
 from ligo_dist.errors import LigoError
@@ -15,6 +15,7 @@ from ligo_dist.redaction import redact
 _COMMANDS = {
     "run": run,
     "plan": plan,
+    "compare": compare,
     "doctor": doctor,
     "submit": submit,
     "sync": sync,
@@ -28,6 +29,7 @@ examples:
   ligo-dist run configs/quickstart.yaml --dry-run
   ligo-dist run configs/quickstart.yaml --nproc 2
   ligo-dist run configs/quickstart.yaml seed=1 'stages[1].train.steps=300' run_dir=runs/other
+  ligo-dist compare configs/compare_quick.yaml --methods scratch,stack,ligo --seeds 3
   ligo-dist doctor configs/quickstart.yaml --hostfile hosts
   ligo-dist sync runs/quickstart
   ligo-dist plan configs/llama_70b.yaml --gpus 1024 --gpu h100

@@ -7,6 +7,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from launcher.messages import Order
+from ligo_dist.exit_codes import REQUEUE
 
 _ASKED: dict[int, Order] = {
     signal.SIGTERM: "preempt",
@@ -19,7 +20,8 @@ _ASKED: dict[int, Order] = {
 class Signals:
     """While entered, a signal is noted and does nothing else. The first says what is asked for; one more: `kill`.
 
-    Those that are ignored stay so (`nohup` ignores SIGHUP, and means it).
+    Those that are ignored stay so (`nohup` ignores SIGHUP, and means it). Where one is entered within another, both
+    note what comes.
     """
 
     def __init__(self) -> None:
@@ -35,6 +37,11 @@ class Signals:
         insisted = len(self.received) > 1 and self.received[-1] == signal.SIGINT
         return "kill" if insisted else _ASKED[self.received[0]]
 
+    @property
+    def exit_code(self) -> int:
+        """Of a launcher that ends because of them."""
+        return REQUEUE if self.order == "preempt" else 128 + self.received[0]
+
     def __enter__(self) -> Signals:
         heeded = [signum for signum in _ASKED if signal.getsignal(signum) is not signal.SIG_IGN]
         self._before = {signum: signal.signal(signum, self._note) for signum in heeded}
@@ -48,3 +55,6 @@ class Signals:
 
     def _note(self, signum: int, _frame: FrameType | None) -> None:
         self.received.append(signum)
+        outer = getattr(self._before.get(signum), "__self__", None)
+        if isinstance(outer, Signals):
+            outer.received.append(signum)

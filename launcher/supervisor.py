@@ -75,10 +75,10 @@ class Supervisor:
                         f"restart {attempt} of {cluster.max_restarts} in {pause:g} s{self._from_where()}"
                     )
                     if not self._rest(pause):
-                        return self._interrupted()
+                        return self._signals.exit_code
                     nodes = self._present_nodes()
                     if nodes is None:
-                        return self._interrupted() if self._signals.order else FAILED
+                        return self._signals.exit_code if self._signals.order else FAILED
                 assert nodes is not None
                 outcome = self._attempt(nodes, attempt)
                 code = self._verdict(outcome, nodes)
@@ -130,7 +130,7 @@ class Supervisor:
                     f"no checkpoint within cluster.grace_seconds: {self._launch.cluster.grace_seconds:g};"
                     f" the same command resumes{self._from_where()}"
                 )
-            return self._interrupted()
+            return self._signals.exit_code
         for orderly in (REQUEUE, MORE_NODES):
             if orderly in codes and not outcome.failures:
                 return orderly
@@ -196,10 +196,6 @@ class Supervisor:
         while time.monotonic() < deadline and self._signals.order is None:
             time.sleep(0.1)
         return self._signals.order is None
-
-    def _interrupted(self) -> int:
-        order = self._signals.order
-        return REQUEUE if order == "preempt" else 128 + self._signals.received[0]
 
     def _newest_checkpoint(self) -> str | None:
         complete = self._launch.run_dir.glob("checkpoints/step-*/COMPLETE.json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from ligo_dist.checkpoints import Checkpoint, newest_sound
 from ligo_dist.checkpoints.layout import remove_leftovers
-from ligo_dist.config import difference
+from ligo_dist.config import comparable, difference
 from ligo_dist.distributed import World, first_rank_only, raise_together
 from ligo_dist.errors import CheckpointError, LigoError
 from ligo_dist.files import LOCK_FILE
@@ -21,9 +20,6 @@ from ligo_dist.files import LOCK_FILE
 LOCK_SECONDS = "LIGO_DIST_LOCK_SECONDS"
 """Environment variable: how long to wait for the run directory. A run that is started again after a failure may meet
 the last ranks of the attempt before it, on a node that had been cut off."""
-
-_MAY_CHANGE = ("run_dir", "tracking", "checkpoints", "distributed", "data.workers", "data.cache_dir")
-"""What does not change the numbers of a run."""
 
 
 @contextmanager
@@ -71,7 +67,7 @@ def find_checkpoint(
     """
 
     def accept(checkpoint: Checkpoint) -> None:
-        changed = difference(_comparable(checkpoint.config), _comparable(config))
+        changed = difference(comparable(checkpoint.config), comparable(config))
         if changed:
             lines = "\n".join(f"  {line}" for line in changed)
             raise CheckpointError(
@@ -90,20 +86,3 @@ def recorded_config(
     model that the first stage begins from, if there is one."""
     fingerprints = {"corpus_fingerprint": corpus_fingerprint, "source_fingerprint": source_fingerprint}
     return {**resolved, **fingerprints}
-
-
-def _comparable(config: dict[str, Any]) -> dict[str, Any]:
-    config = copy.deepcopy(config)
-    for path in _MAY_CHANGE:
-        *parents, last = path.split(".")
-        section: Any = config
-        for parent in parents:
-            section = section.get(parent, {})
-        section.pop(last, None)
-    for stage in config.get("stages", []):
-        stage.pop("nodes", None)
-        # Another split into micro-batches changes how many fit into memory, not what is computed.
-        learn = (stage.get("grow") or {}).get("learn", {})
-        for phase in (stage["train"] or {}, learn):
-            phase.pop("micro_batch_size", None)
-    return config

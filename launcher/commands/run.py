@@ -23,6 +23,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "run", help="take a configuration through all its stages, or resume where it stopped"
     )
     add_config(parser)
+    add_start(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, print stages and command, start nothing"
+    )
+
+
+def add_start(parser: argparse.ArgumentParser) -> None:
+    """Where and how the ranks are started."""
     add_hosts(parser)
     parser.add_argument(
         "--slurm", action="store_true", help="on the nodes of the Slurm allocation this is in"
@@ -39,25 +47,34 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--no-preflight", action="store_true", help="do not check the hosts before the launch"
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="check everything, print stages and command, start nothing"
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     config = read_config(arguments)
+    fleet = choose_and_check(arguments, config)
+    if arguments.dry_run:
+        _show_plan(config, fleet.world_size)
+        launch = _launch(arguments, config, fleet)
+        by_hand = command_by_hand(launch, fleet, arguments.hostfile or config.cluster.hostfile)
+        print(f"\nby hand (number of ranks: {fleet.world_size}):\n{by_hand}\n\nnothing was started")
+        return 0
+    return start(arguments, config, fleet)
+
+
+def choose_and_check(arguments: argparse.Namespace, config: Config) -> Fleet:
+    """The nodes that were asked for, the configuration held against them and this machine."""
     num_accelerators = count_accelerators()
     fleet = choose_fleet(config, slurm=arguments.slurm, nproc=arguments.nproc, accelerators=num_accelerators)
     # Of other machines the preflight will say what they have.
     check_before_start(
         config, fleet.world_size, num_accelerators if fleet.transport.is_local else None, arguments.config
     )
+    return fleet
+
+
+def start(arguments: argparse.Namespace, config: Config, fleet: Fleet) -> int:
+    """Take a run to its end, or as far as it gets; its exit code."""
     launch = _launch(arguments, config, fleet)
-    if arguments.dry_run:
-        _show_plan(config, fleet.world_size)
-        by_hand = command_by_hand(launch, fleet, arguments.hostfile or config.cluster.hostfile)
-        print(f"\nby hand (number of ranks: {fleet.world_size}):\n{by_hand}\n\nnothing was started")
-        return 0
     if fleet.can_be_asked and config.cluster.preflight and not arguments.no_preflight:
         _preflight(launch, config, fleet)
     try:

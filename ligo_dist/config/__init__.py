@@ -1,7 +1,7 @@
 """The configuration: one YAML file, checked as a whole before anything starts. Imports no torch."""
 
 from ligo_dist.config.checks import check_world_size
-from ligo_dist.config.difference import difference
+from ligo_dist.config.difference import comparable, difference
 from ligo_dist.config.huggingface import check_huggingface_keys
 from ligo_dist.config.load import config_from, load_config
 from ligo_dist.config.schema import Config
@@ -12,6 +12,7 @@ __all__ = [
     "Config",
     "check_huggingface_keys",
     "check_world_size",
+    "comparable",
     "config_from",
     "difference",
     "load_config",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ligo_dist.config.compare import Compare, compare_faults
 from ligo_dist.config.data_checks import data_faults, tokenizer_faults
 from ligo_dist.config.deepspeed_keys import deepspeed_faults
 from ligo_dist.config.faults import parse_section
@@ -31,6 +32,8 @@ def cross_field_faults(raw: dict[str, Any]) -> list[Fault]:
     stages = raw.get("stages")
     if isinstance(stages, list):
         faults += stage_faults(stages, model, architecture, data)
+    compare = parse_section(Compare, raw.get("compare", {}))
+    faults += compare_faults(compare) if compare else []
     deepspeed = raw.get("deepspeed")
     faults += deepspeed_faults(deepspeed) if isinstance(deepspeed, dict) else []
     return faults

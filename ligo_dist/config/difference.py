@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
+
+_MAY_CHANGE = ("run_dir", "tracking", "checkpoints", "distributed", "data.workers", "data.cache_dir")
+"""What does not change the numbers of a run."""
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -12,6 +16,25 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     Empty where the two say the same.
     """
     return list(_changes("", old, new))
+
+
+def comparable(config: dict[str, Any]) -> dict[str, Any]:
+    """A resolved configuration without what does not change the numbers of a run: a run may be resumed with another
+    value of it."""
+    config = copy.deepcopy(config)
+    for path in _MAY_CHANGE:
+        *parents, last = path.split(".")
+        section: Any = config
+        for parent in parents:
+            section = section.get(parent, {})
+        section.pop(last, None)
+    for stage in config.get("stages", []):
+        stage.pop("nodes", None)
+        # Another split into micro-batches changes how many fit into memory, not what is computed.
+        learn = (stage.get("grow") or {}).get("learn", {})
+        for phase in (stage["train"] or {}, learn):
+            phase.pop("micro_batch_size", None)
+    return config
 
 
 _ABSENT = object()

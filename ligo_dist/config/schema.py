@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ligo_dist.config.cluster import Cluster
+from ligo_dist.config.compare import Compare
 from ligo_dist.config.section import (
     Count,
     CountOrZero,
@@ -373,6 +374,8 @@ class Config(Section):
     distributed: Distributed = Distributed()
     """How the ranks work together."""
 
+    compare: Annotated[Compare, Field(exclude=True)] = Compare()
+    """What `ligo-dist compare` runs. Not recorded with a run."""
     cluster: Annotated[Cluster, Field(exclude=True)] = Cluster()
     """The machines of the run, or the path of a YAML file that says them. Not recorded with the run."""
 

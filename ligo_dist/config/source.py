@@ -81,7 +81,8 @@ def complete(config: Config, source: SourceConfig, origin: str = "configuration"
     if faults:
         raise ConfigError(faults, origin)
     # What is not recorded with a run is not in `raw` either.
-    return config_from(raw, origin).model_copy(update={"cluster": config.cluster})
+    unrecorded = {"cluster": config.cluster, "compare": config.compare}
+    return config_from(raw, origin).model_copy(update=unrecorded)
 
 
 def _rotary_faults(inherited: dict[str, Any], given: dict[str, Any], name: str) -> list[Fault]:

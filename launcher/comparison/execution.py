@@ -1,0 +1,118 @@
+"""Taking a comparison to its end: its runs one after another, then the report."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from launcher.comparison.checks import run_text
+from launcher.comparison.runs import SOURCE, ComparedRun
+from launcher.comparison.table import PlannedRun
+from launcher.signals import Signals
+from ligo_dist.config import Config
+from ligo_dist.errors import LigoError
+from ligo_dist.exit_codes import FAILED, FINISHED, MISTAKE, MORE_NODES, REQUEUE
+from ligo_dist.files import replace_text
+from ligo_dist.quantities import duration
+from ligo_dist.redaction import redact
+
+_REPORT = "ligo_dist.report"
+"""Run in a process of its own: it draws. It says itself where the page is."""
+
+StartRun = Callable[[ComparedRun], int]
+"""Takes one run to its end, or from its last checkpoint to its end; gives its exit code."""
+
+
+def run_comparison(planned: Sequence[PlannedRun], config: Config, root: Path, start: StartRun) -> int:
+    """Take what has not finished yet to its end, then write the report of what there is.
+
+    Args:
+        planned: the runs, in their order.
+        config: the configuration that they were derived from.
+        root: directory of the comparison.
+        start: what runs one.
+
+    Returns:
+        0: all finished; 1: a run failed, or there is no report; any other: that of the run that was stopped.
+    """
+    failed: list[ComparedRun] = []
+    clock = _Clock(planned)
+    with Signals() as signals:
+        for number, one in enumerate(planned, 1):
+            run = one.run
+            place = f"{number}/{len(planned)} {run.name}"
+            if run.has_finished:
+                _say(f"{place}: has finished before, in {run.directory}")
+                continue
+            if any(other.directory == run.needs for other in failed):
+                _say(f"{place}: left out, as its source failed")
+                failed.append(run)
+                continue
+            _say(f"{place}: in {run.directory}{clock.left(number - 1)}")
+            code = _take_to_its_end(run, start)
+            if signals.order is not None or code in (REQUEUE, MORE_NODES):
+                _say("the comparison has stopped; the same command goes on")
+                return signals.exit_code if signals.order else code
+            if code == FINISHED:
+                clock.add(one)
+            else:
+                _say(f"{place}: failed with exit code {code}")
+                failed.append(run)
+        written = _write_report([one.run for one in planned], config.compare.baseline, root)
+    if failed:
+        _say(f"failed: {', '.join(run.name for run in failed)}; the same command tries again")
+    return FINISHED if written and not failed else FAILED
+
+
+def _take_to_its_end(run: ComparedRun, start: StartRun) -> int:
+    """The exit code of a run; what stops this one need not stop the next."""
+    try:
+        run.directory.mkdir(parents=True, exist_ok=True)
+        replace_text(run.file, run_text(run))
+        return start(run)
+    except LigoError as error:
+        _say(redact(str(error)))
+        return error.exit_code
+    except OSError as error:
+        _say(f"{run.directory} cannot be written: {error.strerror or error}")
+        return MISTAKE
+
+
+def _write_report(runs: Sequence[ComparedRun], baseline: str, root: Path) -> bool:
+    """Hold those that finished against the first of the baseline's; whether that was possible."""
+    finished = [run for run in runs if run.has_finished and run.method != SOURCE]
+    references = [run for run in finished if run.method == baseline]
+    if not references:
+        _say(f"no report: no run of the baseline {baseline!r} has finished")
+        return False
+    output = root / "report"
+    command = [sys.executable, "-m", _REPORT, *(str(run.directory) for run in finished)]
+    command += ["--baseline", str(references[0].directory), "--output", str(output)]
+    if subprocess.run(command).returncode != FINISHED:
+        _say("no report: what failed has been said; the same command tries again")
+        return False
+    return True
+
+
+class _Clock:
+    """How long what is left may take: FLOPs at the rate of those runs that this call has taken to their end."""
+
+    def __init__(self, planned: Sequence[PlannedRun]) -> None:
+        self._planned, self._began, self._done = planned, time.monotonic(), 0
+
+    def add(self, one: PlannedRun) -> None:
+        self._done += one.flops
+
+    def left(self, index: int) -> str:
+        """What to say of it before the run of this index; nothing before the first."""
+        if not self._done:
+            return ""
+        ahead = sum(one.flops for one in self._planned[index:] if not one.run.has_finished)
+        return f"; about {duration((time.monotonic() - self._began) * ahead / self._done)} left"
+
+
+def _say(text: str) -> None:
+    print(f"ligo-dist: {text}", file=sys.stderr, flush=True)

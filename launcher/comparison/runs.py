@@ -1,0 +1,181 @@
+"""The runs of a comparison, derived from one configuration.
+
+For each seed the stages before the last are one run, the source's; from its export each method begins the last stage,
+with the same samples in the same order. Scratch is the last stage alone, with random values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ligo_dist.architectures import get_architecture
+from ligo_dist.config import Config, config_from
+from ligo_dist.config.compare import Contender, read_contender
+from ligo_dist.config.shapes import is_image_family
+from ligo_dist.config.ways import learn_steps
+from ligo_dist.errors import ConfigError, Fault
+from ligo_dist.growth.names import METHODS  # noqa: TID251 - names alone: no torch
+from ligo_dist.summary import SUMMARY_FILE
+from ligo_dist.tracking import tracking_address
+from ligo_dist.tracking.address import database_file
+
+SOURCE = "source"
+"""Names the run of the stages before the last."""
+
+_LEARN_STEPS = METHODS["ligo"].learn_steps
+"""Of a method that is to be learned, where neither it nor the configuration says for how long."""
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One run.
+
+    Attributes:
+        method: a name of `compare.methods`, or `SOURCE`.
+        seed: of the run.
+        directory: its run directory.
+        config: what it runs; the same as an ordinary run's, without `cluster`.
+        needs: directory of the run whose export it begins from; None if it needs none.
+    """
+
+    method: str
+    seed: int
+    directory: Path
+    config: Config
+    needs: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} seed {self.seed}"
+
+    @property
+    def file(self) -> Path:
+        """Its configuration, beside its directory."""
+        return self.directory.with_name(f"{self.directory.name}.yaml")
+
+    @property
+    def has_finished(self) -> bool:
+        return (self.directory / SUMMARY_FILE).exists()
+
+
+def comparison_root(config: Config) -> Path:
+    """The directory of the comparison, as the launcher sees it: a shared one on a cluster."""
+    return Path(config.cluster.directory or "", config.run_dir)
+
+
+def derive_runs(config: Config, origin: str) -> list[ComparedRun]:
+    """All runs in their order: seed by seed, the source first.
+
+    Args:
+        config: a checked configuration, what `stages[0].from` says filled in.
+        origin: how an error names it.
+
+    Raises:
+        ConfigError: nothing grows, or a method does not suit the models; every fault.
+    """
+    faults = _stage_faults(config)
+    if faults:
+        raise ConfigError(faults, origin)
+    contenders = [read_contender(name) for name in config.compare.methods]
+    runs: list[ComparedRun] = []
+    for seed in config.compare.seeds:
+        place = comparison_root(config) / f"seed-{seed}"
+        needs = place / SOURCE if _trains_source(config) else None
+        if needs and not all(contender.is_scratch for contender in contenders):
+            runs.append(_derived(config, SOURCE, seed, config.values()["stages"][:-1]))
+        for contender in contenders:
+            try:
+                stages = _stages(config, contender, needs)
+                of_run = None if contender.is_scratch else needs
+                runs.append(_derived(config, contender.name, seed, stages, of_run))
+            except ConfigError as error:
+                faults += [_for_contender(fault, contender, len(config.stages)) for fault in error.faults]
+        if faults:  # they would be those of each seed
+            raise ConfigError(faults, origin)
+    return runs
+
+
+def _stage_faults(config: Config) -> list[Fault]:
+    if len(config.stages) < 2:
+        return [
+            Fault("stages", "a comparison needs a stage that grows, and one before it that it grows from")
+        ]
+    train = config.stages[-1].train
+    if train is None or not train.steps:
+        wrong = "0: nothing is trained in the last stage, so there are no losses to compare"
+        return [Fault(f"stages[{len(config.stages) - 1}].train.steps", wrong)]
+    return []
+
+
+def _trains_source(config: Config) -> bool:
+    """Whether there is something to run before the last stage; not where a model is taken as it is."""
+    first = config.stages[0]
+    is_taken = first.from_ is not None and (first.train is None or not first.train.steps)
+    return len(config.stages) > 2 or not is_taken
+
+
+def _stages(config: Config, contender: Contender, needs: Path | None) -> list[dict[str, Any]]:
+    """The last stage, with what it grows from before it."""
+    *_, before, last = config.values()["stages"]
+    # A stage asks for nodes where a run comes to it from the one before; here it is the whole run.
+    last["nodes"] = None
+    if contender.is_scratch:
+        return [{**last, "grow": None}]
+    given = before["from"] if needs is None else str(needs / "export" / before["name"])
+    source = {**before, "from": given, "grow": None, "train": None, "nodes": None}
+    return [source, {**last, "grow": _grow(config, contender)}]
+
+
+def _grow(config: Config, contender: Contender) -> dict[str, Any]:
+    """The section `grow` of a contender. That of another method than the configuration's own has of it only how an
+    operator is learned."""
+    own = config.stages[-1].grow
+    assert own is not None, "every stage but the first grows"
+    raw: dict[str, Any] = own.model_dump(mode="json")
+    steps = learn_steps(own)
+    if contender.method != own.method:
+        raw = {"method": contender.method, "learn": raw["learn"]}
+        steps = METHODS[contender.method].learn_steps and (steps or _LEARN_STEPS)
+    if contender.learned is not None:
+        steps = (learn_steps(own) or _LEARN_STEPS) if contender.learned else 0
+    raw["learn"]["steps"] = steps
+    return raw
+
+
+def _derived(
+    config: Config, method: str, seed: int, stages: list[dict[str, Any]], needs: Path | None = None
+) -> ComparedRun:
+    directory = comparison_root(config) / f"seed-{seed}" / method
+    raw = config.values()
+    raw |= {"run_dir": str(directory), "seed": seed, "stages": stages}
+    raw["tracking"] |= {"run_name": f"{method} seed {seed}", "uri": _tracking_uri(config)}
+    if needs is not None and len(config.stages) > 2:  # the export says it, as growing may have changed it
+        raw["model"]["huggingface"].pop(get_architecture(config.model.family).norm_epsilon, None)
+    if _tokenizer_is_of_source(config):
+        raw["tokenizer"]["huggingface"] = config.stages[0].from_
+    return ComparedRun(method, seed, directory, config_from(raw, method), needs)
+
+
+def _tokenizer_is_of_source(config: Config) -> bool:
+    """Whether the runs have the tokenizer of the model that the first stage begins from, which scratch does not."""
+    tokenizer = config.tokenizer
+    named = (tokenizer.file, tokenizer.huggingface, tokenizer.vocab_size)
+    return named == (None, None, None) and not is_image_family(get_architecture(config.model.family))
+
+
+def _tracking_uri(config: Config) -> str | None:
+    """One store for all runs: without an address each would have a file beside its own directory. Another address than
+    a file's stays as it was given: that of the environment may hold a password."""
+    tracking = config.tracking
+    if not tracking.mlflow:
+        return tracking.uri
+    address = tracking_address(tracking.uri, comparison_root(config))
+    return tracking.uri if database_file(address) is None else address
+
+
+def _for_contender(fault: Fault, contender: Contender, num_stages: int) -> Fault:
+    """A fault of a derived configuration, whose last stage is its second, in terms of the one that is compared."""
+    path = fault.path.replace("stages[1]", f"stages[{num_stages - 1}]")
+    return Fault("compare.methods", f"{contender.name!r} does not suit: {path}: {fault.message}")
