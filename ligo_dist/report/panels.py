@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -12,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from .cases import Case, Measure
+from .curves import Spread
 from .groups import Group, Member
 from .report import Report
 from .runs import Cost, Evaluation
@@ -25,6 +27,8 @@ ROUND_STEPS = (1, 2, 2.5, 5, 10)
 """What the numbers at an axis may go up by, but for the power of ten."""
 
 _DOTS = (0, (1, 1.5))
+_ROW = 11
+"""Height of a line of text at the crossings, in points."""
 
 Line = tuple[np.ndarray, np.ndarray]
 """Costs and losses, [points] each."""
@@ -77,9 +81,11 @@ class Panel:
     def draw(self) -> None:
         """Draw everything but what panels share: the limits of the losses, the legend."""
         palette = colours(self.report)
-        for group, case in zip(self.report.groups, self.report.cases, strict=True):
+        for group in self.report.groups:
             self._draw_group(group, palette[group.label])
-            self._draw_crossing(case, palette[group.label])
+        row = 0
+        for case in sorted(self.report.cases, key=self._needed):
+            row += self._draw_crossing(case, palette[case.label], row)
         axes = self.axes
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(7, steps=ROUND_STEPS))
@@ -147,32 +153,47 @@ class Panel:
         if known:
             self.axes.plot(*zip(*known, strict=True), color=colour, linewidth=0.9, alpha=0.5)
 
-    def _draw_crossing(self, case: Case, colour: str) -> None:
-        """A diamond where the group reaches the baseline's final loss, on the line of that loss, with what is saved."""
+    def _needed(self, case: Case) -> float:
+        """What a case needs on the mean to reach the baseline's final loss; infinite where that is not known."""
+        needed = self._costs(case)
+        return math.inf if needed is None else needed.mean
+
+    def _costs(self, case: Case) -> Spread | None:
+        measure = self.unit.measure(case)
+        return measure.included if self.included else measure.excluded
+
+    def _draw_crossing(self, case: Case, colour: str, row: int) -> bool:
+        """A diamond where the group reaches the baseline's final loss, on the line of that loss, with what is saved in
+        a row below it, so that those of neighbours stay apart.
+
+        Returns:
+            Whether the row is taken.
+        """
         comparisons = self.report.comparisons
         losses = [comparisons[run].loss for run in case.runs if run in comparisons]
-        measure = self.unit.measure(case)
-        needed = measure.included if self.included else measure.excluded
+        measure, needed = self.unit.measure(case), self._costs(case)
         if not losses or needed is None:
-            return
+            return False
         place, loss = needed.mean / self.unit.size, fmean(losses)
         if case.is_baseline:
             self.axes.axhline(loss, color=BLACK, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
         self.axes.plot(place, loss, "D", color=colour, markersize=6.5, markeredgecolor="white", zorder=5)
         saved = measure.saved_included if self.included else measure.saved_excluded
-        if saved is not None:
-            # Below and to the left of it no curve passes: they come from above, and go on to the right.
-            self.axes.annotate(
-                f"{-100 * saved.mean:+.0f} %".replace("-", "\N{MINUS SIGN}"),
-                (place, loss),
-                (-5, -5),
-                textcoords="offset points",
-                color=colour,
-                fontsize=9,
-                fontweight="bold",
-                ha="right",
-                va="top",
-            )
+        if saved is None:
+            return False
+        # Below and to the left of it no curve passes: they come from above, and go on to the right.
+        self.axes.annotate(
+            f"{-100 * saved.mean:+.0f} %".replace("-", "\N{MINUS SIGN}"),
+            (place, loss),
+            (-5, -5 - _ROW * row),
+            textcoords="offset points",
+            color=colour,
+            fontsize=9,
+            fontweight="bold",
+            ha="right",
+            va="top",
+        )
+        return True
 
     def _line(self, member: Member) -> Line | None:
         """A run's costs and losses; None if they are not known."""
