@@ -120,6 +120,7 @@ def _run(
             config.resolved(),
             {
                 **environment_tags(command, world.size, hosts),
+                "checkpoints.path": str(paths.checkpoints),
                 "corpus.fingerprint": corpus.fingerprint,
                 **({"tokenizer.fingerprint": corpus.tokenizer.fingerprint} if corpus.tokenizer else {}),
             },
@@ -130,6 +131,7 @@ def _run(
         )
         _announce(progress, damaged, checkpoint, corpus, world)
         trainer.run(checkpoint)
+        tracker.set_tags({"export.path": str(paths.export(stages[-1].name))})
         if world.is_first:
             _conclude(config, paths, stages, trainer.state)
         status = "FINISHED"
@@ -209,6 +211,8 @@ def _build_trainer(
         export_model(directory, specs, shards, model_config, corpus.write_processor, world)
         tracker.set_tags({"export.path": str(directory)})
         progress.message(f"exported {stage.name} to {directory}")
+        if stage is last and config.tracking.register_model is not None:
+            tracker.register_model(config.tracking.register_model, directory)
 
     return Trainer(stages, Builder(models, world), runner, on_stage_end)
 

@@ -318,6 +318,9 @@ class Tracking(Section):
     """Name of the MLflow run; `null`: the run directory's name."""
     log_every_steps: Count = 10
     """Optimizer steps between two records of the training metrics."""
+    register_model: Text | None = None
+    """Name in MLflow's model registry: the last stage's export becomes a version of it at the end, or where `mlflow` is
+    false, when `ligo-dist sync` delivers the run. `null`: nothing is registered."""
 
 
 class Checkpoints(Section):
