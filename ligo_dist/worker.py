@@ -24,11 +24,13 @@ from ligo_dist.heartbeat import enter
 from ligo_dist.hub import source_fingerprint
 from ligo_dist.phases import PhaseRunner, PhaseSettings
 from ligo_dist.progress import Progress
+from ligo_dist.rank_environment import rank_environment
 from ligo_dist.resume import find_checkpoint, recorded_config, run_lock
 from ligo_dist.shards import Shards
 from ligo_dist.stages import RunState, StagePlan, StageRecord, build_stages
 from ligo_dist.stop_signals import StopSignals
 from ligo_dist.summary import Locations, StageSummary, show_summary, write_summary
+from ligo_dist.system_metrics import Place, build_system_metrics
 from ligo_dist.tracking import (
     METRICS_FILE,
     Status,
@@ -112,14 +114,15 @@ def _run(
         progress.close()
 
     signals.before_end(close_killed)
-    hosts = sorted(set(gather_objects(socket.gethostname(), world)))
+    here = Place(socket.gethostname(), rank_environment().local_rank)
+    places = gather_objects(here, world)
     status: Status = "FAILED"
     try:
         tracker.start_run(
             config.tracking.run_name or paths.run_dir.name,
             config.resolved(),
             {
-                **environment_tags(command, world.size, hosts),
+                **environment_tags(command, world.size, [place.node for place in places]),
                 "checkpoints.path": str(paths.checkpoints),
                 "corpus.fingerprint": corpus.fingerprint,
                 **({"tokenizer.fingerprint": corpus.tokenizer.fingerprint} if corpus.tokenizer else {}),
@@ -127,7 +130,7 @@ def _run(
         )
         tracker.artifact(yaml.safe_dump(config.resolved(), sort_keys=False), "config.yaml")
         trainer = _build_trainer(
-            config, corpus, world, source, paths, stages, recorded, tracker, progress, signals
+            config, corpus, world, source, paths, stages, recorded, tracker, progress, signals, places
         )
         _announce(progress, damaged, checkpoint, corpus, world)
         trainer.run(checkpoint)
@@ -171,6 +174,7 @@ def _build_trainer(
     tracker: Tracker,
     progress: Progress,
     signals: StopSignals,
+    places: list[Place],
 ) -> Trainer:
     models = ModelSettings(
         architecture=get_architecture(config.model.family),
@@ -199,7 +203,12 @@ def _build_trainer(
         world,
         progress.message,
     )
-    runner = PhaseRunner(settings, corpus, world, tracker, progress, checkpoints, signals=signals)
+    system = build_system_metrics(
+        config.tracking.system_metrics_every_seconds, places, world.rank, world.device, paths.run_dir
+    )
+    runner = PhaseRunner(
+        settings, corpus, world, tracker, progress, checkpoints, signals=signals, system=system
+    )
     last = stages[-1]
 
     def on_stage_end(stage: StagePlan, model_config: PretrainedConfig, shards: Shards) -> None:

@@ -170,10 +170,13 @@ class RunFiles:
         return read_records(self.run_dir / "metrics.jsonl")
 
     def numbers(self, only: str = "") -> dict[tuple[str, str, int, str], float]:
-        """What a run measured, by (stage, phase, step, metric): without times and memory, which are never the same."""
+        """What a run measured, by (stage, phase, step, metric): without times, memory and load, which are never the
+        same."""
         numbers: dict[tuple[str, str, int, str], float] = {}
         seen = set()
         for record in self.records():
+            if any(name.startswith("system/") for name in record):
+                continue
             place = (record["stage"], record["phase"], record["step"])
             identity = (*place, frozenset(record))
             assert identity not in seen, f"{identity} is recorded twice"
