@@ -186,6 +186,14 @@ class RunFiles:
                     assert numbers.setdefault((*place, name), record[name]) == record[name]
         return numbers
 
+    def statuses(self) -> list[str]:
+        """How the run and its stages ended, in this order, as any store is told."""
+        from ligo_dist.tracking.ledger import read_ledger
+
+        ledger = read_ledger(self.run_dir)
+        assert ledger is not None
+        return [run.status for _, run in ledger.runs()]
+
     def checkpoints(self) -> list[str]:
         return sorted(path.name for path in (self.run_dir / "checkpoints").glob("*"))
 

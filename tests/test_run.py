@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -67,6 +68,16 @@ def test_a_run_leaves_what_it_should(whole_run: RunFiles):
     }  # fmt: skip
     assert [path.name for path in (whole_run.run_dir / "export").iterdir()] == ["large"]
     assert len(whole_run.checkpoints()) == 2
+
+
+def test_every_metric_has_the_axes_and_none_of_them_goes_backwards(whole_run: RunFiles):
+    load = [record for record in whole_run.records() if any(name.startswith("system/") for name in record)]
+    assert f"system/{socket.gethostname()}/cpu_utilization_percentage" in load[0]
+    others = [record for record in whole_run.records() if record not in load]
+    for axis in ("step", "cumulative/tokens", "cumulative/flops"):
+        values = [record[axis] for record in others]
+        assert values == sorted(values)
+        assert values[0] < values[-1]
 
 
 def test_losses_fall_and_growing_keeps_what_was_learned(whole_run: RunFiles):
@@ -315,6 +326,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_way_back(site: Sit
         "ligo-dist: stage small, train step 4 (global step 4): loss is nan;"
         f" the last good checkpoint is {last}\n"
     )
+    assert files.statuses() == ["FAILED", "FAILED"]
     assert run_warm(files, 2) == (0, "")
     assert files.numbers() == whole_run.numbers()
 
