@@ -7,20 +7,14 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 from benchmarks.checkpoint_cost import WAYS, Step
-from ligo_dist.architectures import ModelShape, get_architecture
+from benchmarks.small_training import SmallTraining
 from ligo_dist.building import snapshot_of
 from ligo_dist.checkpoints import CheckpointWriter
-from ligo_dist.distributed import World, barrier, seed_everything
-from ligo_dist.engine import Engine, OptimizerSettings, engine_config, start_world, stop_world
-from ligo_dist.models import build_partitioned_model, huggingface_config
-from ligo_dist.shards import partition_size
+from ligo_dist.distributed import World, barrier
+from ligo_dist.engine import start_world, stop_world
 from ligo_dist.stages import RunState
 
-VOCAB, LENGTH, SEQUENCES = 4096, 64, 2
-ADAM = OptimizerSettings(1e-4, (0.9, 0.95), 1e-8, 0.1, 1.0)
 WARM_UP = 5
 
 
@@ -44,7 +38,7 @@ def main() -> None:
     stop_world()
 
 
-class Training:
+class Training(SmallTraining):
     """A model that is trained, and saved in one of the ways.
 
     Args:
@@ -55,17 +49,8 @@ class Training:
     """
 
     def __init__(self, world: World, width: int, layers: int, directory: Path) -> None:
-        self.world = world
-        self.engine = _build_engine(world, width, layers)
+        super().__init__(world, width, layers)
         self.checkpoints = CheckpointWriter(directory, {}, 2, "stop", world, print)
-        self._taken = 0
-
-    def take_step(self) -> None:
-        self._taken += 1
-        generator = torch.Generator().manual_seed(1000 * self._taken + self.world.rank)
-        batch = torch.randint(0, VOCAB, (SEQUENCES, LENGTH), generator=generator)
-        micro_batch = {"input_ids": batch, "labels": batch}, SEQUENCES
-        self.engine.train_step([micro_batch], SEQUENCES * self.world.size, {"model": 1e-4})
 
     def run_round(self, way: str, count: int) -> list[Step]:
         """Take so many steps, with a save after a quarter and after three quarters of them, or none."""
@@ -78,30 +63,13 @@ class Training:
             saves = way != "none" and number in (count // 4, 3 * count // 4)
             if saves:
                 snapshot = snapshot_of(self.engine, "model")
-                self.checkpoints.save(RunState(step=self._taken), self._taken, snapshot)
+                self.checkpoints.save(RunState(step=self.taken), self.taken, snapshot)
             if saves and way == "waited for":
                 self.checkpoints.settle()
             steps.append((time.perf_counter() - began, saves, self.checkpoints.last != last))
         before = self.checkpoints.last
         assert self.checkpoints.settle() == before, "a round has to be so long that its saves are complete"
         return steps
-
-
-def _build_engine(world: World, width: int, layers: int) -> Engine:
-    architecture = get_architecture("gpt2")
-    heads = width // 64
-    shape = ModelShape(
-        layers, width, heads, heads, 4 * width, architecture.tied_by_default, vocab=VOCAB, positions=LENGTH
-    )
-    config = huggingface_config(architecture, shape, {"bos_token_id": 1, "eos_token_id": 2})
-    model = build_partitioned_model(architecture, shape, config, torch.float32)
-    engine = Engine(model, ADAM, engine_config("fp32", SEQUENCES, 1, 1.0, {}), world)
-    seed_everything(0, world.rank)
-    engine.write_shards(
-        (spec.name, 0.02 * torch.randn(partition_size(spec.numel, world.size)))
-        for spec in architecture.parameters(shape)
-    )
-    return engine
 
 
 if __name__ == "__main__":

@@ -105,6 +105,16 @@ def max_over_ranks(value: float, world: World) -> float:
     return tensor.item()
 
 
+def gather_numbers(values: list[float], world: World) -> list[list[float]]:
+    """Every rank's list of numbers, all of one length, on every rank, in the order of the ranks; in fp64."""
+    if world.size == 1:
+        return [values]
+    row = torch.tensor(values, dtype=torch.float64, device=world.device)
+    rows = row.new_empty(world.size * len(values))
+    dist.all_gather_into_tensor(rows, row)
+    return rows.view(world.size, -1).tolist()
+
+
 def barrier(world: World) -> None:
     if world.size > 1:
         dist.barrier()

@@ -245,7 +245,7 @@ class Grower:
         when, step = "grown", stage.train.first_step
         if grown is None:
             when, step = "the operator's start", grow.learn.first_step
-        runner.tracker.log({"grow/preservation_error": error}, step)
+        runner.tracker.log({"grow/preservation_error": error, **cumulative(runner.state)}, step)
         runner.progress.message(
             f"{stage.name}, {when}: computes what {before.stage.name} computes, to {error:.1e} of the largest output"
         )

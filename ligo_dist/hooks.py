@@ -12,12 +12,13 @@ from pathlib import Path
 import psutil
 import torch
 
-from ligo_dist.distributed import World, max_over_ranks
+from ligo_dist.distributed import World, gather_numbers
 from ligo_dist.engine import Evaluation
 from ligo_dist.errors import NonFiniteLossError
 from ligo_dist.loop import Step
 from ligo_dist.progress import PhaseProgress
 from ligo_dist.stages import RunState
+from ligo_dist.system_metrics import SystemMetrics
 from ligo_dist.tracking import Tracker
 
 
@@ -110,18 +111,21 @@ class Show:
 
 @dataclass
 class LogMetrics:
-    """Records the metrics of a step."""
+    """Records the metrics of a step, and with some steps the load of the nodes."""
 
     state: RunState
     tracker: Tracker
     tokens_per_step: int
     world: World
     every: int
+    system: SystemMetrics | None = None
 
     def __call__(self, step: Step) -> None:
         kind = step.phase.kind
-        held = max_over_ranks(memory_bytes(self.world.device), self.world)
-        peak = max_over_ranks(peak_memory_bytes(self.world.device), self.world)
+        memory = [float(memory_bytes(self.world.device)), float(peak_memory_bytes(self.world.device))]
+        # One exchange for all: another one would cost every rank more than what it carries.
+        rows = gather_numbers([*memory, *(self.system.row() if self.system else ())], self.world)
+        held, peak = (max(row[index] for row in rows) for index in range(len(memory)))
         self.tracker.log(
             {
                 f"{kind}/loss": step.result.loss,
@@ -134,6 +138,9 @@ class LogMetrics:
             },
             step.global_number,
         )
+        load = self.system.record([row[len(memory) :] for row in rows]) if self.system else {}
+        if load:
+            self.tracker.log(load, step.global_number)
 
 
 def _named_rates(step: Step) -> dict[str, float]:

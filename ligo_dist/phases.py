@@ -26,6 +26,7 @@ from ligo_dist.preemption import StopWhenAsked, stop_if_asked
 from ligo_dist.progress import PhaseProgress, Progress
 from ligo_dist.stages import TRAIN, PhasePlan, RunState, StagePlan
 from ligo_dist.stop_signals import StopSignals
+from ligo_dist.system_metrics import SystemMetrics
 from ligo_dist.tracking import Tracker
 
 
@@ -67,6 +68,7 @@ class PhaseRunner:
         checkpoints: what writes them.
         state: where the run stands.
         signals: that may ask the run to stop.
+        system: reads the load of the nodes; None: it is not recorded.
     """
 
     settings: PhaseSettings
@@ -77,6 +79,7 @@ class PhaseRunner:
     checkpoints: CheckpointWriter
     state: RunState = field(default_factory=RunState)
     signals: StopSignals = field(default_factory=StopSignals)
+    system: SystemMetrics | None = None
 
     def run(
         self,
@@ -180,7 +183,7 @@ class PhaseRunner:
         return [
             StopAtNonFinite(stage.name, self.settle),
             Account(state, tokens, flops_per_step),
-            LogMetrics(state, self.tracker, tokens, self.world, settings.log_every),
+            LogMetrics(state, self.tracker, tokens, self.world, settings.log_every, self.system),
             evaluate,
             Show(show, tokens, evaluate, remaining_fraction),
             CompleteCheckpoint(self.checkpoints.advance),

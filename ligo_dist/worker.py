@@ -24,11 +24,13 @@ from ligo_dist.heartbeat import enter
 from ligo_dist.hub import source_fingerprint
 from ligo_dist.phases import PhaseRunner, PhaseSettings
 from ligo_dist.progress import Progress
+from ligo_dist.rank_environment import rank_environment
 from ligo_dist.resume import find_checkpoint, recorded_config, run_lock
 from ligo_dist.shards import Shards
 from ligo_dist.stages import RunState, StagePlan, StageRecord, build_stages
 from ligo_dist.stop_signals import StopSignals
 from ligo_dist.summary import Locations, StageSummary, show_summary, write_summary
+from ligo_dist.system_metrics import Place, build_system_metrics
 from ligo_dist.tracking import (
     METRICS_FILE,
     Status,
@@ -112,24 +114,27 @@ def _run(
         progress.close()
 
     signals.before_end(close_killed)
-    hosts = sorted(set(gather_objects(socket.gethostname(), world)))
+    here = Place(socket.gethostname(), rank_environment().local_rank)
+    places = gather_objects(here, world)
     status: Status = "FAILED"
     try:
         tracker.start_run(
             config.tracking.run_name or paths.run_dir.name,
             config.resolved(),
             {
-                **environment_tags(command, world.size, hosts),
+                **environment_tags(command, world.size, [place.node for place in places]),
+                "checkpoints.path": str(paths.checkpoints),
                 "corpus.fingerprint": corpus.fingerprint,
                 **({"tokenizer.fingerprint": corpus.tokenizer.fingerprint} if corpus.tokenizer else {}),
             },
         )
         tracker.artifact(yaml.safe_dump(config.resolved(), sort_keys=False), "config.yaml")
         trainer = _build_trainer(
-            config, corpus, world, source, paths, stages, recorded, tracker, progress, signals
+            config, corpus, world, source, paths, stages, recorded, tracker, progress, signals, places
         )
         _announce(progress, damaged, checkpoint, corpus, world)
         trainer.run(checkpoint)
+        tracker.set_tags({"export.path": str(paths.export(stages[-1].name))})
         if world.is_first:
             _conclude(config, paths, stages, trainer.state)
         status = "FINISHED"
@@ -169,6 +174,7 @@ def _build_trainer(
     tracker: Tracker,
     progress: Progress,
     signals: StopSignals,
+    places: list[Place],
 ) -> Trainer:
     models = ModelSettings(
         architecture=get_architecture(config.model.family),
@@ -197,7 +203,12 @@ def _build_trainer(
         world,
         progress.message,
     )
-    runner = PhaseRunner(settings, corpus, world, tracker, progress, checkpoints, signals=signals)
+    system = build_system_metrics(
+        config.tracking.system_metrics_every_seconds, places, world.rank, world.device, paths.run_dir
+    )
+    runner = PhaseRunner(
+        settings, corpus, world, tracker, progress, checkpoints, signals=signals, system=system
+    )
     last = stages[-1]
 
     def on_stage_end(stage: StagePlan, model_config: PretrainedConfig, shards: Shards) -> None:
@@ -209,6 +220,8 @@ def _build_trainer(
         export_model(directory, specs, shards, model_config, corpus.write_processor, world)
         tracker.set_tags({"export.path": str(directory)})
         progress.message(f"exported {stage.name} to {directory}")
+        if stage is last and config.tracking.register_model is not None:
+            tracker.register_model(config.tracking.register_model, directory)
 
     return Trainer(stages, Builder(models, world), runner, on_stage_end)
 

@@ -170,10 +170,13 @@ class RunFiles:
         return read_records(self.run_dir / "metrics.jsonl")
 
     def numbers(self, only: str = "") -> dict[tuple[str, str, int, str], float]:
-        """What a run measured, by (stage, phase, step, metric): without times and memory, which are never the same."""
+        """What a run measured, by (stage, phase, step, metric): without times, memory and load, which are never the
+        same."""
         numbers: dict[tuple[str, str, int, str], float] = {}
         seen = set()
         for record in self.records():
+            if any(name.startswith("system/") for name in record):
+                continue
             place = (record["stage"], record["phase"], record["step"])
             identity = (*place, frozenset(record))
             assert identity not in seen, f"{identity} is recorded twice"
@@ -182,6 +185,14 @@ class RunFiles:
                 if only in name:
                     assert numbers.setdefault((*place, name), record[name]) == record[name]
         return numbers
+
+    def statuses(self) -> list[str]:
+        """How the run and its stages ended, in this order, as any store is told."""
+        from ligo_dist.tracking.ledger import read_ledger
+
+        ledger = read_ledger(self.run_dir)
+        assert ledger is not None
+        return [run.status for _, run in ledger.runs()]
 
     def checkpoints(self) -> list[str]:
         return sorted(path.name for path in (self.run_dir / "checkpoints").glob("*"))

@@ -1,8 +1,10 @@
-"""A real MLflow server over an SQLite file, which tests may kill and start again."""
+"""A real MLflow server over an SQLite file, started as docs/tracking.md says, which tests may kill and start again."""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,6 +18,8 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
+from runs import ROOT
+
 _START_SECONDS = 180
 
 
@@ -24,6 +28,21 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def documented_command(port: int, directory: Path) -> list[str]:
+    """The command of docs/tracking.md that starts a server, with this machine, a port and a directory in it."""
+    text = (ROOT / "docs" / "tracking.md").read_text().replace("\\\n", "")
+    (line,) = re.findall(r"^ +(mlflow server .*)$", text, re.MULTILINE)
+    for documented, here in (
+        ("0.0.0.0", "127.0.0.1"),
+        ("10.0.0.5:*,NAME:*", "127.0.0.1:*"),
+        ("5000", str(port)),
+        ("/srv/mlflow/", f"{directory}/"),
+    ):
+        assert documented in line, f"{documented} is not in: {line}"
+        line = line.replace(documented, here)
+    return [sys.executable, "-m", *shlex.split(line)]
 
 
 class MlflowServer:
@@ -40,12 +59,11 @@ class MlflowServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.directory / 'mlflow.db'}"]
-        command += ["--artifacts-destination", str(self.directory / "artifacts")]
+        command = documented_command(self.port, self.directory)
+        environment = {**os.environ, "MLFLOW_WORKERS": "1"}  # four take this machine from the run
         with (self.directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, cwd=self.directory, stdout=log, stderr=log, start_new_session=True
+                command, cwd=self.directory, env=environment, stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():

@@ -24,6 +24,7 @@ from ligo_dist.phases import PhaseRunner, PhaseSettings
 from ligo_dist.progress import Progress
 from ligo_dist.schedules import LearningRate
 from ligo_dist.stages import LEARN, TRAIN, PhasePlan, RunState, StageRecord
+from ligo_dist.system_metrics import Place, SystemMetrics
 
 
 def phase(steps: int = 5, first_step: int = 100, kind: str = TRAIN) -> PhasePlan:
@@ -230,6 +231,18 @@ def test_learning_rates_are_logged_by_kind(kind: str, rates: dict[str, float], l
     ((metrics, _),) = tracker.records
     assert {name: value for name, value in metrics.items() if name.endswith("learning_rate")} == logged
     assert metrics[f"{kind}/tokens_per_second"] == 256
+
+
+def test_the_load_of_the_nodes_is_a_record_of_its_own():
+    tracker = Tracker()
+    system = SystemMetrics([lambda: {"cpu_utilization_percentage": 50.0}], [Place("a", 0)], every_seconds=1e6)
+    log = LogMetrics(RunState(), tracker, 128, World(0, 1, torch.device("cpu")), 1, system)  # type: ignore[arg-type]
+    for number in (1, 2):
+        log(Step(number, phase(), StepResult(2.0, 0.5), {"model": 0.1}, 0.5))
+    assert [step for _, step in tracker.records] == [101, 101, 102]
+    first, load, second = (metrics for metrics, _ in tracker.records)
+    assert load == {"system/a/cpu_utilization_percentage": 50.0}
+    assert set(first) == set(second)
 
 
 @dataclass

@@ -11,7 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mlflow
 import pytest
+import torch
+from mlflow.tracking import MlflowClient
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from ligo_dist.tracking import build_tracker
 from runs import ROOT, RunFiles, Site, environment, launcher, started_by_hand
@@ -50,9 +54,10 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tracked(files: RunFiles, port: int) -> RunFiles:
-    """The run, tracked in a server whose address holds a password, in an experiment of its own."""
-    uri = f"http://ada:{IN_THE_ADDRESS}@127.0.0.1:{port}"
-    section = f"{{uri: '{uri}', experiment: {files.run_dir.name}, "
+    """The run, tracked in a server whose address holds a password, in an experiment of its own; its model is to be
+    registered under the run's name."""
+    uri, name = f"http://ada:{IN_THE_ADDRESS}@127.0.0.1:{port}", files.run_dir.name
+    section = f"{{uri: '{uri}', experiment: {name}, register_model: {name}, "
     files.config.write_text(files.config.read_text().replace("{mlflow: false, ", section))
     return files
 
@@ -82,7 +87,7 @@ def recorded_points(files: RunFiles, stage: str | None) -> Counter[tuple[str, in
 
 
 def assert_all_is_there(files: RunFiles, uri: str) -> None:
-    """Every point of the run, its parameters, its tags, its artifact and how it ended."""
+    """Every point of the run, its parameters, its tags, its artifact, its registered model and how it ended."""
     name = files.run_dir.name
     runs = stored_runs(uri, name)
     assert set(runs) == {name, *STAGES}
@@ -93,6 +98,23 @@ def assert_all_is_there(files: RunFiles, uri: str) -> None:
     assert runs[name].data.params["tracking.uri"].startswith("http://***@127.0.0.1:")
     assert "export.path" in runs["large"].data.tags
     assert runs["medium"].data.params["grow.optimizer_state"] == "grown"
+    assert Path(runs[name].data.tags["checkpoints.path"]).is_dir()
+    (version,) = MlflowClient(uri).search_model_versions(f"name = '{name}'")
+    assert version.run_id == runs["large"].info.run_id
+    assert_same_logits(downloaded_model(uri, f"models:/{name}/1"), files.run_dir / "export" / "large")
+
+
+def downloaded_model(uri: str, model: str) -> Path:
+    """The directory of a registered model, as its users get it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        return Path(mlflow.artifacts.download_artifacts(model))
+
+
+def assert_same_logits(*directories: Path) -> None:
+    models = [AutoModelForCausalLM.from_pretrained(directory) for directory in directories]
+    first, second = (model(torch.arange(32)[None]).logits for model in models)
+    assert torch.equal(first, second)
 
 
 def assert_no_secret(directory: Path) -> None:
@@ -127,6 +149,10 @@ def test_a_server_that_comes_back_misses_nothing(server: MlflowServer, tmp_path:
     tracker.end_stage()
     tracker.start_stage("large", {"width": 8})
     tracker.log({"train/loss": 0.0}, 100)
+    sizes = {"n_layer": 1, "n_embd": 8, "n_head": 2, "n_positions": 32, "vocab_size": 40}
+    exported = files.run_dir / "export" / "large"
+    GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=1, eos_token_id=2)).save_pretrained(exported)
+    tracker.register_model("back", exported)
     server.start()
     tracker.log({"train/loss": 0.0, "bad": float("nan")}, 101)
     tracker.close()
@@ -139,9 +165,11 @@ def test_a_server_that_comes_back_misses_nothing(server: MlflowServer, tmp_path:
         assert stored_points(server.uri, runs[run]) == recorded_points(files, stage)
     assert runs["large"].data.params == {"width": "8"}
     assert [path.read_text() for path in server.directory.rglob("note.txt")] == ["while it was away"]
-    outage, back = said
+    assert_same_logits(downloaded_model(server.uri, "models:/back/1"), exported)
+    outage, back, registered = said
     assert "; going on and trying again now and then" in outage  # refused, or reset: as the kill met it
     assert back == "MLflow: answers again"
+    assert registered == f"MLflow: {exported} is version 1 of the registered model back"
     assert sync(files).endswith("nothing was missing\n")
 
 

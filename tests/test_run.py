@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -83,6 +84,16 @@ def test_a_report_has_the_numbers_of_the_summary(whole_run: RunFiles, tmp_path: 
         )
     assert [stage["growth"] is None for stage in run["stages"]] == [True, False, False]
     assert run["source"]["own"]["flops"] == pytest.approx(summary[0]["flops"] + summary[1]["flops"])
+
+
+def test_every_metric_has_the_axes_and_none_of_them_goes_backwards(whole_run: RunFiles):
+    load = [record for record in whole_run.records() if any(name.startswith("system/") for name in record)]
+    assert f"system/{socket.gethostname()}/cpu_utilization_percentage" in load[0]
+    others = [record for record in whole_run.records() if record not in load]
+    for axis in ("step", "cumulative/tokens", "cumulative/flops"):
+        values = [record[axis] for record in others]
+        assert values == sorted(values)
+        assert values[0] < values[-1]
 
 
 def test_losses_fall_and_growing_keeps_what_was_learned(whole_run: RunFiles):
@@ -331,6 +342,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_way_back(site: Sit
         "ligo-dist: stage small, train step 4 (global step 4): loss is nan;"
         f" the last good checkpoint is {last}\n"
     )
+    assert files.statuses() == ["FAILED", "FAILED"]
     assert run_warm(files, 2) == (0, "")
     assert files.numbers() == whole_run.numbers()
 

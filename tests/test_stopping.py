@@ -86,7 +86,9 @@ def test_a_run_that_one_signalled_rank_stops_goes_on_as_if_it_had_not_been(
     assert (said, other_said) == (f"ligo-dist: {reason}\n", "")
     assert f"  stopped: {reason}\n" in (files.run_dir / "run.log").read_text()
     assert files.checkpoints()[-1] == newest
+    assert files.statuses() == ["KILLED", *(["FINISHED"] if "medium" in where else []), "KILLED"]
     assert run_warm(files, 2) == (0, "")
+    assert files.statuses() == ["FINISHED"] * 4
     assert files.numbers() == whole_run.numbers()
     assert_same_weights(files, whole_run)
 

@@ -9,8 +9,9 @@ from ligo_dist.config.data_checks import data_faults, tokenizer_faults
 from ligo_dist.config.deepspeed_keys import deepspeed_faults
 from ligo_dist.config.faults import parse_section
 from ligo_dist.config.model_checks import known_architecture, model_faults
-from ligo_dist.config.schema import Config, Data, Model, Stage, Tokenizer
+from ligo_dist.config.schema import Config, Data, Model, Stage, Tokenizer, Tracking
 from ligo_dist.config.stage_checks import stage_faults
+from ligo_dist.config.tracking_checks import tracking_faults
 from ligo_dist.config.ways import learn_steps
 from ligo_dist.errors import Fault
 
@@ -34,6 +35,8 @@ def cross_field_faults(raw: dict[str, Any]) -> list[Fault]:
         faults += stage_faults(stages, model, architecture, data)
     compare = parse_section(Compare, raw.get("compare", {}))
     faults += compare_faults(compare) if compare else []
+    tracking = parse_section(Tracking, raw.get("tracking", {}))
+    faults += tracking_faults(tracking) if tracking else []
     deepspeed = raw.get("deepspeed")
     faults += deepspeed_faults(deepspeed) if isinstance(deepspeed, dict) else []
     return faults

@@ -319,6 +319,12 @@ class Tracking(Section):
     """Name of the MLflow run; `null`: the run directory's name."""
     log_every_steps: Count = 10
     """Optimizer steps between two records of the training metrics."""
+    system_metrics_every_seconds: Positive | None = 10
+    """Least time between two records of every node's load: processors, memory, disk, network, accelerators. They come
+    with the training metrics, so no more often than these. `null`: it is not recorded."""
+    register_model: Text | None = None
+    """Name in MLflow's model registry: the last stage's export becomes a version of it at the end, or where `mlflow` is
+    false, when `ligo-dist sync` delivers the run. `null`: nothing is registered."""
 
 
 class Checkpoints(Section):

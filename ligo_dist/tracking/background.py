@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from ligo_dist.heartbeat import beat
 from ligo_dist.redaction import redact
 
 from .failures import OutOfReach, Unusable
@@ -19,6 +20,8 @@ Call = Callable[[], None]
 
 _LAST_ATTEMPT_SECONDS = 10.0
 """How long `close` waits for a store that has not answered."""
+_UPLOAD_BYTES_PER_SECOND = 10e6
+"""What a model to be registered is expected to be sent with, at least: `close` waits so much longer for it."""
 
 
 class BufferingTracker(Tracker, Protocol):
@@ -86,6 +89,11 @@ class BackgroundTracker:
     def artifact(self, content: Path | str, name: str) -> None:
         self._put(partial(self._inner.artifact, content, name))
 
+    def register_model(self, name: str, directory: Path) -> None:
+        size = sum(file.stat().st_size for file in directory.rglob("*"))
+        self._close_seconds += size / _UPLOAD_BYTES_PER_SECOND
+        self._put(partial(self._inner.register_model, name, directory))
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._put(partial(self._inner.set_tags, dict(tags)))
 
@@ -100,13 +108,20 @@ class BackgroundTracker:
         with self._changed:
             self._changed.notify()
         patience = min(self._close_seconds, _LAST_ATTEMPT_SECONDS)
-        self._thread.join(patience)
+        self._wait(patience)
         if not self._failures:
-            self._thread.join(self._close_seconds - patience)
+            self._wait(self._close_seconds - patience)
         if self._usable and (self._thread.is_alive() or self._calls or not self._complete):
             self._report(
                 "close", f"not everything of this run was recorded; {self._remedy} delivers the rest"
             )
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for the thread to end, showing meanwhile that this rank does not hang."""
+        deadline = clock.monotonic() + seconds
+        while self._thread.is_alive() and (left := deadline - clock.monotonic()) > 0:
+            beat(f"recording the rest in {self._name}")
+            self._thread.join(min(left, 1.0))
 
     def _put(self, call: Call) -> None:
         with self._changed:

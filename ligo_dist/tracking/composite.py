@@ -59,6 +59,10 @@ class CompositeTracker:
         for tracker in self._trackers:
             tracker.artifact(content, name)
 
+    def register_model(self, name: str, directory: Path) -> None:
+        for tracker in self._trackers:
+            tracker.register_model(name, directory)
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         for tracker in self._trackers:
             tracker.set_tags(tags)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .failures import Refused
 from .ledger import TrackedRun
 from .mlflow import MlflowStore
 from .points import Point, compare
@@ -69,10 +70,10 @@ def as_ended(run: TrackedRun, points: Sequence[Point]) -> TrackedRun:
 def deliver_artifacts(
     store: MlflowStore, run_id: str, run: TrackedRun, run_dir: Path
 ) -> tuple[list[str], list[str]]:
-    """Send the artifacts that the store does not have, or has in another size.
+    """Send the artifacts that the store does not have, or has in another size, and register those that are models.
 
     Returns:
-        Names of the files that were sent; and why others were not.
+        Names of what was sent; and why the rest was not.
 
     Raises:
         OutOfReach, Refused: the store has no place for artifacts, or does not answer.
@@ -87,11 +88,26 @@ def deliver_artifacts(
         files = list(files_of(run_dir / path, name))
         if not files:
             failed.append(f"artifact {name}: there is no {run_dir / path} any more")
-        for file, inner in files:
-            if there.get(inner) != file.stat().st_size:
-                store.send_file(run_id, file, inner)
-                sent.append(inner)
+            continue
+        sent += send_missing_files(store, run_id, files, there)
+        for model in (model for model, artifact in run.registered.items() if artifact == name):
+            try:
+                version = store.register(run_id, model, name)
+            except Refused as error:
+                failed.append(f"model {model} was not registered: {error}")
+            else:
+                sent += [] if version is None else [f"version {version} of the model {model}"]
     return sent, failed
+
+
+def send_missing_files(
+    store: MlflowStore, run_id: str, files: Iterable[tuple[Path, str]], there: Mapping[str, int]
+) -> list[str]:
+    """Send files under their names, but for those that are `there` in the same size; returns the names sent."""
+    missing = [(file, name) for file, name in files if there.get(name) != file.stat().st_size]
+    for file, name in missing:
+        store.send_file(run_id, file, name)
+    return [name for _, name in missing]
 
 
 def files_of(path: Path, name: str) -> Iterator[tuple[Path, str]]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from ligo_dist.redaction import redact
 
 from .parameters import clean_tags, flatten
-from .protocol import NullTracker, Status
+from .protocol import EXPORT_ARTIFACT, NullTracker, Status
 
 LEDGER_FILE = "tracking.json"
 PARENT = ""
@@ -29,6 +29,7 @@ class TrackedRun(BaseModel):
         texts: artifacts that are texts, by name.
         files: artifacts that are files or directories: by name, their path, relative to the run directory if they lie
             in it.
+        registered: names of registered models, each with the artifact that is a version of it.
         status: how it ended; `RUNNING` where nobody has said so: it goes on, or was killed.
         started, ended: in seconds since the epoch.
     """
@@ -38,6 +39,7 @@ class TrackedRun(BaseModel):
     tags: dict[str, str] = {}
     texts: dict[str, str] = {}
     files: dict[str, str] = {}
+    registered: dict[str, str] = {}
     status: Literal["RUNNING", "FINISHED", "FAILED", "KILLED"] = "RUNNING"
     started: float
     ended: float | None = None
@@ -125,6 +127,10 @@ class LedgerTracker(NullTracker):
             self._open.files[name] = str(within)
         self._write()
 
+    def register_model(self, name: str, directory: Path) -> None:
+        self._open.registered[redact(name)] = EXPORT_ARTIFACT
+        self.artifact(directory, EXPORT_ARTIFACT)
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._open.tags.update(clean_tags(tags))
         self._write()
@@ -185,6 +191,7 @@ def _begun(
             "tags": earlier.tags | run.tags,
             "texts": earlier.texts,
             "files": earlier.files,
+            "registered": earlier.registered,
             "started": earlier.started,
         }
     )

@@ -221,6 +221,26 @@ class MlflowStore(MlflowReader):
                 sizes[entry.path] = entry.file_size or 0
         return sizes
 
+    @_translated
+    def register(self, run_id: str, name: str, artifact: str) -> str | None:
+        """Make a version of the registered model `name` of an artifact directory.
+
+        Returns:
+            Its number; None if the run has such a version already.
+        """
+        from mlflow.exceptions import MlflowException
+
+        source = f"{self._client.get_run(run_id).info.artifact_uri}/{artifact}"
+        of_run = self._client.search_model_versions(f"run_id = '{run_id}'")
+        if any((version.name, version.source) == (name, source) for version in of_run):
+            return None
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        return str(self._client.create_model_version(name, source, run_id, await_creation_for=0).version)
+
     def _search(self, identity: str) -> list[StoredRun]:
         wanted = f"tags.`{IDENTITY_TAG}` = '{identity}'"
         return [_stored(run) for run in self._client.search_runs([self._experiment_id], wanted)]

@@ -6,21 +6,22 @@ Its calls may raise and may take long: `BackgroundTracker` is what keeps that fr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ligo_dist.redaction import redact
 
-from .delivery import as_ended, deliver, files_of
+from .delivery import as_ended, deliver, files_of, send_missing_files
 from .failures import Refused, Unusable
 from .jsonl import Record
 from .ledger import PARENT, Ledger, new_run
 from .mlflow import MlflowStore
 from .parameters import METRIC_BATCH, clean_tags
 from .points import Point, make_points, points_of
-from .protocol import Status
+from .protocol import EXPORT_ARTIFACT, Status
 
 
 @dataclass
@@ -93,9 +94,8 @@ class MlflowTracker:
                     run.waiting.append(point)
 
     def artifact(self, content: Path | str, name: str) -> None:
-        """Tried again only while the whole store is out of reach: it may well have no place for files."""
         run_id = self._innermost.run_id
-        try:
+        with self._optional(f"artifact {name} was not stored"):
             if isinstance(content, str):
                 self._store.send_text(run_id, redact(content), name)
                 return
@@ -104,9 +104,15 @@ class MlflowTracker:
                 raise Refused(f"there is no {content}")
             for file, inner in files:
                 self._store.send_file(run_id, file, inner)
-        except Exception as error:
-            self._store.find(PARENT)  # raises where the store is out of reach
-            raise Refused(f"artifact {name} was not stored: {error}") from error
+
+    def register_model(self, name: str, directory: Path) -> None:
+        run_id, name = self._innermost.run_id, redact(name)
+        with self._optional(f"model {name} was not registered"):
+            files = files_of(directory, EXPORT_ARTIFACT)
+            send_missing_files(self._store, run_id, files, self._store.artifacts(run_id))
+            version = self._store.register(run_id, name, EXPORT_ARTIFACT)
+        if version is not None:
+            self._warn(f"MLflow: {directory} is version {version} of the registered model {name}")
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._store.send_tags(self._innermost.run_id, clean_tags(tags))
@@ -129,6 +135,16 @@ class MlflowTracker:
                 del run.waiting[:METRIC_BATCH]
         if refused:
             raise refused[0]
+
+    @contextmanager
+    def _optional(self, failed: str) -> Iterator[None]:
+        """Something to do with files: a failure is worth another try only while the whole store is out of reach, as
+        it may well have no place for files, or no registry."""
+        try:
+            yield
+        except Exception as error:
+            self._store.find(PARENT)  # raises where the store is out of reach
+            raise Refused(f"{failed}: {error}") from error
 
     @property
     def _innermost(self) -> _OpenRun:

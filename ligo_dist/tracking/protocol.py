@@ -9,6 +9,9 @@ from typing import Any, Literal, Protocol
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 """How a run or a stage ended: by itself, by an error, by a signal."""
 
+EXPORT_ARTIFACT = "export"
+"""Name of the artifact that a registered model's files are."""
+
 
 class Tracker(Protocol):
     """Records one run, its stages and their phases, in this order:
@@ -47,6 +50,11 @@ class Tracker(Protocol):
         """
         ...
 
+    def register_model(self, name: str, directory: Path) -> None:
+        """Keep the files of a model as the artifact `EXPORT_ARTIFACT`, and make a version of the registered model
+        `name` of them; no second one of the same run."""
+        ...
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags, which unlike parameters may change, on the open stage, else on the run."""
         ...
@@ -72,6 +80,8 @@ class NullTracker:
     def log(self, metrics: Mapping[str, float], step: int, time: float | None = None) -> None: ...
 
     def artifact(self, content: Path | str, name: str) -> None: ...
+
+    def register_model(self, name: str, directory: Path) -> None: ...
 
     def set_tags(self, tags: Mapping[str, str]) -> None: ...
 

@@ -72,6 +72,14 @@ def test_the_example_is_right():
         ("stages[1].size=3", "stages[1].size: 3 should be a section (a mapping of keys to values)"),
         ("evaluation=null", "evaluation: None should be a section (a mapping of keys to values)"),
         ("tokenizer.vocab_size=100", "tokenizer.vocab_size: 100 should be at least 260"),
+        (
+            "tracking.register_model=a/b",
+            "tracking.register_model: 'a/b' is no name of a model; one without '/' and ':' would be right",
+        ),
+        (
+            f"tracking.register_model={'a' * 257}",
+            "tracking.register_model: has 257 characters; at most 256 would be right",
+        ),
         # Between keys.
         (
             "stages[0].nodes=2",

@@ -5,7 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import pytest
+
+from ligo_dist.tracking import background
 from ligo_dist.tracking.background import BackgroundTracker
 from ligo_dist.tracking.failures import OutOfReach, Unusable
 from ligo_dist.tracking.protocol import NullTracker
@@ -114,6 +118,30 @@ def test_a_store_that_hangs_neither_blocks_nor_fills_the_memory() -> None:
     assert recorder.steps == []
     assert warnings == ["store: not everything of this run was recorded; `sync` delivers the rest"]
     release.set()
+
+
+def test_a_model_that_is_being_sent_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than for all else, and with signs of life."""
+    beats: list[str] = []
+    monkeypatch.setattr(background, "beat", beats.append)
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(10**9)  # takes no room
+    entered, release, sent = threading.Event(), threading.Event(), []
+
+    class Sending(Recorder):
+        def register_model(self, name: str, directory: Path) -> None:
+            entered.set()
+            assert release.wait(60)
+            sent.append((name, directory))
+
+    warnings: list[str] = []
+    tracker = BackgroundTracker(Sending(), "store", warnings.append, "`sync`", close_seconds=0.1)
+    tracker.register_model("name", tmp_path)
+    assert entered.wait(60)
+    threading.Timer(0.5, release.set).start()
+    tracker.close()
+    assert (sent, warnings) == ([("name", tmp_path)], [])
+    assert beats[0] == "recording the rest in store"
 
 
 def test_records_beyond_the_capacity_are_dropped_and_told_at_the_end() -> None:

@@ -75,6 +75,26 @@ def test_schedule_has_a_parent_run_and_nested_stages(desk: Desk, tmp_path: Path)
     assert desk.warnings == []
 
 
+def test_a_hundred_stages_and_long_values_are_within_the_limits_and_searchable(desk: Desk) -> None:
+    size = {"layers": 2, "width": 24, "heads": 3, "files": ["x" * 90] * 10}
+    stage = {"size": size, "train": {f"key{number}": number for number in range(4)}, "k" * 300: 1}
+    parameters = {"stages": [stage | {"name": f"s{index}"} for index in range(100)], "seeds": [*range(5000)]}
+    tracker = desk.tracker()
+    tracker.start_run("journey", parameters, {"command": "word " * 4000})
+    tracker.start_stage("s99", stage)
+    tracker.close()
+    assert desk.warnings == []
+    parent = desk.runs()["journey"]
+    assert len(parent.data.params) == 100 * (4 + 4 + 1 + 1) + 1
+    assert max(map(len, parent.data.params)) == 250
+    assert max(map(len, parent.data.params.values())) == 500
+    assert len(parent.data.tags["command"]) == 5000
+    found = desk.client.search_runs(
+        [parent.info.experiment_id], "params.`stages.99.size.width` = '24' and params.`stages.7.name` = 's7'"
+    )
+    assert [run.info.run_id for run in found] == [parent.info.run_id]
+
+
 def test_values_that_are_not_finite_pass(desk: Desk) -> None:
     tracker = desk.tracker()
     tracker.start_run("journey", {}, {})
