@@ -27,6 +27,7 @@ OFFENCES = [
     ("launcher/plan.py", "import deepspeed"),
     ("launcher/plan.py", "from datasets import load_dataset"),
     ("launcher/commands/sync.py", "import mlflow"),
+    ("launcher/plan.py", "from matplotlib.figure import Figure"),
     ("ligo_dist/tracking/mlflow_tracker.py", "import mlflow"),
     ("launcher/cli.py", "from ligo_dist.worker import run"),
     ("launcher/cli.py", "from ligo_dist.engine import Engine"),
@@ -79,7 +80,7 @@ def test_the_files_are_there(path: str) -> None:
     ["ligo_dist.architectures", "ligo_dist.accounting", "ligo_dist.config", "ligo_dist.tracking.sync"],
 )
 def test_what_the_launcher_uses_loads_no_torch(module: str) -> None:
-    heavy = "{'torch', 'transformers', 'deepspeed', 'datasets', 'mlflow'}"
+    heavy = "{'torch', 'transformers', 'deepspeed', 'datasets', 'mlflow', 'matplotlib'}"
     script = f"import sys, {module}; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

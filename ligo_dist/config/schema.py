@@ -318,6 +318,8 @@ class Tracking(Section):
     """Name of the MLflow run; `null`: the run directory's name."""
     log_every_steps: Count = 10
     """Optimizer steps between two records of the training metrics."""
+    pictures: bool = True
+    """Draw each stage: its learned operator, and at its end the curves of the run up to there."""
 
 
 class Checkpoints(Section):

@@ -1,0 +1,55 @@
+"""Depth coefficients as heat maps: which source layers a target layer is made of, role by role."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from ligo_dist.pictures.canvas import label_grid, new_grid
+
+_MOST_TICKS = 8
+_CELL_INCHES, _PANEL_INCHES = 0.3, (1.6, 2.6)
+
+
+def heat_maps(title: str, matrices: Mapping[str, np.ndarray], columns: Sequence[str]) -> Figure:
+    """One heat map for each role, all with one scale of colours, whose middle is zero.
+
+    Args:
+        title: of the whole.
+        matrices: target layers x columns, by role.
+        columns: their names; those of the source's layers are numbers.
+    """
+    layers = len(next(iter(matrices.values())))
+    figure, axes = new_grid(title, list(matrices), _inches(len(columns)), _inches(layers))
+    largest = max(float(np.abs(matrix).max()) for matrix in matrices.values())
+    scale = Normalize(-largest, largest) if largest else Normalize(-1, 1)
+    for panel, matrix in zip(axes, matrices.values(), strict=True):
+        image = panel.imshow(matrix, cmap="RdBu_r", norm=scale, aspect="auto", interpolation="nearest")
+        _name_cells(panel, layers, columns)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, pad=0.02)
+    bar.ax.tick_params(labelsize=7)
+    label_grid(figure, "source layer", "target layer")
+    return figure
+
+
+def _inches(cells: int) -> float:
+    smallest, largest = _PANEL_INCHES
+    return min(max(cells * _CELL_INCHES, smallest), largest)
+
+
+def _name_cells(panel: Axes, layers: int, columns: Sequence[str]) -> None:
+    """Number as many layers as have room; what is no layer of the source is always named."""
+    panel.set_yticks(range(0, layers, _stride(layers)))
+    numbered = sum(name.isdecimal() for name in columns)
+    shown = [*range(0, numbered, _stride(numbered)), *range(numbered, len(columns))]
+    panel.set_xticks(shown, [columns[index] for index in shown])
+    for text, index in zip(panel.get_xticklabels(), shown, strict=True):
+        text.set_rotation(90 if index >= numbered else 0)
+
+
+def _stride(count: int) -> int:
+    return max(1, -(-count // _MOST_TICKS))

@@ -1,0 +1,77 @@
+"""Width matrices: their singular values before and after learning, and how far each of them has moved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from ligo_dist.pictures.canvas import COLOURS, label, label_grid, new_figure, new_grid
+from ligo_dist.pictures.operator import WidthMatrix
+
+
+def singular_value_figure(title: str, matrices: Sequence[WidthMatrix]) -> Figure | None:
+    """A panel for each kind of matrix, its layers as lines; None where nothing was computed."""
+    kinds = _by_kind([matrix for matrix in matrices if matrix.singular_values is not None])
+    if not kinds:
+        return None
+    figure, axes = new_grid(title, list(kinds), 2.6, 1.9)
+    for panel, layers in zip(axes, kinds.values(), strict=True):
+        for colour, matrix in zip(COLOURS, layers, strict=False):
+            assert matrix.singular_values is not None
+            layer = matrix.parameter.layer
+            name = "all layers" if layer is None else f"layer {layer}"
+            numbers = range(1, len(matrix.singular_values.now) + 1)
+            panel.plot(numbers, matrix.singular_values.start, color=colour, linewidth=1, linestyle=":")
+            panel.plot(numbers, matrix.singular_values.now, color=colour, linewidth=1, label=name)
+        panel.set_ylim(bottom=0)
+        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        panel.grid(alpha=0.25, linewidth=0.6)
+        panel.legend(fontsize=6.5, frameon=False, loc="lower left", handlelength=1.2)
+    label_grid(figure, "number, largest first", "singular value (dotted: at the start)")
+    return figure
+
+
+def moved_figure(title: str, matrices: Sequence[WidthMatrix]) -> Figure:
+    """How far each kind of matrix moved from its start, over the target's layers; whole-model ones as level lines."""
+    figure = new_figure(7.0, 3.6, title)
+    axes = figure.subplots()
+    kinds = _by_kind(matrices)
+    styles = cycle(("-", "--", "-."))
+    layers = 1 + max((matrix.parameter.layer or 0) for matrix in matrices)
+    per_layer = {kind: some for kind, some in kinds.items() if some[0].parameter.layer is not None}
+    for index, (kind, some) in enumerate(per_layer.items()):
+        axes.plot(
+            [matrix.parameter.layer or 0 for matrix in some],
+            [matrix.moved for matrix in some],
+            color=f"C{index}",
+            marker="o",
+            markersize=3,
+            linewidth=1.2,
+            label=kind,
+        )
+    for kind in kinds.keys() - per_layer.keys():
+        axes.plot(
+            [-0.5, layers - 0.5],
+            [kinds[kind][0].moved] * 2,
+            color="0.35",
+            linestyle=next(styles),
+            linewidth=1,
+            label=kind,
+        )
+    axes.set_xlim(-0.5, layers - 0.5)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    label(axes, "target layer", "|B - B at the start| / |B at the start|")
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _by_kind(matrices: Sequence[WidthMatrix]) -> dict[str, list[WidthMatrix]]:
+    kinds: dict[str, list[WidthMatrix]] = {}
+    for matrix in matrices:
+        kinds.setdefault(matrix.kind, []).append(matrix)
+    return kinds
