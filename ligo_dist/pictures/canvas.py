@@ -14,6 +14,7 @@ COLOURS = ("#1f4e9c", "#d1622b", "#2f8f5b", "#7a4fa3")
 """Told apart by those who see colours differently too."""
 
 _SMALL, _NORMAL = 8, 9
+_MOST_TICKS = 8
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
@@ -28,12 +29,12 @@ def new_grid(title: str, panels: Sequence[str], width: float, height: float) -> 
     columns = min(4, len(panels))
     rows = math.ceil(len(panels) / columns)
     # The extra inches hold the title, the labels of the whole and the colour bar.
-    figure = new_figure(max(4.0, columns * width + 1.0), rows * height + 0.9, title)
+    figure = new_figure(max(5.0, columns * width + 1.0), rows * height + 0.9, title)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in axes[len(panels) :]:
         unused.remove()
     for panel, name in zip(axes, panels, strict=False):
-        panel.set_title(name, fontsize=_SMALL)
+        panel.set_title(name, fontsize=_SMALL - 1)
         panel.tick_params(labelsize=_SMALL - 1)
     return figure, axes[: len(panels)]
 
@@ -50,6 +51,11 @@ def label_grid(figure: Figure, across: str, along: str) -> None:
     """Name the axes of all panels of a grid at once."""
     figure.supxlabel(across, fontsize=_NORMAL)
     figure.supylabel(along, fontsize=_NORMAL)
+
+
+def layer_ticks(layers: int) -> range:
+    """The layers to number: all of a few, every so many of more."""
+    return range(0, layers, max(1, -(-layers // _MOST_TICKS)))
 
 
 def save(figure: Figure, path: Path) -> None:

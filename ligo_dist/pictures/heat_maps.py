@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from ligo_dist.pictures.canvas import label_grid, new_grid
+from ligo_dist.pictures.canvas import label_grid, layer_ticks, new_grid
 
-_MOST_TICKS = 8
-_CELL_INCHES, _PANEL_INCHES = 0.3, (1.6, 2.6)
+_CELL_INCHES, _PANEL_INCHES = 0.3, (1.9, 2.6)
 
 
 def heat_maps(title: str, matrices: Mapping[str, np.ndarray], columns: Sequence[str]) -> Figure:
@@ -42,14 +41,11 @@ def _inches(cells: int) -> float:
 
 
 def _name_cells(panel: Axes, layers: int, columns: Sequence[str]) -> None:
-    """Number as many layers as have room; what is no layer of the source is always named."""
-    panel.set_yticks(range(0, layers, _stride(layers)))
+    """Number as many layers as have room; of what is no layer of the source, name the first and the last."""
+    panel.set_yticks(layer_ticks(layers))
     numbered = sum(name.isdecimal() for name in columns)
-    shown = [*range(0, numbered, _stride(numbered)), *range(numbered, len(columns))]
+    others = range(numbered, len(columns))
+    shown = [*layer_ticks(numbered), *sorted({*others[:1], *others[-1:]})]
     panel.set_xticks(shown, [columns[index] for index in shown])
     for text, index in zip(panel.get_xticklabels(), shown, strict=True):
         text.set_rotation(90 if index >= numbered else 0)
-
-
-def _stride(count: int) -> int:
-    return max(1, -(-count // _MOST_TICKS))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ligo_dist.pictures.canvas import COLOURS, label, label_grid, new_figure, new_grid
+from ligo_dist.pictures.canvas import COLOURS, label, label_grid, layer_ticks, new_figure, new_grid
 from ligo_dist.pictures.operator import WidthMatrix
 
 
@@ -26,6 +25,7 @@ def singular_value_figure(title: str, matrices: Sequence[WidthMatrix]) -> Figure
             numbers = range(1, len(matrix.singular_values.now) + 1)
             panel.plot(numbers, matrix.singular_values.start, color=colour, linewidth=1, linestyle=":")
             panel.plot(numbers, matrix.singular_values.now, color=colour, linewidth=1, label=name)
+        panel.margins(y=0.12)
         panel.set_ylim(bottom=0)
         panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         panel.grid(alpha=0.25, linewidth=0.6)
@@ -38,32 +38,21 @@ def moved_figure(title: str, matrices: Sequence[WidthMatrix]) -> Figure:
     """How far each kind of matrix moved from its start, over the target's layers; whole-model ones as level lines."""
     figure = new_figure(7.0, 3.6, title)
     axes = figure.subplots()
-    kinds = _by_kind(matrices)
-    styles = cycle(("-", "--", "-."))
     layers = 1 + max((matrix.parameter.layer or 0) for matrix in matrices)
-    per_layer = {kind: some for kind, some in kinds.items() if some[0].parameter.layer is not None}
-    for index, (kind, some) in enumerate(per_layer.items()):
+    own = _by_kind([matrix for matrix in matrices if matrix.parameter.layer is not None])
+    shared = _by_kind([matrix for matrix in matrices if matrix.parameter.layer is None])
+    for colour, (kind, some) in enumerate(own.items()):
+        numbers = [matrix.parameter.layer or 0 for matrix in some]
+        moved = [matrix.moved for matrix in some]
+        axes.plot(numbers, moved, f"C{colour}", marker="o", markersize=3, linewidth=1.2, label=kind)
+    for colour, (kind, (matrix,)) in enumerate(shared.items()):
+        ends = [-0.5, layers - 0.5]
         axes.plot(
-            [matrix.parameter.layer or 0 for matrix in some],
-            [matrix.moved for matrix in some],
-            color=f"C{index}",
-            marker="o",
-            markersize=3,
-            linewidth=1.2,
-            label=kind,
-        )
-    for kind in kinds.keys() - per_layer.keys():
-        axes.plot(
-            [-0.5, layers - 0.5],
-            [kinds[kind][0].moved] * 2,
-            color="0.35",
-            linestyle=next(styles),
-            linewidth=1,
-            label=kind,
+            ends, [matrix.moved] * 2, f"C{colour}", linestyle="--", linewidth=1, label=f"{kind}, all layers"
         )
     axes.set_xlim(-0.5, layers - 0.5)
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xticks(layer_ticks(layers))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     label(axes, "target layer", "|B - B at the start| / |B at the start|")
     axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
