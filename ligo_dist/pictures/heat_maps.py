@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from ligo_dist.pictures.canvas import label_grid, layer_ticks, new_grid
 
-_CELL_INCHES, _PANEL_INCHES = 0.3, (1.9, 2.6)
+_CELL_INCHES, _PANEL_INCHES, _BAR_ROOM = 0.3, (1.9, 2.6), 0.9
 
 
 def heat_maps(title: str, matrices: Mapping[str, np.ndarray], columns: Sequence[str]) -> Figure:
@@ -23,16 +24,25 @@ def heat_maps(title: str, matrices: Mapping[str, np.ndarray], columns: Sequence[
         columns: their names; those of the source's layers are numbers.
     """
     layers = len(next(iter(matrices.values())))
-    figure, axes = new_grid(title, list(matrices), _inches(len(columns)), _inches(layers))
+    figure, axes = new_grid(
+        title, list(matrices), _inches(len(columns)), _inches(layers), right=_BAR_ROOM, shared=True
+    )
     largest = max(float(np.abs(matrix).max()) for matrix in matrices.values())
     scale = Normalize(-largest, largest) if largest else Normalize(-1, 1)
     for panel, matrix in zip(axes, matrices.values(), strict=True):
         image = panel.imshow(matrix, cmap="RdBu_r", norm=scale, aspect="auto", interpolation="nearest")
         _name_cells(panel, layers, columns)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, pad=0.02)
-    bar.ax.tick_params(labelsize=7)
+    _add_bar(figure, axes[0], image)
     label_grid(figure, "source layer", "target layer")
     return figure
+
+
+def _add_bar(figure: Figure, first: Axes, image: AxesImage) -> None:
+    """The scale of colours, right of the panels in the first row."""
+    width = figure.get_size_inches()[0]
+    panel = first.get_position()
+    bar = figure.add_axes((1 - 0.8 * _BAR_ROOM / width, panel.y0, 0.15 / width, panel.height))
+    figure.colorbar(image, cax=bar).ax.tick_params(labelsize=7)
 
 
 def _inches(cells: int) -> float:
@@ -47,5 +57,5 @@ def _name_cells(panel: Axes, layers: int, columns: Sequence[str]) -> None:
     others = range(numbered, len(columns))
     shown = [*layer_ticks(numbered), *sorted({*others[:1], *others[-1:]})]
     panel.set_xticks(shown, [columns[index] for index in shown])
-    for text, index in zip(panel.get_xticklabels(), shown, strict=True):
-        text.set_rotation(90 if index >= numbered else 0)
+    for text in panel.get_xticklabels():
+        text.set_rotation(0 if text.get_text().isdecimal() else 90)

@@ -16,7 +16,7 @@ def singular_value_figure(title: str, matrices: Sequence[WidthMatrix]) -> Figure
     kinds = _by_kind([matrix for matrix in matrices if matrix.singular_values is not None])
     if not kinds:
         return None
-    figure, axes = new_grid(title, list(kinds), 2.6, 1.9)
+    figure, axes = new_grid(title, list(kinds), 2.4, 1.6, right=0.2, shared=False)
     for panel, layers in zip(axes, kinds.values(), strict=True):
         for colour, matrix in zip(COLOURS, layers, strict=False):
             assert matrix.singular_values is not None
