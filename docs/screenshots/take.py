@@ -1,6 +1,6 @@
 """Takes the pictures of MLflow's pages in docs/images/, in a headless browser.
 
-    python docs/screenshots.py --store sqlite:////path/to/runs/mlflow.db --run quickstart --stage large
+    python docs/screenshots/take.py --store sqlite:////path/to/runs/mlflow.db --run quickstart --stage large
 
 It needs Debian's `chromium` and this project's environment (aiohttp and pillow come with it). An MLflow server is
 started on the store, and ended again. Look at the pictures before they are committed: they show what the store holds.
@@ -14,29 +14,20 @@ import base64
 import contextlib
 import io
 import json
-import shutil
-import socket
-import subprocess
 import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import aiohttp
+from browser import Tab, ask, browser, free_port, running, wait_for_answer
 from PIL import Image
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).parents[1] / "images"
 WIDTH = 1400
 """Pixels across, of the browser's window."""
 SHOWN_WIDTH = 1000
 """Pixels across, in the documents: a picture stays below 150 kB."""
-PATIENCE_SECONDS = 90.0
 SETTLE_SECONDS = 3.0
 """For what moves when a page has its text: charts that grow, images that load."""
 
@@ -93,13 +84,15 @@ class StoredRun:
             "experiment_id"
         ]
         stored = ask(f"{api}/runs/search", {"experiment_ids": [number], "max_results": 1000})["runs"]
-        parent = next(one["info"]["run_id"] for one in stored if one["info"]["run_name"] == run)
+        parents = [one["info"]["run_id"] for one in stored if one["info"]["run_name"] == run]
         children = {
             one["info"]["run_name"]: one["info"]["run_id"]
             for one in stored
-            if {"key": "mlflow.parentRunId", "value": parent} in one["data"]["tags"]
+            if {"key": "mlflow.parentRunId", "value": parents[0] if parents else ""} in one["data"]["tags"]
         }
-        return cls(number, parent, children[stage])
+        if stage not in children:
+            raise SystemExit(f"experiment {experiment} of the store has no run {run} with a stage {stage}")
+        return cls(number, parents[0], children[stage])
 
     def pages(self) -> list[Page]:
         of_stage = f"/#/experiments/{self.experiment}/runs/{self.stage}"
@@ -169,41 +162,6 @@ _MAKE_ROOM = """
 """The sidebar and the charts' toolbars show nothing of a run."""
 
 
-class Tab:
-    """A tab of the browser, spoken to in its DevTools protocol."""
-
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._socket, self._numbers = socket, count(1)
-
-    async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        number = next(self._numbers)
-        await self._socket.send_json({"id": number, "method": method, "params": parameters})
-        while True:
-            answer = await self._socket.receive_json()
-            if answer.get("id") == number:
-                if "error" in answer:
-                    raise SystemExit(f"the browser refuses {method}: {answer['error']['message']}")
-                return answer["result"]
-
-    async def open(self, url: str) -> None:
-        """Go to a page as if it was the first one: pages of one server would else replace each other unseen."""
-        for place in ("about:blank", url):
-            await self.call("Page.navigate", url=place)
-
-    async def evaluate(self, script: str) -> Any:
-        return (await self.call("Runtime.evaluate", expression=script))["result"].get("value")
-
-    async def wait_for(self, texts: tuple[str, ...]) -> None:
-        """Wait until the page shows all of some texts."""
-        shows = f"{json.dumps(texts)}.every(text => document.body && document.body.innerText.includes(text))"
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not await self.evaluate(shows):
-            if time.monotonic() > deadline:
-                text = await self.evaluate("document.body.innerText")
-                raise SystemExit(f"the page does not show {texts}; it shows\n{text}")
-            await asyncio.sleep(0.5)
-
-
 def write_small(png: bytes, path: Path) -> None:
     """Write a screenshot in the size that documents show it in."""
     with Image.open(io.BytesIO(png)) as shot:
@@ -221,60 +179,6 @@ def mlflow_server(store: str) -> Iterator[str]:
         address = f"http://127.0.0.1:{port}"
         wait_for_answer(f"{address}/health")
         yield address
-
-
-@contextlib.contextmanager
-def browser() -> Iterator[str]:
-    """A headless browser with one empty tab; gives the address of the tab's DevTools."""
-    program = shutil.which("chromium")
-    if program is None:
-        raise SystemExit("chromium is needed: apt-get install chromium")
-    port = free_port()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-        command += [f"--remote-debugging-port={port}", f"--user-data-dir={profile}"]
-        with running([*command, "about:blank"]):
-            wait_for_answer(f"http://127.0.0.1:{port}/json/version")
-            tabs = ask(f"http://127.0.0.1:{port}/json")
-            yield next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
-
-
-@contextlib.contextmanager
-def running(command: list[str]) -> Iterator[None]:
-    """A program that is ended with the block."""
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def wait_for_answer(url: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except (OSError, urllib.error.URLError) as error:
-            if time.monotonic() > deadline:
-                raise SystemExit(f"{url} does not answer: {error}") from error
-            time.sleep(0.5)
-
-
-def ask(url: str, body: dict[str, Any] | None = None) -> Any:
-    """What a server answers, read as JSON; with a body it is posted."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 if __name__ == "__main__":
