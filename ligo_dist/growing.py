@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ligo_dist.building import Builder, snapshot_of
 from ligo_dist.checkpoints import Snapshot
 from ligo_dist.corpus.batches import Batches
 from ligo_dist.engine import ADAM_MOMENTS, Engine
+from ligo_dist.growth.methods import Method
+from ligo_dist.growth.operators import Growth
 from ligo_dist.growth.sharded import SourceShards
 from ligo_dist.growth.transfer import (
     OperatorValues,
@@ -50,6 +53,10 @@ class Trained:
     adam_steps: int
 
 
+LearningEnd = Callable[[str, Growth, Method, OperatorValues], None]
+"""Called with a stage's name, its growth, and the operator: where it started and what was learned. Collective."""
+
+
 @dataclass(frozen=True)
 class Grower:
     """Makes the model of a stage out of the one before.
@@ -57,10 +64,12 @@ class Grower:
     Attributes:
         builder: builds models and engines.
         runner: runs the learning; it holds the run's state.
+        on_learning_end: what is done with a learned operator.
     """
 
     builder: Builder
     runner: PhaseRunner
+    on_learning_end: LearningEnd
 
     def grow(self, stage: StagePlan, grow: GrowPlan, before: Trained, groups: dict[str, Shards]) -> Engine:
         """The engine of the grown model. Collective.
@@ -80,6 +89,8 @@ class Grower:
         source = self._source(stage, grow, before)
         learns = grow.learn.steps > 0
         operator = self._learned(stage, grow, source, before, groups) if learns else self._initial(grow)
+        if learns:
+            self.on_learning_end(stage.name, grow.growth, grow.method, operator)
         engine = self._applied(stage, grow, source, operator)
         self._set_moments(grow, before, operator, engine)
         self.runner.settle()  # its copy of the operator goes before another is made of the model

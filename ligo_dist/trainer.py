@@ -13,7 +13,7 @@ from ligo_dist.building import Builder, snapshot_of
 from ligo_dist.checkpoints import Checkpoint, read_groups
 from ligo_dist.engine import ADAM_MOMENTS, Engine
 from ligo_dist.errors import MoreNodes
-from ligo_dist.growing import SOURCE_MOMENTS, Grower, Trained, restore
+from ligo_dist.growing import SOURCE_MOMENTS, Grower, LearningEnd, Trained, restore
 from ligo_dist.heartbeat import enter
 from ligo_dist.phases import PhaseRunner
 from ligo_dist.shards import Shards
@@ -33,13 +33,19 @@ class Trainer:
         builder: builds models and engines.
         runner: runs the phases; it holds the run's state.
         on_stage_end: what is done with a trained stage.
+        on_learning_end: what is done with a learned operator.
     """
 
     def __init__(
-        self, stages: list[StagePlan], builder: Builder, runner: PhaseRunner, on_stage_end: StageEnd
+        self,
+        stages: list[StagePlan],
+        builder: Builder,
+        runner: PhaseRunner,
+        on_stage_end: StageEnd,
+        on_learning_end: LearningEnd,
     ) -> None:
         self.stages, self.builder, self.runner, self.on_stage_end = stages, builder, runner, on_stage_end
-        self.grower = Grower(builder, runner)
+        self.grower = Grower(builder, runner, on_learning_end)
 
     @property
     def state(self) -> RunState:

@@ -23,6 +23,7 @@ from ligo_dist.export import export_model
 from ligo_dist.heartbeat import enter
 from ligo_dist.hub import source_fingerprint
 from ligo_dist.phases import PhaseRunner, PhaseSettings
+from ligo_dist.pictures import Album
 from ligo_dist.progress import Progress
 from ligo_dist.rank_environment import rank_environment
 from ligo_dist.resume import find_checkpoint, recorded_config, run_lock
@@ -210,8 +211,11 @@ def _build_trainer(
         settings, corpus, world, tracker, progress, checkpoints, signals=signals, system=system
     )
     last = stages[-1]
+    drawn = config.tracking.pictures
+    album = Album(paths.run_dir, paths.metrics, config.seed, world, tracker, progress.message, drawn)
 
     def on_stage_end(stage: StagePlan, model_config: PretrainedConfig, shards: Shards) -> None:
+        album.add_curves(stage.name)
         if stage is not last and not config.checkpoints.export_stages:
             return
         enter(f"{stage.name} export")
@@ -223,7 +227,7 @@ def _build_trainer(
         if stage is last and config.tracking.register_model is not None:
             tracker.register_model(config.tracking.register_model, directory)
 
-    return Trainer(stages, Builder(models, world), runner, on_stage_end)
+    return Trainer(stages, Builder(models, world), runner, on_stage_end, album.add_operator)
 
 
 def _announce(

@@ -46,7 +46,7 @@ data: {{source: text, files: ['{texts}/*.py'], document: paragraph, validation_f
         workers: 1, cache_dir: '{cache}'}}
 tokenizer: {{vocab_size: 420}}
 evaluation: {{every_steps: 3, sequences: 7, micro_batch_size: 2}}
-tracking: {{mlflow: false, log_every_steps: 1}}
+tracking: {{mlflow: false, log_every_steps: 1, pictures: false}}
 checkpoints: {{every_steps: 2, keep: 2}}
 distributed: {{timeout_seconds: 120}}
 """

@@ -29,6 +29,7 @@ OFFENCES = [
     ("launcher/commands/sync.py", "import mlflow"),
     ("launcher/commands/report.py", "import matplotlib"),
     ("launcher/commands/report.py", "from matplotlib.figure import Figure"),
+    ("launcher/plan.py", "from matplotlib.figure import Figure"),
     ("ligo_dist/tracking/mlflow_tracker.py", "import mlflow"),
     ("ligo_dist/report/reading.py", "import mlflow"),
     ("launcher/cli.py", "from ligo_dist.worker import run"),

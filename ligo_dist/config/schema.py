@@ -325,6 +325,8 @@ class Tracking(Section):
     register_model: Text | None = None
     """Name in MLflow's model registry: the last stage's export becomes a version of it at the end, or where `mlflow` is
     false, when `ligo-dist sync` delivers the run. `null`: nothing is registered."""
+    pictures: bool = True
+    """Draw each stage: its learned operator, and at its end the curves of the run up to there."""
 
 
 class Checkpoints(Section):

@@ -48,6 +48,20 @@ class Growth(GrowthLayout):
             for dim in spec.dims
         )
 
+    def whole_matrix(self, parameter: OperatorParameter, value: Tensor) -> Tensor:
+        """A width matrix, target units x source units, from its parameter: new rows alone where the identity is
+        fixed."""
+        if not self.fixed_identity:
+            return value
+        assert parameter.axis is not None
+        axis, small = self.architecture.axes[parameter.axis], parameter.shape[1]
+        whole = torch.cat([torch.eye(small, dtype=value.dtype, device=value.device), value])
+        placed = placed_units(axis, self.source, self.target)
+        if torch.equal(placed, torch.arange(small)):
+            return whole
+        order = torch.cat([placed, new_units(axis, self.source, self.target)]).argsort()
+        return whole[order.to(value.device)]
+
     def kept_maps(self, spec: ParameterSpec) -> tuple[DimMap, ...]:
         """Maps that put each source unit where the target continues it, and nothing anywhere else."""
         placements = {}
@@ -131,28 +145,13 @@ class Growth(GrowthLayout):
             return None
         axis = self.axis_of(segment.axis)
         parameter = self.width_parameter(segment, layer)
-        matrix_UV = self._whole_matrix(axis, parameter, matrices)
+        value = matrices[parameter.name] if parameter.shape[0] else torch.empty(parameter.shape)
+        matrix_UV = self.whole_matrix(parameter, value)
         if segment.axis.lifted_from:
             groups = (self.target.queries_per_group, self.source.queries_per_group)
             unit_size = axis.unit_size(self.source)
             return AxisMap(matrix_UV, unit_size, groups, group_size=self.source.head_size)
         return AxisMap(matrix_UV, axis.unit_size(self.source))
-
-    def _whole_matrix(
-        self, axis: Axis, parameter: OperatorParameter, matrices: Mapping[str, Tensor]
-    ) -> Tensor:
-        if not self.fixed_identity:
-            return matrices[parameter.name]
-        small = parameter.shape[1]
-        if not parameter.shape[0]:
-            return torch.eye(small)
-        rows = matrices[parameter.name]
-        whole = torch.cat([torch.eye(small, dtype=rows.dtype, device=rows.device), rows])
-        placed = placed_units(axis, self.source, self.target)
-        if torch.equal(placed, torch.arange(small)):
-            return whole
-        order = torch.cat([placed, new_units(axis, self.source, self.target)]).argsort()
-        return whole[order.to(rows.device)]
 
 
 def placed_units(axis: Axis, source: ModelShape, target: ModelShape) -> Tensor:

@@ -1,0 +1,136 @@
+"""The pictures of a run: when each is drawn, where it is kept, and that none of them harms the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ligo_dist.distributed import World
+from ligo_dist.files import replace_text
+from ligo_dist.growth.methods import Method
+from ligo_dist.growth.operators import Growth
+from ligo_dist.growth.transfer import OperatorValues, initial_operator
+from ligo_dist.heartbeat import beating
+from ligo_dist.pictures.operator import LARGEST_SIDE, OperatorNumbers
+from ligo_dist.tracking import Tracker, read_records
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURES_DIRECTORY = "pictures"
+
+
+@dataclass(frozen=True)
+class Album:
+    """Draws a run's pictures on the first rank, and gives them to the tracker as artifacts of the open stage.
+
+    What goes wrong with a picture is told, and the run goes on without it. Matplotlib is loaded when the first one is
+    drawn, and on the other ranks never.
+
+    Attributes:
+        run_dir: the run's directory; the pictures lie in `pictures/STAGE`.
+        metrics: the run's metrics file.
+        seed: of the operators' starts.
+        world: the ranks.
+        tracker: takes the pictures.
+        tell: takes messages for the user.
+        enabled: draw at all.
+    """
+
+    run_dir: Path
+    metrics: Path
+    seed: int
+    world: World
+    tracker: Tracker
+    tell: Callable[[str], None]
+    enabled: bool = True
+
+    def add_operator(self, stage: str, growth: Growth, method: Method, operator: OperatorValues) -> None:
+        """Show what learning has made of an operator. Collective: all ranks gather its values, the first one draws.
+
+        Args:
+            stage: the stage that it makes the model of.
+            growth: the pair of models.
+            method: where the operator started.
+            operator: its values now.
+        """
+        if not self.enabled:
+            return
+        start = initial_operator(growth, method, self.seed, self.world)
+        numbers = OperatorNumbers(growth, start)
+        goes_well = self.world.is_first
+        for parameter in beating(growth.operator_parameters, "measuring the operator"):
+            value = operator(parameter.name)
+            goes_well = goes_well and self._try(stage, partial(numbers.add, parameter, value))
+        if goes_well:
+            self._try(stage, lambda: self._draw_operator(stage, numbers))
+
+    def add_curves(self, stage: str) -> None:
+        """Show how the run went up to the end of a stage."""
+        if self.enabled and self.world.is_first:
+            self._try(stage, lambda: self._draw_curves(stage))
+
+    def _try(self, stage: str, action: Callable[[], None]) -> bool:
+        """Do something that must not stop the run; whether it succeeded."""
+        try:
+            action()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            self.tell(f"pictures of {stage}: not all could be drawn, the run goes on ({reason})")
+            return False
+        return True
+
+    def _draw_operator(self, stage: str, numbers: OperatorNumbers) -> None:
+        from ligo_dist.pictures.heat_maps import heat_maps
+        from ligo_dist.pictures.widths import moved_figure, singular_value_figure
+
+        path = self._path(stage, "operator.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, json.dumps(numbers.to_dict(), allow_nan=False) + "\n")
+        self._keep(path)
+        for name, what in (("depth", "depth coefficients"), ("new_depth", "depth coefficients of new units")):
+            matrices = getattr(numbers, name)
+            if not matrices:
+                continue
+            now = {role: matrix.values.now for role, matrix in matrices.items()}
+            change = {role: matrix.values.now - matrix.values.start for role, matrix in matrices.items()}
+            self._save(stage, f"{name}.png", heat_maps(f"{stage}: {what}", now, numbers.columns))
+            title = f"{stage}: how learning changed the {what}"
+            self._save(stage, f"{name}_change.png", heat_maps(title, change, numbers.columns))
+        if numbers.widths:
+            title = f"{stage}: singular values of the width matrices"
+            self._save(stage, "singular_values.png", singular_value_figure(title, numbers.widths))
+            title = f"{stage}: how far learning moved the width matrices"
+            self._save(stage, "moved.png", moved_figure(title, numbers.widths))
+        if numbers.too_large:
+            names = ", ".join(parameter.name for parameter in numbers.too_large)
+            self.tell(
+                f"pictures of {stage}: without the singular values of {names}, which have more than"
+                f" {LARGEST_SIDE} source units"
+            )
+
+    def _draw_curves(self, stage: str) -> None:
+        from ligo_dist.pictures.curves import loss_figure, throughput_figure
+
+        records = read_records(self.metrics)
+        self._save(stage, "loss.png", loss_figure(f"loss up to the end of {stage}", records))
+        title = f"throughput up to the end of {stage}"
+        self._save(stage, "throughput.png", throughput_figure(title, records))
+
+    def _save(self, stage: str, name: str, figure: Figure | None) -> None:
+        from ligo_dist.pictures.canvas import save
+
+        if figure is not None:
+            path = self._path(stage, name)
+            save(figure, path)
+            self._keep(path)
+
+    def _path(self, stage: str, name: str) -> Path:
+        return self.run_dir / PICTURES_DIRECTORY / stage / name
+
+    def _keep(self, path: Path) -> None:
+        self.tracker.artifact(path, f"{PICTURES_DIRECTORY}/{path.name}")
