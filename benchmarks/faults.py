@@ -128,7 +128,8 @@ class Campaign:
                         struck = _strike(fault, process, victim)
                     time.sleep(0.01)
                 code = process.wait()
-                if not (struck and code in (REQUEUE, -signal.SIGKILL)):
+                # One that is struck before it listens dies of the warning; a scheduler starts both again.
+                if not (struck and code in (REQUEUE, -signal.SIGKILL, -signal.SIGTERM)):
                     break
             output.seek(0)
             said = output.read()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from launcher.messages import Order
 from ligo_dist.exit_codes import REQUEUE
@@ -15,6 +18,20 @@ _ASKED: dict[int, Order] = {
     signal.SIGHUP: "preempt",
     signal.SIGINT: "stop",
 }
+
+
+@contextmanager
+def leave_when_warned() -> Iterator[None]:
+    """As long as nothing runs, a warning ends the launcher with the code that asks to be started again: nothing is
+    lost. `Signals` does better where there is something to stop."""
+    warnings = [signum for signum, order in _ASKED.items() if order == "preempt"]
+    heeded = [signum for signum in warnings if signal.getsignal(signum) is not signal.SIG_IGN]
+    before = {signum: signal.signal(signum, _leave) for signum in heeded}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 class Signals:
@@ -58,3 +75,8 @@ class Signals:
         outer = getattr(self._before.get(signum), "__self__", None)
         if isinstance(outer, Signals):
             outer.received.append(signum)
+
+
+def _leave(signum: int, _frame: FrameType | None) -> NoReturn:
+    print(f"ligo-dist: {signal.Signals(signum).name} before anything was started", file=sys.stderr)
+    raise SystemExit(REQUEUE)

@@ -17,6 +17,7 @@ from launcher.comparison.execution import run_comparison
 from launcher.comparison.runs import ComparedRun, comparison_root, derive_runs
 from launcher.comparison.table import plan_runs, print_runs
 from launcher.preflight import vocabulary_size
+from launcher.signals import leave_when_warned
 from ligo_dist.errors import LigoError
 from ligo_dist.exit_codes import FINISHED
 from ligo_dist.files import LOCK_FILE
@@ -43,6 +44,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
 
 
+@leave_when_warned()
 def run(arguments: argparse.Namespace) -> int:
     _write_as_overrides(arguments)
     config = read_config(arguments)

@@ -13,6 +13,7 @@ from launcher.command import command_by_hand, free_port
 from launcher.environment import ranks_environment
 from launcher.fleet import FIRST_PORT, Fleet, choose_fleet
 from launcher.preflight import check_before_start, vocabulary_size
+from launcher.signals import leave_when_warned
 from launcher.supervisor import Launch, Supervisor
 from ligo_dist.config import Config
 from ligo_dist.errors import LigoError
@@ -49,6 +50,7 @@ def add_start(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@leave_when_warned()
 def run(arguments: argparse.Namespace) -> int:
     config = read_config(arguments)
     fleet = choose_and_check(arguments, config)
