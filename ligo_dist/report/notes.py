@@ -29,7 +29,9 @@ def notes_on(groups: Sequence[Group], baseline: Group | None) -> list[str]:
     notes += [f"{m.label} is {m.run.recorded.status}: it is shown as far as it came." for m in unfinished]
     timeless = [member.label for member in members if member.run.target.ends.seconds is None]
     if timeless:
-        notes.append(f"No times of {_listed(timeless)}: made by a version that did not record cumulative/seconds.")
+        notes.append(
+            f"No times of {_listed(timeless)}: made by a version that did not record cumulative/seconds."
+        )
     notes += _of_machines(members)
     return notes
 
