@@ -2,6 +2,12 @@
 
     python docs/screenshots/take.py --store sqlite:////path/to/runs/mlflow.db --run quickstart --stage large
 
+Those that are there show a shortened quickstart, whose depth coefficients are learned fast enough to be seen:
+
+    ligo-dist run configs/quickstart.yaml --nproc 1 run_dir=/tmp/demo/runs/quickstart \\
+        'stages[0].train.steps=120' 'stages[1].train.steps=40' 'stages[2].train.steps=30' \\
+        defaults.grow.learn.depth.learning_rate=1e-2 evaluation.every_steps=10 tracking.log_every_steps=5
+
 It needs Debian's `chromium` and this project's environment (aiohttp and pillow come with it). An MLflow server is
 started on the store, and ended again. Look at the pictures before they are committed: they show what the store holds.
 """

@@ -112,7 +112,7 @@ class OperatorNumbers:
         return self._by_role("new_depth")
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON has it."""
+        """All of it as JSON has it, in six digits."""
         return {
             "columns": self.columns,
             "depth": {role: _depth_dict(matrix) for role, matrix in self.depth.items()},
@@ -169,7 +169,13 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _values_dict(values: Values) -> dict[str, Any]:
-    return {"start": values.start.tolist(), "now": values.now.tolist()}
+    return {"start": _rounded(values.start), "now": _rounded(values.now)}
+
+
+def _rounded(array: np.ndarray) -> list[Any]:
+    """In six significant digits, which is what fp32 numbers have to say."""
+    digits = [float(f"{number:.6g}") for number in array.flat]
+    return np.array(digits).reshape(array.shape).tolist()
 
 
 def _depth_dict(matrix: DepthMatrix) -> dict[str, Any]:
