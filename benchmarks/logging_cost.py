@@ -2,10 +2,11 @@
 
     python -m benchmarks.logging_cost
 
-All ways train the same model in one process, in turns, several rounds of them. Two things are measured: how long the
-steps of a round take on average, against those of the round in which nothing is recorded; and how long the training
-itself, the main thread, is kept by recording. The first has all that threads and a server on the same machine take from
-the training, and its noise; the second is what every step waits for.
+All ways train the same model in one process, in turns, several rounds of them. Three things are measured: how long
+the training itself, the main thread, is kept by recording, which is what every step waits for; what processor time the
+other threads of the process take, which deliver; and how long the steps of a round take on average, against those of
+the round in which nothing is recorded. The last has all that threads and a server on the same machine take from the
+training, and the machine's noise.
 
 Training takes one processor here and leaves another to the rest, as training on an accelerator does.
 """
@@ -111,8 +112,8 @@ def _heading(options: argparse.Namespace, parameters: int) -> list[str]:
 
 def _table(measured: dict[str, Any], steps: int) -> list[str]:
     lines = [
-        "                                                 the main thread is kept",
-        "recorded in     a step, ms        ratio          a record, ms   % of a step",
+        "                                                 the main thread is kept     other threads work",
+        "recorded in     a step, ms        ratio          a record, ms   % of a step   ms a step   % of a step",
     ]
     of_nothing = [sum(seconds) / steps for seconds in measured["steps"]["nothing"]]
     for way in WAYS:
@@ -125,6 +126,8 @@ def _table(measured: dict[str, Any], steps: int) -> list[str]:
             share = sum(records) / sum(map(sum, measured["steps"][way]))
             line += f"   {middle:.4f} ({low:.4f} to {high:.4f})"
             line += f"{1000 * statistics.median(records):>10.3f}{100 * share:>14.3f}"
+            idle, busy = (statistics.median(measured["beside"][which]) / steps for which in ("nothing", way))
+            line += f"{1000 * (busy - idle):>12.3f}{100 * (busy - idle) / statistics.median(means):>14.3f}"
         lines.append(line)
     return lines
 

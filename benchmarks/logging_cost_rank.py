@@ -57,18 +57,22 @@ def main() -> None:
     time.sleep(10 * DELIVERY_SECONDS)  # the stores make their tables, the runs and the parameters
     steps: dict[str, list[list[float]]] = {way: [] for way in WAYS}
     records: dict[str, list[float]] = {way: [] for way in uris}
+    beside: dict[str, list[float]] = {way: [] for way in WAYS}
     for number in range(arguments["rounds"]):
         turn = number % len(WAYS)  # no way is always the first
         for way in (*WAYS[turn:], *WAYS[:turn]):
+            others = _other_threads()
             took, recording = _run_round(training, hooks.get(way), arguments["steps"])
             steps[way].append(took)
             if way in records:
                 records[way] += recording
             time.sleep(DELIVERY_SECONDS)
+            beside[way].append(_other_threads() - others)
     for tracker in trackers.values():
         tracker.close()
     parameters = sum(training.engine.numels.values())
-    result.write_text(json.dumps({"steps": steps, "records": records, "parameters": parameters}))
+    measured = {"steps": steps, "records": records, "beside": beside, "parameters": parameters}
+    result.write_text(json.dumps(measured))
     stop_world()
 
 
@@ -86,6 +90,11 @@ def _run_round(
             records.append(time.perf_counter() - before)
         steps.append(time.perf_counter() - began)
     return steps, records
+
+
+def _other_threads() -> float:
+    """Seconds of processor time that all threads but this one have taken."""
+    return time.process_time() - time.thread_time()
 
 
 def _tracker(uri: str | None, run_dir: Path) -> Tracker:

@@ -12,6 +12,7 @@ from pathlib import Path
 import ligo_dist
 from ligo_dist.redaction import redact
 
+_CONFIGS = (".yaml", ".yml")
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets")
 
 
@@ -31,7 +32,8 @@ def environment_tags(command: Sequence[str], world_size: int, hosts: Sequence[st
         "platform": platform.platform(),
         "version.ligo_dist": ligo_dist.__version__,
         "version.python": platform.python_version(),
-        "mlflow.source.name": text,  # the names that begin so are what MLflow's pages show as the source
+        # The names that begin so are what MLflow's pages show as the source: the last part of a path.
+        "mlflow.source.name": next((word for word in command if word.endswith(_CONFIGS)), "ligo_dist"),
         "mlflow.source.type": "LOCAL",
     }
     for package in PACKAGES:

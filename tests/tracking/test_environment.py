@@ -13,6 +13,7 @@ def test_tags_say_how_to_repeat_the_run() -> None:
     command = ["ligo-dist", "run", "a b.yaml", "tracking.uri=http://me:secret@host"]
     tags = environment_tags(command, 3, ["b", "a", "b"])
     assert tags["command"] == "ligo-dist run 'a b.yaml' tracking.uri=http://***@host"
+    assert tags["mlflow.source.name"] == "a b.yaml"
     assert (tags["world_size"], tags["hosts"]) == ("3", "a, b")
     assert tags["version.python"] == platform.python_version()
     assert {"version.torch", "version.deepspeed", "version.transformers", "version.ligo_dist"} <= set(tags)
