@@ -42,6 +42,7 @@ def test_the_command_can_be_typed(command: list[str]) -> None:
     checks = {
         "make": _check_make,
         "ligo-dist": _check_ligo_dist,
+        "mlflow": _check_mlflow,
         "python": _check_script,
         "source": lambda words: None,
     }
@@ -59,6 +60,8 @@ def _check_make(words: list[str]) -> None:
 
 def _check_ligo_dist(words: list[str]) -> None:
     arguments = cli._parse(words)
+    if arguments.command == "report":  # of runs that are to be made first
+        return
     if not hasattr(arguments, "config"):  # it starts nothing
         with contextlib.chdir(ROOT):
             assert cli.main(words) == 0
@@ -66,9 +69,18 @@ def _check_ligo_dist(words: list[str]) -> None:
     load_config(ROOT / arguments.config, arguments.overrides)
 
 
+def _check_mlflow(words: list[str]) -> None:
+    command, *rest = words
+    _check_options([sys.executable, "-m", "mlflow", command], rest)
+
+
 def _check_script(words: list[str]) -> None:
     script, *rest = words
-    done = subprocess.run([sys.executable, ROOT / script, "--help"], capture_output=True, text=True)
+    _check_options([sys.executable, str(ROOT / script)], rest)
+
+
+def _check_options(command: list[str], rest: list[str]) -> None:
+    done = subprocess.run([*command, "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for option in (word for word in rest if word.startswith("-")):
         assert option in done.stdout

@@ -81,7 +81,7 @@ def dense_maps(growth: Growth, values: dict[str, Tensor]) -> dict[str, np.ndarra
         for dim, dim_map in zip(spec.dims, growth.dim_maps(spec, values), strict=True):
             for segment, axis_map in zip(dim, dim_map.segments, strict=True):
                 if isinstance(axis_map, AxisMap) and not segment.axis.lifted_from:
-                    name = growth._width_parameter(segment, spec.layer).name
+                    name = growth.width_parameter(segment, spec.layer).name
                     dense = axis_map.apply(torch.eye(axis_map.source_size, dtype=torch.float64), 0)
                     maps[name] = dense.numpy(), axis_map.unit_size
     return maps
