@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from typing import Any
 
 from benchmarks.processes import run_on_ranks
 from benchmarks.provenance import commit, processor
+from launcher.command import free_port
 from ligo_dist.config.schema import Tracking
 
 WAYS = ("nothing", "JSON lines", "MLflow, SQLite", "MLflow, server")
@@ -69,9 +69,7 @@ def main() -> None:
 @contextmanager
 def _server(directory: Path) -> Iterator[str]:
     """An MLflow server over an SQLite file; gives its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{directory / 'server.db'}"]
     command += ["--artifacts-destination", str(directory / "artifacts")]

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launcher.plan import StagePlan
+from launcher.tables import print_whole
 from ligo_dist import quantities
 from ligo_dist.costs import PhaseCost
 
@@ -41,11 +42,9 @@ def stage_table(plans: Sequence[StagePlan]) -> Table:
 
 
 def print_plan(plans: Sequence[StagePlan], file: TextIO | None = None) -> None:
-    """Print the table as wide as it is: a number cut short says nothing."""
-    table = stage_table(plans)
+    """Print the table, and what is to be said of each growth."""
+    print_whole(stage_table(plans), file)
     console = Console(file=file, width=_WIDEST)
-    width = console.measure(table).maximum
-    Console(file=file, width=width).print(table)
     for before, plan in pairwise(plans):
         console.print(_claim(before, plan), highlight=False, markup=False)
     padding = _padding(plans)

@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from launcher.tables import print_whole
 from ligo_dist import quantities
 from ligo_dist.planning import Forecast, PhaseEstimate, Saving
 
@@ -21,8 +22,7 @@ def print_forecast(name: str, forecast: Forecast, file: TextIO | None = None) ->
     console = Console(file=file, width=_WIDEST, highlight=False, markup=False)
     console.print(_heading(name, forecast))
     for table in (_work(forecast), _memory(forecast), _communication(forecast)):
-        width = console.measure(table).maximum
-        Console(file=file, width=width).print(table)
+        print_whole(table, file)
     for line in (*_fit(forecast), *_saved(forecast)):
         console.print(line)
     console.print()

@@ -10,6 +10,8 @@ from ligo_dist.errors import CheckpointError
 
 LOCK_FILE = ".lock"
 """Held by whoever uses a run directory."""
+EXPORTS_DIRECTORY = "export"
+"""Directory of a run's exports, one for each stage, within the run directory."""
 
 
 def make_empty(path: Path, what: str) -> None:

@@ -20,6 +20,7 @@ from ligo_dist.corpus import Corpus
 from ligo_dist.distributed import World, first_rank_only, gather_objects, raise_together
 from ligo_dist.errors import LigoError, Stopped
 from ligo_dist.export import export_model
+from ligo_dist.files import EXPORTS_DIRECTORY
 from ligo_dist.heartbeat import enter
 from ligo_dist.hub import source_fingerprint
 from ligo_dist.phases import PhaseRunner, PhaseSettings
@@ -62,7 +63,7 @@ class RunPaths:
         return self.run_dir / "run.log"
 
     def export(self, stage: str) -> Path:
-        return self.run_dir / "export" / stage
+        return self.run_dir / EXPORTS_DIRECTORY / stage
 
 
 def run(

@@ -16,6 +16,7 @@ from ligo_dist.config.compare import Contender, read_contender
 from ligo_dist.config.shapes import is_image_family
 from ligo_dist.config.ways import learn_steps
 from ligo_dist.errors import ConfigError, Fault
+from ligo_dist.files import EXPORTS_DIRECTORY
 from ligo_dist.growth.names import METHODS  # noqa: TID251 - names alone: no torch
 from ligo_dist.summary import SUMMARY_FILE
 from ligo_dist.tracking import tracking_address
@@ -123,7 +124,7 @@ def _stages(config: Config, contender: Contender, needs: Path | None) -> list[di
     last["nodes"] = None
     if contender.is_scratch:
         return [{**last, "grow": None}]
-    given = before["from"] if needs is None else str(needs / "export" / before["name"])
+    given = before["from"] if needs is None else str(needs / EXPORTS_DIRECTORY / before["name"])
     source = {**before, "from": given, "grow": None, "train": None, "nodes": None}
     return [source, {**last, "grow": _grow(config, contender)}]
 

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from launcher.comparison.runs import ComparedRun
 from launcher.plan import plan_stages
+from launcher.tables import print_whole
 from ligo_dist import quantities
 from ligo_dist.costs import PhaseCost
-
-_WIDEST = 1000
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,4 @@ def print_runs(planned: Sequence[PlannedRun], baseline: str) -> None:
             f"{one.flops / of_baseline:.0%}",
             f"{one.run.directory}{' (has finished)' if one.run.has_finished else ''}",
         )
-    # As wide as it is: a number cut short says nothing.
-    width = Console(width=_WIDEST).measure(table).maximum
-    Console(width=width, markup=False).print(table)
+    print_whole(table)

@@ -9,6 +9,7 @@ from launcher.preflight import vocabulary_size
 from ligo_dist.accounting import parameter_count
 from ligo_dist.architectures import get_architecture
 from ligo_dist.config import Config, stage_shapes
+from ligo_dist.files import EXPORTS_DIRECTORY
 from ligo_dist.planning import Needs, needs
 from ligo_dist.zero3 import Zero3
 
@@ -56,7 +57,7 @@ def rank_memory(config: Config, num_ranks: int, plan: Needs, *, on_processors: b
 
 def disk_held(run_dir: Path) -> int:
     """Bytes that a run which is resumed has there already; it will not take them twice."""
-    files = [path for name in ("checkpoints", "export") for path in (run_dir / name).rglob("*")]
+    files = [path for name in ("checkpoints", EXPORTS_DIRECTORY) for path in (run_dir / name).rglob("*")]
     return sum(path.stat().st_size for path in files if path.is_file())
 
 

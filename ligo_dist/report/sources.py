@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ligo_dist.errors import LigoError
+from ligo_dist.files import EXPORTS_DIRECTORY
 
 from .reading import read_directory
 from .runs import Cost, Run, make_run
-
-_EXPORTS = "export"
-"""Directory of a run's exports, within the run directory."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def find_maker(model: str) -> Run | None:
     """The run that exported a model, up to the stage that did, if its directory is `RUN_DIR/export/STAGE` and can be
     read; else None."""
     export = Path(model).expanduser().absolute()
-    if export.parent.name != _EXPORTS:
+    if export.parent.name != EXPORTS_DIRECTORY:
         return None
     try:
         return make_run(read_directory(export.parent.parent)).until(export.name)
