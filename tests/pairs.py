@@ -12,7 +12,7 @@ from ligo_dist.architectures import ModelShape, get_architecture
 from ligo_dist.growth.claims import epsilon_factor
 from ligo_dist.growth.methods import Method, build_growth, get_method, initial_value
 from ligo_dist.growth.operators import Growth
-from small_models import library_model, load_weights, weights_of
+from small_models import library_model, load_weights, small_shape, weights_of
 
 
 def method_named(name: str, depth: str | None = None, width: str | None = None, noise: float = 0.0) -> Method:
@@ -26,6 +26,31 @@ def pair_of(family: str, source: ModelShape, target: ModelShape, method: str | M
     if isinstance(method, str):
         method = method_named(method)
     return build_growth(get_architecture(family), source, target, method, **choices)
+
+
+def small_pair(
+    family: str,
+    method: str | Method,
+    layers: tuple[int, int],
+    heads: tuple[int, int],
+    groups: tuple[int, int] | None = None,
+    tied_embeddings: bool | None = None,
+    **choices,
+) -> Growth:
+    """Of models with heads of four units and inner widths that do not divide; `groups`: key and value heads."""
+    source, target = (
+        small_shape(
+            family,
+            layers[index],
+            heads[index],
+            ffn=(19, 31)[index],
+            head_size=4,
+            tied=tied_embeddings,
+            key_value_heads=groups and groups[index],
+        )
+        for index in range(2)
+    )
+    return pair_of(family, source, target, method, **choices)
 
 
 def start(growth: Growth, method: str | Method, seed: int = 0) -> dict[str, Tensor]:

@@ -24,9 +24,9 @@ from ligo_dist.growth.depth import is_new_layer
 from ligo_dist.growth.operators import Growth
 from ligo_dist.growth.sharded import SourceShards, gather_matrix
 from ligo_dist.shards import padded, partition_size, shard_of
-from pairs import method_named, pair_of, start
+from pairs import method_named, small_pair, start
 from ranks import run_ranks
-from small_models import GivenSamples, library_config, library_model, random_batch, small_shape, weights_of
+from small_models import GivenSamples, library_config, library_model, random_batch, weights_of
 
 SAMPLES, MICRO_BATCH = 11, 2
 NOTHING_WHOLE = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
@@ -51,19 +51,15 @@ class Case:
 
     @property
     def growth(self) -> Growth:
-        shapes = [
-            small_shape(
-                self.family,
-                layers,
-                heads,
-                ffn=ffn,
-                head_size=4,
-                tied=self.tied_embeddings,
-                key_value_heads=self.groups and self.groups[index],
-            )
-            for index, (layers, heads, ffn) in enumerate(zip(self.layers, self.heads, (19, 31), strict=True))
-        ]
-        return pair_of(self.family, *shapes, self.method, **self.choices)
+        return small_pair(
+            self.family,
+            self.method,
+            self.layers,
+            self.heads,
+            self.groups,
+            self.tied_embeddings,
+            **self.choices,
+        )
 
     def source_weights(self) -> dict[str, Tensor]:
         """Of the source's layers, and of the fresh ones behind them."""

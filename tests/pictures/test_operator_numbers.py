@@ -14,8 +14,7 @@ from ligo_dist.growth.algebra import AxisMap
 from ligo_dist.growth.operators import Growth
 from ligo_dist.pictures import operator
 from ligo_dist.pictures.operator import OperatorNumbers, relative_distance, sampled_layers, singular_values
-from pairs import pair_of, start
-from small_models import small_shape
+from pairs import small_pair, start
 
 
 @dataclass(frozen=True)
@@ -30,18 +29,7 @@ class Case:
 
     @property
     def growth(self) -> Growth:
-        shapes = [
-            small_shape(
-                self.family,
-                layers,
-                heads,
-                ffn=ffn,
-                head_size=4,
-                key_value_heads=self.groups and self.groups[index],
-            )
-            for index, (layers, heads, ffn) in enumerate(zip(self.layers, (2, 6), (19, 31), strict=True))
-        ]
-        return pair_of(self.family, *shapes, self.method, **self.choices)
+        return small_pair(self.family, self.method, self.layers, (2, 6), self.groups, **self.choices)
 
 
 CASES = {
