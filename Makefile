@@ -3,6 +3,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 NPROC ?= 2
+JOBS ?= 2
 PYTEST_ARGS ?=
 
 SHELL := bash
@@ -22,7 +23,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 help:  ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo
-	@echo '  variables: PYTHON=$(PYTHON)  VENV=$(VENV)  NPROC=$(NPROC) (ranks of the quickstart)  PYTEST_ARGS'
+	@echo '  variables: PYTHON=$(PYTHON)  VENV=$(VENV)  NPROC=$(NPROC) (ranks of the quickstart)  JOBS=$(JOBS) (test files at a time)  PYTEST_ARGS'
 
 quickstart: $(INSTALLED)  ## train a small model on real text, grow it twice, export it (minutes)
 	$(BIN)/ligo-dist run configs/quickstart.yaml --nproc $(NPROC)
@@ -30,7 +31,7 @@ quickstart: $(INSTALLED)  ## train a small model on real text, grow it twice, ex
 install: $(INSTALLED)  ## the environment and the installation alone
 
 test: $(INSTALLED_DEV)  ## the test suite
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Root leaves no caches in a tree that may be another user's.
 test-cluster: $(INSTALLED_DEV)  ## the tests on a cluster: three hosts made of network namespaces (needs root)
@@ -40,6 +41,7 @@ test-cluster: $(INSTALLED_DEV)  ## the tests on a cluster: three hosts made of n
 check: $(INSTALLED_DEV)  ## lint, import rules, format, types, the generated page
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	$(BIN)/python -m ligo_dist.config.reference --check
 
@@ -51,7 +53,7 @@ reference: $(INSTALLED_DEV)  ## write docs/configuration.md anew from the config
 	$(BIN)/python -m ligo_dist.config.reference
 
 clean:  ## remove the environment and all caches; runs and prepared data stay
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What pip says, cut down to what shows that it gets on: large downloads, builds, the long last step.

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from benchmarks.checkpoint_cost import WAYS, Step
 from benchmarks.small_training import SmallTraining
-from ligo_dist.building import snapshot_of
 from ligo_dist.checkpoints import CheckpointWriter
-from ligo_dist.distributed import World, barrier
 from ligo_dist.engine import start_world, stop_world
-from ligo_dist.stages import RunState
+from ligo_dist.engine.world import World, barrier
+from ligo_dist.schedule.state import RunState
+from ligo_dist.training.builder import snapshot_of
 
 WARM_UP = 5
 
@@ -55,7 +55,7 @@ class Training(SmallTraining):
     def run_round(self, way: str, count: int) -> list[Step]:
         """Take so many steps, with a save after a quarter and after three quarters of them, or none."""
         steps = []
-        barrier(self.world)
+        barrier()
         for number in range(1, count + 1):
             began, last = time.perf_counter(), self.checkpoints.last
             self.take_step()

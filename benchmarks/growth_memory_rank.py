@@ -14,15 +14,16 @@ from transformers import PretrainedConfig
 
 from benchmarks.growth_memory import TOKENS, build_growth
 from benchmarks.processes import PeakMemory
-from ligo_dist.distributed import World, seed_everything
 from ligo_dist.engine import Engine, OptimizerSettings, engine_config, start_world, stop_world
+from ligo_dist.engine.shards import Shards, partition_size, shard_of
+from ligo_dist.engine.world import World, gather_tensor, seed_everything
 from ligo_dist.growth.learner import LearnedGrowth, operator_name
-from ligo_dist.growth.methods import get_method, initial_value
+from ligo_dist.growth.methods import initial_value
 from ligo_dist.growth.operators import Growth
-from ligo_dist.growth.sharded import SourceShards, gather_matrix
+from ligo_dist.growth.registry import get_method
+from ligo_dist.growth.sharded import SourceShards
 from ligo_dist.growth.transfer import gathered_operator, grown_shards, initial_operator_shards
-from ligo_dist.models import build_meta_model, build_partitioned_model, huggingface_config
-from ligo_dist.shards import Shards, partition_size, shard_of
+from ligo_dist.huggingface.models import build_meta_model, build_partitioned_model, huggingface_config
 
 ADAM = OptimizerSettings(1e-4, (0.9, 0.95), 1e-8, 0.0, 1.0)
 STEPS = 2
@@ -75,7 +76,7 @@ def _plain(growth: Growth, config: PretrainedConfig, world: World, memory: PeakM
     method = get_method("ligo")
     assert method is not None
     specs = growth.architecture.parameters(growth.source)
-    source = {spec.name: gather_matrix(shards.pop(spec.name), spec.shape, world).clone() for spec in specs}
+    source = {spec.name: gather_tensor(shards.pop(spec.name), spec.shape, world).clone() for spec in specs}
     operator: dict[str, Tensor] = {
         p.name: initial_value(growth, method, p, 0).requires_grad_() for p in growth.operator_parameters
     }

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ligo_dist.accounting import training_step_flops
 from ligo_dist.architectures import ModelShape, get_architecture
+from ligo_dist.schedule.flops import training_step_flops
 
 FAMILY = "gpt2"
 SOURCE, TARGET, SCRATCH = "source", "target", "scratch"
@@ -199,14 +199,6 @@ CASES: dict[str, Case] = {
     "ligo-identity": Case("the identity learned too", _learned("ligo", identity="learned")),
     "ligo-untied": Case("sides learned apart", _learned("ligo", tied=False)),
     "ligo-shared": Case("one operator for all layers", _learned("ligo", share_depth=True, share_width=True)),
-    "ligo-swept": Case(
-        "its rate searched for",
-        _learned("ligo", how={"sweep": {"learning_rates": [1e-4, 3e-4, 1e-3, 3e-3], "steps": 10}}),
-    ),
-    "ligo-depth": Case(
-        "depth coefficients ten times faster",
-        _learned("ligo", how={"depth": {"learning_rate": 3e-3, "schedule": _rise_and_fall(100)}}),
-    ),
     "ligo-constant": Case(
         "neither warm-up nor decay", _learned("ligo", how={"schedule": {"kind": "constant"}})
     ),
@@ -264,8 +256,6 @@ LEFT_OUT = (
     "interlace",
     "top-copy",
     "ligo-shared",
-    "ligo-swept",
-    "ligo-depth",
     "ligo-constant",
     "lossless-100",
     "lossless-dense-noise",

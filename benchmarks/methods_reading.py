@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from ligo_dist.report.curves import cost_to_reach, falling
-from ligo_dist.tracking.jsonl import Record, read_records
+from ligo_dist.report.compare import cost_to_reach, falling
+from ligo_dist.tracking.record import Record, read_records
 
 LOSS, FLOPS, SOURCE_LOSS = "evaluate/loss", "cumulative/flops", "grow/source_loss"
 

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 
 from benchmarks.methods_reading import Curve, Reference, Saving, loss_at, saving
-from ligo_dist.report.curves import Spread, spread
+from ligo_dist.report.compare import Spread, spread
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

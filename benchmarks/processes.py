@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from launcher.command import free_port
 
 
 def run_on_ranks(
@@ -29,11 +30,11 @@ def run_on_ranks(
     """
     with tempfile.TemporaryDirectory() as folder:
         results = [Path(folder) / f"{rank}.json" for rank in range(world_size)]
-        port = _free_port()
+        port = free_port()
         processes = [
             subprocess.Popen(
                 [sys.executable, "-m", module, json.dumps(arguments), str(results[rank])],
-                env=_environment(rank, world_size, port, keeps_memory),
+                env=environment_of_rank(rank, world_size, port, keeps_memory),
                 stdout=subprocess.DEVNULL,
             )
             for rank in range(world_size)
@@ -44,7 +45,8 @@ def run_on_ranks(
         return [json.loads(result.read_text()) for result in results]
 
 
-def _environment(rank: int, world_size: int, port: int, keeps_memory: bool) -> dict[str, str]:
+def environment_of_rank(rank: int, world_size: int, port: int, keeps_memory: bool) -> dict[str, str]:
+    """The environment of a rank on processors of this machine; `keeps_memory` as in `run_on_ranks`."""
     largest_kept = str(1 << 30 if keeps_memory else 1 << 16)
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
     return {
@@ -58,12 +60,6 @@ def _environment(rank: int, world_size: int, port: int, keeps_memory: bool) -> d
         "DS_LOG_LEVEL": "error",
         "PYTHONWARNINGS": "ignore",
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class PeakMemory:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 
 from ligo_dist.config import Config, load_config
 from ligo_dist.config.source import with_source_apart
+from ligo_dist.runtime.errors import LigoError
+from ligo_dist.runtime.redaction import holds_secret
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -69,3 +72,19 @@ def fraction(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} should be a number above 0 and below 1")
     return value
+
+
+def refuse_secrets(words: Iterable[str]) -> None:
+    """See that no `key=value` word carries a password or a token: everyone on the machine can read a command line
+    (`ps`).
+
+    Raises:
+        LigoError: one does; it names the keys alone.
+    """
+    keys = [word.partition("=")[0] for word in words if holds_secret(word)]
+    if keys:
+        raise LigoError(
+            f"{', '.join(keys)}: holds a password or token, and everyone on this machine can read a command line;"
+            " give user and password of an MLflow server in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD,"
+            " and any other address that needs one in MLFLOW_TRACKING_URI"
+        )

@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from launcher.arguments import refuse_secrets
 from launcher.commands import architectures, compare, doctor, methods, plan, report, run, submit, sync
-from launcher.secret_words import refuse_secrets
 from ligo_dist import __version__
-from ligo_dist.errors import LigoError
-from ligo_dist.redaction import redact
+from ligo_dist.runtime.errors import LigoError
+from ligo_dist.runtime.redaction import redact
 
 _COMMANDS = {
     "run": run,

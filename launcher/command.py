@@ -1,43 +1,53 @@
-"""The `deepspeed` command that starts the same ranks by hand, without what watches over them."""
+"""The one command that starts the ranks: `deepspeed`, or `srun` within an allocation of Slurm."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import socket
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from launcher.accelerators import count_accelerators
 from launcher.fleet import Fleet
-from launcher.supervisor import Launch
+from launcher.hosts import Node
+from ligo_dist.config.cluster import Cluster
+from ligo_dist.runtime.machine import count_accelerators
 
-WORKER_MODULE = "ligo_dist"
+WORKER = "ligo_dist"
+"""The module that is a rank."""
 
 
-def command_by_hand(
-    launch: Launch, fleet: Fleet, hostfile: str | None, environ: Mapping[str, str] = os.environ
-) -> str:
-    """As it may be typed into a shell. DeepSpeed's runner reads what other machines need from `.deepspeed_env`.
+def start_command(
+    cluster: Cluster, fleet: Fleet, nodes: Sequence[Node], meeting: tuple[str, int], words: Sequence[str]
+) -> list[str]:
+    """What starts the ranks of a launch.
 
     Args:
-        launch: whose ranks are meant.
-        fleet: the nodes.
-        hostfile: None: there is none, and the ranks run on this machine.
-        environ: the environment that the command inherits.
+        cluster: how the machines are reached.
+        fleet: all machines that were asked for.
+        nodes: those that are there.
+        meeting: address and port where the ranks meet.
+        words: the arguments of each rank.
     """
-    cluster = launch.cluster
-    words = ["deepspeed"]
-    if hostfile is not None:
-        words += ["--hostfile", hostfile]
-        words += ["--include", cluster.include] if cluster.include else []
-        words += ["--exclude", cluster.exclude] if cluster.exclude else []
-        words += ["--master_addr", launch.master_address]
-    else:
-        words += _devices(fleet.nodes[0].num_ranks, environ)
-    words += ["--master_port", str(launch.master_port), "--no_local_rank", "--quiet"]
-    words += ["--module", WORKER_MODULE, launch.config, *launch.overrides]
-    on_processors = hostfile is None and count_accelerators(environ) == 0 and "DS_ACCELERATOR" not in environ
-    return ("DS_ACCELERATOR=cpu " if on_processors else "") + shlex.join(words)
+    if fleet.kind == "allocation":
+        return _srun(cluster, nodes, words)
+    command = [deepspeed_program(cluster), *_where(cluster, fleet, nodes, meeting[0])]
+    command += ["--master_port", str(meeting[1]), "--no_local_rank", "--quiet"]
+    if cluster.wrapper:
+        return [*command, "--no_python", *_rank(cluster, words)]
+    return [*command, "--module", WORKER, *words]
+
+
+def deepspeed_program(cluster: Cluster) -> str:
+    """DeepSpeed's launcher starts the ranks by the python that runs it, at the same path on every machine."""
+    return str(Path(cluster.python or sys.executable).absolute().with_name("deepspeed"))
+
+
+def shown(command: Sequence[str]) -> str:
+    """As it may be typed into a shell in which the environment is active."""
+    program, *words = command
+    return shlex.join([Path(program).name, *words])
 
 
 def free_port() -> int:
@@ -47,12 +57,56 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _rank(cluster: Cluster, words: Sequence[str]) -> list[str]:
+    return [*cluster.wrapper, cluster.python or sys.executable, "-u", "-m", WORKER, *words]
+
+
+def _where(cluster: Cluster, fleet: Fleet, nodes: Sequence[Node], address: str) -> list[str]:
+    if fleet.is_here:
+        return _devices(nodes[0].num_ranks, os.environ)
+    assert cluster.hostfile is not None
+    words = ["--hostfile", os.path.abspath(cluster.hostfile)]
+    if cluster.launcher == "pdsh":  # the others take no choice, but a file of what is there
+        words += _filter(cluster, fleet.nodes, nodes)
+    words += ["--launcher", cluster.launcher, "--master_addr", address]
+    if cluster.launcher_args:
+        words.append(f"--launcher_args={shlex.join(cluster.launcher_args)}")
+    # It would look at the first host without our options of ssh, and run a single one here.
+    return [*words, "--no_ssh_check", *(["--force_multi"] if len(nodes) == 1 else [])]
+
+
+def _filter(cluster: Cluster, asked: Sequence[Node], there: Sequence[Node]) -> list[str]:
+    """The user's own choice of hosts, less those that stay away."""
+    names = {node.name for node in there}
+    if cluster.include is not None:
+        parts = cluster.include.split("@")
+        return ["--include", "@".join(part for part in parts if part.strip().partition(":")[0] in names)]
+    left_out = [cluster.exclude] if cluster.exclude is not None else []
+    left_out += [node.name for node in asked if node.name not in names]
+    return ["--exclude", "@".join(left_out)] if left_out else []
+
+
 def _devices(num_ranks: int, environ: Mapping[str, str]) -> list[str]:
-    """The runner's choice of devices. With `--num_gpus` it forgets CUDA_VISIBLE_DEVICES, so those are named
-    to it."""
+    """The runner's choice of devices. With `--num_gpus` it forgets CUDA_VISIBLE_DEVICES, so those are named to it."""
     visible = [
         device.strip() for device in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device.strip()
     ]
     if count_accelerators(environ) and visible and all(device.isdecimal() for device in visible):
         return ["--include", "localhost:" + ",".join(visible[:num_ranks])]
     return ["--num_nodes", "1", "--num_gpus", str(num_ranks)]
+
+
+def _srun(cluster: Cluster, nodes: Sequence[Node], words: Sequence[str]) -> list[str]:
+    """A task for each rank: DeepSpeed's own way through Slurm takes no module and gives no rank its place."""
+    ranks = nodes[0].num_ranks
+    return [
+        "srun",
+        f"--nodes={len(nodes)}",
+        f"--ntasks={len(nodes) * ranks}",
+        f"--ntasks-per-node={ranks}",
+        f"--nodelist={','.join(node.name for node in nodes)}",
+        "--kill-on-bad-exit=1",
+        "--unbuffered",
+        "--export=ALL",
+        *_rank(cluster, words),
+    ]

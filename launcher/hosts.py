@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ligo_dist.errors import LigoError
+from ligo_dist.runtime.errors import LigoError, did_you_mean
 
 _LINE = re.compile(r"(?P<name>\S+)\s+slots=(?P<slots>\d+)")
 
@@ -102,9 +101,8 @@ def _filter(key: str, text: str, nodes: Sequence[Node]) -> dict[str, tuple[int, 
     for part in text.split("@"):
         name, colon, numbers = part.strip().partition(":")
         if name not in slots:
-            near = difflib.get_close_matches(name, slots, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(slots)}"
-            raise LigoError(f"{key}: {text!r}: the host file has no host {name!r}; {hint}")
+            hint = did_you_mean(name, slots, f"; it has {', '.join(slots)}")
+            raise LigoError(f"{key}: {text!r}: the host file has no host {name!r}{hint}")
         if name in named:
             raise LigoError(f"{key}: {text!r} names {name} twice; write its slots as {name}:0,1")
         if not colon:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ligo_dist.architectures import get_architecture
-from ligo_dist.config import Config, check_world_size, stage_shapes
+from ligo_dist.config import Config, check_world_size
 from ligo_dist.config.huggingface import check_huggingface_keys_apart
-from ligo_dist.config.shapes import is_image_family
-from ligo_dist.corpus.given_tokenizer import given_tokenizer
+from ligo_dist.config.resolve import is_image_family
+from ligo_dist.corpus.pretrained_tokenizer import given_tokenizer
 from ligo_dist.corpus.text_files import find_files
-from ligo_dist.errors import CheckpointError, ConfigError, DataError, Fault, LigoError
-from ligo_dist.hub import find_weight_files, resolve_directory
+from ligo_dist.huggingface.hub import find_weight_files, resolve_directory
+from ligo_dist.runtime.errors import CheckpointError, ConfigError, DataError, Fault, LigoError
+from ligo_dist.schedule.plan import Plan
 from ligo_dist.tracking import tracking_address
 
 
-def check_before_start(config: Config, num_ranks: int, num_accelerators: int | None, source: str) -> None:
-    """Hold a configuration against this machine. Makes no file and no directory.
+def check_before_start(config: Config, num_ranks: int, num_accelerators: int | None, source: str) -> Plan:
+    """The plan of a configuration that is held against this machine. Makes no file and no directory.
 
     Args:
         config: the configuration.
@@ -33,13 +33,24 @@ def check_before_start(config: Config, num_ranks: int, num_accelerators: int | N
         wrong = f"{num_ranks} ranks want an accelerator each, and {num_accelerators} can be seen"
         right = "DS_ACCELERATOR=cpu in the environment lets them run on the processors"
         faults.append(Fault("--nproc", f"{wrong}; {right}"))
-    faults += _input_faults(config)
+    plan, input_faults = _plan_or_faults(config, num_ranks)
+    faults += input_faults
     faults += _directory_faults("run_dir", config.run_dir)
     faults += _directory_faults("data.cache_dir", config.data.cache_dir)
     faults += _tracking_faults(config)
     faults += check_huggingface_keys_apart(config)
-    if faults:
+    if faults or plan is None:
         raise ConfigError(faults, source)
+    return plan
+
+
+def plan_of(config: Config, num_ranks: int) -> Plan:
+    """The plan of a checked configuration, completed from its source.
+
+    Raises:
+        LigoError: as `vocabulary_size`, and where the tokenizer has more pieces than the embedding is to have rows.
+    """
+    return Plan.of(config, vocabulary_size(config), num_ranks)
 
 
 def vocabulary_size(config: Config) -> int:
@@ -50,7 +61,7 @@ def vocabulary_size(config: Config) -> int:
             pieces than the configuration asks for.
         CheckpointError: the directory of a Hugging Face tokenizer cannot be had.
     """
-    if is_image_family(get_architecture(config.model.family)):
+    if is_image_family(config.architecture):
         return 0
     name = config.stages[0].from_
     directory = None if name is None else resolve_directory(name, weights=False)
@@ -61,15 +72,16 @@ def vocabulary_size(config: Config) -> int:
     return config.tokenizer.vocab_size
 
 
-def _input_faults(config: Config) -> list[Fault]:
-    faults = []
+def _plan_or_faults(config: Config, num_ranks: int) -> tuple[Plan | None, list[Fault]]:
+    """The plan, unless what the run reads does not allow one."""
+    faults, plan = [], None
     for pattern in config.data.files:
         try:
             find_files([pattern], config.data.source)
         except DataError as error:
             faults.append(_as_fault(error))
     try:
-        stage_shapes(config, vocabulary_size(config))
+        plan = plan_of(config, num_ranks)
     except ConfigError as error:
         faults += error.faults
     except LigoError as error:
@@ -80,7 +92,7 @@ def _input_faults(config: Config) -> list[Fault]:
             find_weight_files(Path(name))
         except CheckpointError as error:
             faults.append(Fault("stages[0].from", str(error)))
-    return faults
+    return plan, faults
 
 
 def _tracking_faults(config: Config) -> list[Fault]:

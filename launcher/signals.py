@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
-from launcher.messages import Order
-from ligo_dist.exit_codes import REQUEUE
+from ligo_dist.runtime.errors import REQUEUE
+from ligo_dist.runtime.launch import Order
 
 _ASKED: dict[int, Order] = {
     signal.SIGTERM: "preempt",
@@ -46,7 +46,7 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     @property
-    def order(self) -> Order | None:
+    def order(self) -> Order | Literal["kill"] | None:
         """What is asked for; None as long as nothing is."""
         if not self.received:
             return None

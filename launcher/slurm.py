@@ -12,9 +12,8 @@ from pathlib import Path
 
 from launcher.hosts import Node
 from ligo_dist.config.cluster import Cluster
-from ligo_dist.errors import LigoError
-from ligo_dist.exit_codes import REQUEUE
-from ligo_dist.slurm import expand_hosts
+from ligo_dist.runtime.environment import expand_hosts
+from ligo_dist.runtime.errors import REQUEUE, LigoError
 
 _WARNING_SECONDS = 60
 """Beside `cluster.grace_seconds`: for the signal to reach the ranks, and for the job to end."""
@@ -49,10 +48,11 @@ def sbatch_file(cluster: Cluster, config: str, overrides: Sequence[str], run_dir
     slurm = cluster.slurm
     if slurm.nodes is None:
         raise LigoError("cluster.slurm.nodes: is missing; say how many nodes the job asks for")
+    ranks = slurm.ranks_per_node or slurm.gpus_per_node or 1
     words = [
         f"--job-name={name}",
         f"--nodes={slurm.nodes}",
-        "--ntasks-per-node=1",
+        f"--ntasks-per-node={ranks}",
         *(
             f"--{key}={value}"
             for key, value in (("partition", slurm.partition), ("account", slurm.account))
@@ -66,7 +66,6 @@ def sbatch_file(cluster: Cluster, config: str, overrides: Sequence[str], run_dir
         f"--signal=B:USR1@{int(cluster.grace_seconds) + _WARNING_SECONDS}",
         *slurm.options,
     ]
-    ranks = slurm.ranks_per_node or slurm.gpus_per_node or 1
     python = cluster.python or sys.executable
     command = [python, "-m", "launcher", "run", config, "--slurm", "--nproc", str(ranks), *overrides]
     return _JOB.format(

@@ -5,25 +5,40 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.attempt import Attempt, Outcome
+import yaml
+
+from launcher.attempt import Attempt, Outcome, RankFailure
+from launcher.command import free_port, shown, start_command
+from launcher.environment import launcher_environment, ranks_environment
+from launcher.fleet import FIRST_PORT, Fleet
 from launcher.hosts import Node
-from launcher.messages import Failure, Job, NodeJob
 from launcher.signals import Signals
-from launcher.transports import Transport
-from ligo_dist.config.cluster import Cluster
-from ligo_dist.exit_codes import FAILED, FINISHED, HOPELESS, MISTAKE, MORE_NODES, REQUEUE
+from ligo_dist.config import Config
+from ligo_dist.runtime.console import TERMINAL_VARIABLE
+from ligo_dist.runtime.errors import FAILED, FINISHED, HOPELESS, MISTAKE, MORE_NODES, REQUEUE, LigoError
+from ligo_dist.runtime.launch import STOP_FILE, LaunchDirectory, remove_stale_environments
+from ligo_dist.runtime.machine import count_accelerators
+from ligo_dist.runtime.redaction import holds_secret, redact
+from ligo_dist.runtime.signals import StopReason
 
 _LONGEST_PAUSE = 300.0
 _POLL_SECONDS = 2.0
 _LOCK_SECONDS = "LIGO_DIST_LOCK_SECONDS"
-"""Tells the worker to wait for the run directory: see `ligo_dist.resume`, which would load torch."""
+"""Tells the worker to wait for the run directory: see `ligo_dist.training.resume`, which would load torch."""
 
-ReachableNodes = Callable[[Sequence[Node], Cluster], dict[str, str | None]]
-"""Gives for each node why it cannot be reached, None where it can."""
+_OF_RANKS = {"lost_seconds", "hang_seconds", "grace_seconds"}
+"""What the ranks need of the section `cluster`."""
+
+
+_DESERTED = {
+    StopReason.PARENT_GONE.name: "what DeepSpeed runs there has gone, and its ranks have stopped",
+    StopReason.LAUNCHER_GONE.name: "its ranks saw no sign of life of the launcher, and have stopped",
+}
+"""Why ranks stop that nobody has asked to."""
 
 
 @dataclass(frozen=True)
@@ -31,43 +46,44 @@ class Launch:
     """What is launched.
 
     Attributes:
-        config, overrides: of the ranks.
-        cluster: how failures are met.
+        config: what the ranks are to run, its overrides written into it.
+        fleet: all nodes that may be used.
         directory: working directory of the ranks.
-        run_dir: the run's directory, as the launcher sees it.
-        nodes: all that may be used.
-        environment: variables that the job carries.
-        console: file descriptor of a terminal for the first rank; None: what it prints is passed on.
-        master_address, master_port: where the ranks meet; the port of the first attempt.
-        port_is_given: the user named the port: all attempts take it.
+        run_dir: the run's directory.
+        master_port: where the ranks meet on all attempts; None: on a free port, or on the first one and those after it.
     """
 
-    config: str
-    overrides: tuple[str, ...]
-    cluster: Cluster
+    config: Config
+    fleet: Fleet
     directory: Path
     run_dir: Path
-    nodes: tuple[Node, ...]
-    environment: dict[str, str]
-    master_address: str
-    master_port: int
-    port_is_given: bool
-    console: int | None = None
+    master_port: int | None
+
+    def port(self) -> int:
+        """Where the ranks of the next attempt meet: those of the last may hold theirs still."""
+        if self.master_port is not None:
+            return self.master_port
+        before = LaunchDirectory.newest(self.run_dir)
+        number = int(before.path.name) if before else 0
+        return free_port() if self.fleet.is_here else FIRST_PORT + number % 1000
 
 
 class Supervisor:
     """Takes a launch to the run's end, or to where nothing more can be done."""
 
-    def __init__(self, launch: Launch, transport: Transport, reachable: ReachableNodes) -> None:
-        self._launch, self._transport, self._reachable = launch, transport, reachable
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
         self._signals = Signals()
         self._before: tuple[object, ...] | None = None  # what the last failure looked like
 
     def run(self) -> int:
-        """The exit code of the whole: see `ligo_dist.exit_codes`; 130 after Ctrl-C."""
-        cluster = self._launch.cluster
+        """The exit code of the whole: see `ligo_dist.runtime.errors`; 130 after Ctrl-C."""
+        cluster, stop_file = self._launch.config.cluster, self._launch.run_dir / STOP_FILE
+        self._keep_out()
+        remove_stale_environments(self._launch.run_dir)
+        stop_file.unlink(missing_ok=True)  # of the run before
         with self._signals:
-            nodes: Sequence[Node] | None = self._launch.nodes
+            nodes = self._launch.fleet.nodes
             for attempt in range(cluster.max_restarts + 1):
                 if attempt:
                     pause = min(cluster.backoff_seconds * 2 ** (attempt - 1), _LONGEST_PAUSE)
@@ -76,12 +92,13 @@ class Supervisor:
                     )
                     if not self._rest(pause):
                         return self._signals.exit_code
-                    nodes = self._present_nodes()
-                    if nodes is None:
+                    if stop_file.exists():
+                        return REQUEUE
+                    present = self._present_nodes()
+                    if present is None:
                         return self._signals.exit_code if self._signals.order else FAILED
-                assert nodes is not None
-                outcome = self._attempt(nodes, attempt)
-                code = self._verdict(outcome, nodes)
+                    nodes = present
+                code = self._verdict(self._attempt(nodes))
                 if code is not None:
                     return code
             self._say(
@@ -89,89 +106,114 @@ class Supervisor:
             )
             return FAILED
 
-    def _attempt(self, nodes: Sequence[Node], attempt: int) -> Outcome:
-        launch = self._launch
-        logs = _next_directory(launch.run_dir / "logs")
-        first = launch.nodes[0].name == nodes[0].name
-        job = Job(
-            nodes=_numbered(nodes),
-            master_address=launch.master_address if first else nodes[0].name,
-            master_port=launch.master_port + (0 if launch.port_is_given else attempt),
-            directory=str(launch.directory),
-            config=launch.config,
-            overrides=launch.overrides,
-            wrapper=tuple(launch.cluster.wrapper),
-            environment={**launch.environment, _LOCK_SECONDS: "60"} if attempt else launch.environment,
-            logs=str(logs.absolute()),
-            hang_seconds=launch.cluster.hang_seconds,
-            lost_seconds=launch.cluster.lost_seconds,
-            grace_seconds=launch.cluster.grace_seconds,
-            console=launch.console,
-        )
-        ranks = "1 rank" if job.world_size == 1 else f"{job.world_size} ranks"
-        where = "this machine" if self._transport.is_local else ", ".join(_few([node.name for node in nodes]))
-        self._say(f"{ranks} on {where}; what each prints is in {logs}")
-        channels = self._transport.start(nodes, launch.console)
-        with (logs / "connections.log").open("a", encoding="utf-8") as noise:
+    def _keep_out(self) -> None:
+        """
+        Raises:
+            LigoError: another launcher watches a run in this directory.
+        """
+        before = LaunchDirectory.newest(self._launch.run_dir)
+        if before is not None and before.has_open_ends() and before.is_watched():
+            raise LigoError(
+                f"run_dir: another run is using {self._launch.run_dir}; wait for it, or choose another"
+            )
 
-            def note(line: str) -> None:
-                print(line, file=noise, flush=True)
+    def _attempt(self, nodes: Sequence[Node]) -> Outcome:
+        config, fleet, cluster = self._launch.config, self._launch.fleet, self._launch.config.cluster
+        before, port = LaunchDirectory.newest(self._launch.run_dir), self._launch.port()
+        launch = LaunchDirectory.make(self._launch.run_dir)
+        ranks = ranks_environment(cluster, os.environ, inherits=fleet.kind != "hosts")
+        if before is not None and before.has_open_ends():
+            # They stop by themselves, once they miss their launcher.
+            ranks[_LOCK_SECONDS] = str(cluster.lost_seconds + cluster.grace_seconds)
+            self._say(
+                f"ranks of {before.path} have not said how they ended; if they still run, they are waited for"
+            )
+        if fleet.is_here and sys.stdout.isatty():
+            ranks[TERMINAL_VARIABLE] = os.ttyname(sys.stdout.fileno())
+        values = config.values() | {"cluster": cluster.model_dump(mode="json", include=_OF_RANKS)}
+        if config.tracking.uri is not None and holds_secret(config.tracking.uri):
+            ranks["MLFLOW_TRACKING_URI"], values["tracking"]["uri"] = config.tracking.uri, None
+        launch.config.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        on_processors = fleet.is_here and count_accelerators() == 0
+        environment = launcher_environment(cluster, os.environ, launch, on_processors)
+        cluster = cluster.model_copy(update={"hostfile": self._hostfile(launch, nodes)})
+        address = fleet.meeting_address(cluster) if nodes[0] == fleet.nodes[0] else nodes[0].name
+        meeting = (address, port)
+        if cluster.launcher != "pdsh":  # MPI's do not say where the ranks meet
+            ranks |= {"MASTER_ADDR": meeting[0], "MASTER_PORT": str(meeting[1])}
+        launch.write_environment(ranks)
+        command = start_command(cluster, fleet, nodes, meeting, [str(launch.config)])
+        num_ranks = sum(node.num_ranks for node in nodes)
+        names = [node.name for node in nodes]
+        few = names if len(names) <= 8 else [*names[:7], f"... ({len(names)} nodes)"]
+        where = "this machine" if fleet.is_here else ", ".join(few)
+        ranks_there = "1 rank" if num_ranks == 1 else f"{num_ranks} ranks"
+        self._say(f"{ranks_there} on {where}; what each prints is in {launch.path}\n  {shown(command)}")
+        directory, signals = self._launch.directory, self._signals
+        return Attempt(command, environment, directory, launch, nodes, cluster, signals, _show).run()
 
-            return Attempt(job, channels, lambda: self._signals.order, _show, note).run()
+    def _hostfile(self, launch: LaunchDirectory, nodes: Sequence[Node]) -> str | None:
+        """The host file that DeepSpeed is given: MPI's launchers take no choice of its hosts."""
+        cluster = self._launch.config.cluster
+        if cluster.hostfile is None or cluster.launcher == "pdsh":
+            return cluster.hostfile
+        file = launch.path / "hosts"
+        file.write_text("".join(f"{node.name} slots={node.num_ranks}\n" for node in nodes), encoding="utf-8")
+        return str(file)
 
-    def _verdict(self, outcome: Outcome, nodes: Sequence[Node]) -> int | None:
+    def _verdict(self, outcome: Outcome) -> int | None:
         """The exit code of the whole; None where another attempt is worth it."""
-        codes = set(outcome.codes.values())
-        if codes == {FINISHED} and not outcome.failures:
+        codes = outcome.codes
+        if codes == {FINISHED}:
             return FINISHED
         if outcome.order is not None:
             if outcome.order == "preempt" and codes != {REQUEUE}:
-                self._say(
-                    f"no checkpoint within cluster.grace_seconds: {self._launch.cluster.grace_seconds:g};"
-                    f" the same command resumes{self._from_where()}"
-                )
+                grace = self._launch.config.cluster.grace_seconds
+                resumes = f"the same command resumes{self._from_where()}"
+                self._say(f"no checkpoint within cluster.grace_seconds: {grace:g}; {resumes}")
             return self._signals.exit_code
-        for orderly in (REQUEUE, MORE_NODES):
-            if orderly in codes and not outcome.failures:
+        deserted = [end for end in outcome.ends.values() if end.asked in _DESERTED]
+        # Of ranks that stop for more nodes, DeepSpeed may stop the last itself, which ends with the other code.
+        for orderly in (MORE_NODES, REQUEUE):
+            if orderly in codes and not outcome.failures and not deserted:
                 return orderly
         cause = outcome.cause
-        if cause is None:  # every rank ended orderly, but not all alike
-            self._say(f"the ranks ended with different exit codes: {sorted(codes)}")
+        if cause is None:  # every rank ended orderly, but not all alike, or though nobody wanted it
+            words = [f"{end.host}: {_DESERTED[end.asked]}" for end in deserted]
+            self._say(
+                "; ".join(dict.fromkeys(words)) or f"the ranks ended with different exit codes: {codes}"
+            )
             return None
-        self._describe(cause, nodes)
-        if cause.code in HOPELESS:
+        self._describe(cause)
+        if cause.code in HOPELESS and cause.rank is not None:
             return cause.code
-        looks = (cause.code, cause.reason, list(cause.tail)[-1:], self._newest_checkpoint())
-        if cause.code < 128 and cause.rank is not None and looks == self._before:
+        looks = (cause.code, cause.reason, list(cause.lines)[-1:], self._newest_checkpoint())
+        if cause.code is not None and looks == self._before:
             self._say("it failed in the same way as before, with no checkpoint in between: not started again")
             return FAILED
         self._before = looks
         return None
 
-    def _describe(self, failure: Failure, nodes: Sequence[Node]) -> None:
+    def _describe(self, failure: RankFailure) -> None:
         """Name who failed, where and at what, with the last lines it printed."""
-        name = nodes[failure.node].name if failure.node < len(nodes) else f"node {failure.node}"
-        if failure.rank is None:
-            self._say(f"{name} {failure.reason}")
-            return
         if failure.code == MISTAKE and failure.rank == 0:
             return  # what it said has been shown
-        at = f" at {failure.place}" if failure.place else ""
-        lines = "".join(f"\n  {line}" for line in failure.tail) if failure.rank or failure.code < 128 else ""
-        self._say(f"rank {failure.rank} on {name} {failure.reason}{at}{lines}")
+        who = failure.node if failure.rank is None else f"rank {failure.rank} on {failure.node}"
+        at = f" at {failure.doing}" if failure.doing else ""
+        told = failure.lines if failure.rank or failure.code is not None else ()
+        lines = "".join(f"\n  {redact(line)}" for line in told)
+        self._say(f"{who} {failure.reason}{at}{lines}".strip())
 
     def _present_nodes(self) -> list[Node] | None:
         """The nodes to go on with; None if there are too few, or we are to end."""
-        launch, cluster = self._launch, self._launch.cluster
-        if self._transport.is_local:
-            return list(launch.nodes)
+        fleet, cluster = self._launch.fleet, self._launch.config.cluster
         deadline = time.monotonic() + cluster.node_wait_seconds
         told: dict[str, str] = {}
         while True:
-            why = self._reachable(launch.nodes, cluster)
+            why = fleet.reachable(cluster)
             away = {name: reason for name, reason in why.items() if reason is not None}
             if not away:
-                return list(launch.nodes)
+                return list(fleet.nodes)
             for name in away.keys() - told.keys():
                 self._say(f"{name} stays away: {away[name]}")
             told |= away
@@ -179,13 +221,13 @@ class Supervisor:
                 break
             if not self._rest(_POLL_SECONDS):
                 return None
-        present = [node for node in launch.nodes if node.name not in away]
+        present = [node for node in fleet.nodes if node.name not in away]
         if cluster.min_nodes is not None and len(present) >= cluster.min_nodes:
-            self._say(f"going on with {len(present)} of {len(launch.nodes)} nodes")
+            self._say(f"going on with {len(present)} of {len(fleet.nodes)} nodes")
             return present
-        needed = cluster.min_nodes or len(launch.nodes)
+        asks = "is not set" if cluster.min_nodes is None else f"asks for {cluster.min_nodes}"
         self._say(
-            f"{len(present)} of {len(launch.nodes)} nodes are there and cluster.min_nodes asks for {needed};"
+            f"{len(present)} of {len(fleet.nodes)} nodes are there and cluster.min_nodes {asks};"
             f" the same command resumes{self._from_where()}"
         )
         return None
@@ -207,26 +249,6 @@ class Supervisor:
 
     def _say(self, text: str) -> None:
         print(f"ligo-dist: {text}", file=sys.stderr, flush=True)
-
-
-def _numbered(nodes: Sequence[Node]) -> tuple[NodeJob, ...]:
-    jobs: list[NodeJob] = []
-    for node in nodes:
-        first = sum(len(job.devices) for job in jobs)
-        jobs.append(NodeJob(node.name, first, node.devices))
-    return tuple(jobs)
-
-
-def _next_directory(parent: Path) -> Path:
-    """A new directory, numbered after those that are there."""
-    numbers = [int(path.name) for path in parent.glob("[0-9]*") if path.name.isdecimal()]
-    path = parent / f"{max(numbers, default=0) + 1:03d}"
-    path.mkdir(parents=True)
-    return path
-
-
-def _few(names: Sequence[str]) -> list[str]:
-    return list(names) if len(names) <= 8 else [*names[:7], f"... ({len(names)} nodes)"]
 
 
 def _show(line: str) -> None:

@@ -14,19 +14,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
-from ligo_dist import heartbeat
-from ligo_dist.agent import end_with_agent
-from ligo_dist.errors import LigoError, RunError
-from ligo_dist.exit_codes import FAILED, FINISHED
-from ligo_dist.heartbeat import enter
-from ligo_dist.rank_environment import export_rank_environment
-from ligo_dist.reporting import tell_error, tell_failure
-from ligo_dist.stop_signals import HEEDED, StopSignals
+from ligo_dist.config import Config, check_huggingface_keys, check_world_size, load_config, with_source
+from ligo_dist.config.cluster import Cluster
+from ligo_dist.runtime import heartbeat, watchdog
+from ligo_dist.runtime.console import tell_error, tell_failure
+from ligo_dist.runtime.environment import export_rank_environment, rank_environment
+from ligo_dist.runtime.errors import FAILED, FINISHED, ConfigError, LigoError, RunError
+from ligo_dist.runtime.heartbeat import enter
+from ligo_dist.runtime.launch import LaunchDirectory
+from ligo_dist.runtime.process import become_rank
+from ligo_dist.runtime.signals import HEEDED, StopSignals
+from ligo_dist.runtime.watch import Watch
 
 if TYPE_CHECKING:
-    from ligo_dist.config import Config
     from ligo_dist.corpus import Corpus
-    from ligo_dist.distributed import World
+    from ligo_dist.engine.world import World
 
 _Prepared: TypeAlias = "tuple[Config, Corpus, Path | None]"
 
@@ -36,7 +38,6 @@ _FAILED_SECONDS = 60.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Take a run to its end; the exit code is one of `exit_codes`."""
-    end_with_agent()
     parser = argparse.ArgumentParser(prog="python -m ligo_dist", description=__doc__)
     parser.add_argument("config", metavar="CONFIG")
     parser.add_argument("overrides", metavar="key.path=value", nargs="*")
@@ -51,47 +52,82 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(config_path: str, overrides: list[str], signals: StopSignals) -> int:
     """Do the work; if it does not come to its end, say why."""
     _quiet_libraries()
-    # After the quieting: importing it loads torch, transformers and DeepSpeed.
-    from ligo_dist.engine import stop_world
-
-    code = FINISHED
+    code, watch = FINISHED, None
     try:
-        _work(config_path, overrides, signals)
+        # First, as it says how this rank is watched: all else loads torch, transformers and DeepSpeed.
+        config = _load(config_path, overrides)
+        cluster = config.cluster if isinstance(config, Config) else Cluster()
+        watch = _watch(cluster, signals)
+        _work(config, config_path, cluster, signals, watch)
     except (LigoError, RunError) as error:
         signals.wait_if_ending()
         tell_error(error)
         code = error.exit_code
         if error.told_by is None:
             _leave(code)
+        _wait_for_the_others()
     except Exception:
         signals.wait_if_ending()
         tell_failure()
         _leave(FAILED)
+    finally:
+        if watch is not None:
+            watch.close()
+        heartbeat.stop()
+    from ligo_dist.engine import stop_world
+
     stop_world()
     return code
 
 
-def _work(config_path: str, overrides: list[str], signals: StopSignals) -> None:
-    from ligo_dist.worker import run
+def _load(config_path: str, overrides: list[str]) -> Config | LigoError:
+    """The configuration, or what is wrong with it: the ranks meet before they say that."""
+    try:
+        return load_config(config_path, overrides)
+    except LigoError as error:
+        return error
+
+
+def _watch(cluster: Cluster, signals: StopSignals) -> Watch:
+    """Have this rank watched from now on."""
+    watchdog.tell(hang_seconds=cluster.hang_seconds, grace_seconds=cluster.grace_seconds)
+    watch = Watch(
+        signals,
+        lost_seconds=cluster.lost_seconds,
+        grace_seconds=cluster.grace_seconds,
+        leads=rank_environment().local_rank == 0,
+        launch=LaunchDirectory.given(),
+    )
+    watch.start()
+    return watch
+
+
+def _work(
+    config: Config | LigoError, config_path: str, cluster: Cluster, signals: StopSignals, watch: Watch
+) -> None:
+    from ligo_dist.training.run import run
 
     export_rank_environment()
     enter("preparation")
-    world, (config, corpus, source) = _meet(lambda: _prepare(config_path, overrides))
-    heartbeat.start()
+    world, (config, corpus, source) = _meet(lambda: _prepare(config, config_path))
+    heartbeat.start(cluster.hang_seconds)
+    launch = LaunchDirectory.given()
+    if launch is not None and world.is_first:
+        launch.forget_environment()
     if world.device.type == "cpu":
         _keep_freed_memory()
-    run(config, corpus, world, sys.orig_argv, signals, source)
+    run(config, corpus, world, sys.orig_argv, signals, watch, source)
 
 
-def _prepare(config_path: str, overrides: list[str]) -> _Prepared:
-    """The configuration, the corpus, and the directory of the first stage's model, if it begins with one."""
-    from ligo_dist.config import check_huggingface_keys, check_world_size, load_config, with_source
+def _prepare(config: Config | LigoError, config_path: str) -> _Prepared:
+    """The completed configuration, the corpus, and the directory of the first stage's model, if it begins with one."""
     from ligo_dist.corpus import build_corpus
-    from ligo_dist.distributed import environment_world_size
-    from ligo_dist.errors import ConfigError
-    from ligo_dist.hub import resolve_directory
+    from ligo_dist.engine.world import environment_world_size
+    from ligo_dist.huggingface.hub import resolve_directory
 
-    config = with_source(load_config(config_path, overrides), config_path)
+    if isinstance(config, LigoError):
+        raise config
+    config = with_source(config, config_path)
     faults = check_world_size(config, environment_world_size()) + check_huggingface_keys(config)
     if faults:
         raise ConfigError(faults, config_path)
@@ -105,8 +141,8 @@ def _meet(prepare: Callable[[], _Prepared]) -> tuple[World, _Prepared]:
 
     A rank that fails to prepare meets them too, so that all end with its error, told once.
     """
-    from ligo_dist.distributed import raise_together
     from ligo_dist.engine import start_world
+    from ligo_dist.engine.world import raise_together
 
     prepared, failure = None, None
     seconds = _FAILED_SECONDS
@@ -128,8 +164,19 @@ def _meet(prepare: Callable[[], _Prepared]) -> tuple[World, _Prepared]:
 
 def _leave(code: int) -> NoReturn:
     """End without waiting for the other ranks: they may wait for this one."""
+    watchdog.tell(code=code, doing=heartbeat.where())
     sys.stdout.flush()
     os._exit(code)
+
+
+def _wait_for_the_others() -> None:
+    """All ranks end alike: whatever has started them ends those that are left soon after one has, and the first may
+    have something to record still."""
+    from ligo_dist.engine.world import barrier
+
+    heartbeat.stop()
+    with contextlib.suppress(RuntimeError):
+        barrier()
 
 
 def _keep_freed_memory() -> None:
@@ -153,9 +200,23 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(deepspeed|torch)\b.*")
 
 
-if __name__ == "__main__":
-    code = main()
+def _run_as_rank() -> int:
+    code = FAILED
+    try:
+        become_rank()
+        code = main()
+    except LigoError as error:  # what started it says nonsense about its place
+        tell_error(error)
+        code = error.exit_code
+    except SystemExit as end:  # of the arguments
+        code = end.code if isinstance(end.code, int) else FAILED
+    finally:
+        watchdog.tell(code=code, doing=heartbeat.where())
     # The interpreter takes its time to leave; a signal now does not change how the run has ended.
     for signum in HEEDED:
         signal.signal(signum, signal.SIG_IGN)
-    sys.exit(code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(_run_as_rank())

@@ -10,14 +10,15 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from ligo_dist.architectures import ModelShape, get_architecture
-from ligo_dist.distributed import World
 from ligo_dist.engine import Engine, OptimizerSettings, StepResult, engine_config
+from ligo_dist.engine.shards import Shards, shard_of
+from ligo_dist.engine.world import World, gather_tensor
 from ligo_dist.growth.learner import LearnedGrowth, operator_name
-from ligo_dist.growth.methods import get_method, initial_value
+from ligo_dist.growth.methods import initial_value
 from ligo_dist.growth.operators import Growth
-from ligo_dist.growth.sharded import SourceShards, gather_matrix
-from ligo_dist.models import build_meta_model, build_partitioned_model, huggingface_config
-from ligo_dist.shards import Shards, shard_of
+from ligo_dist.growth.registry import get_method
+from ligo_dist.growth.sharded import SourceShards
+from ligo_dist.huggingface.models import build_meta_model, build_partitioned_model, huggingface_config
 from small_models import library_model, weights_of
 
 SETTINGS = OptimizerSettings(1e-2, (0.9, 0.95), 1e-8, weight_decay=0.1, gradient_clipping=1.0)
@@ -75,7 +76,7 @@ def partitions(world: World, weights: Mapping[str, Tensor]) -> Shards:
 def whole(world: World, family: str, shape: ModelShape, shards: Shards) -> dict[str, Tensor]:
     """A model's tensors from their partitions. Collective."""
     specs = get_architecture(family).parameters(shape)
-    return {spec.name: gather_matrix(shards[spec.name], spec.shape, world) for spec in specs}
+    return {spec.name: gather_tensor(shards[spec.name], spec.shape, world) for spec in specs}
 
 
 def bare_learner(world: World, growth: Growth, dtype: torch.dtype) -> LearnedGrowth:

@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from collectives import counted_bytes, out_of_sight
-from ligo_dist.distributed import World
+from ligo_dist.engine.world import World
 from ranks import run_ranks
 from runs import RunFiles
 
@@ -72,18 +72,18 @@ def _run(world: World, argv: list[str]) -> Measured:
 @contextlib.contextmanager
 def measuring() -> Iterator[Measured]:
     """Measure what happens inside."""
-    from ligo_dist import growing
-    from ligo_dist.building import Builder
     from ligo_dist.engine import Engine
-    from ligo_dist.growing import Grower
-    from ligo_dist.hooks import SaveCheckpoint
-    from ligo_dist.phases import PhaseRunner
+    from ligo_dist.training import grower
+    from ligo_dist.training.builder import Builder
+    from ligo_dist.training.grower import Grower
+    from ligo_dist.training.hooks import SaveCheckpoint
+    from ligo_dist.training.phase import PhaseRunner
 
     measured, place, before = Measured(), ["", ""], _alive()
     steps: Counter[tuple[str, str]] = Counter()
     run_phase, train_step, evaluate = PhaseRunner.run, Engine.train_step, Engine.evaluate
     save, applied, random_shards = SaveCheckpoint.__call__, Grower._applied, Builder.random_shards
-    grown_shards, grown_moments = growing.grown_shards, growing.grown_moments
+    grown_shards, grown_moments = grower.grown_shards, grower.grown_moments
 
     @contextlib.contextmanager
     def at(moment: str) -> Iterator[None]:
@@ -139,8 +139,8 @@ def measuring() -> Iterator[Measured]:
         mock.patch.object(SaveCheckpoint, "__call__", inside("checkpoint", save)),
         mock.patch.object(Grower, "_applied", apply),
         mock.patch.object(Builder, "random_shards", inside("random model", random_shards)),
-        mock.patch.object(growing, "grown_shards", grown),
-        mock.patch.object(growing, "grown_moments", functools.partial(grow_counted, grown_moments)),
+        mock.patch.object(grower, "grown_shards", grown),
+        mock.patch.object(grower, "grown_moments", functools.partial(grow_counted, grown_moments)),
     )
     with contextlib.ExitStack() as stack:
         for patch in patches:

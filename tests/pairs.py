@@ -9,9 +9,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ligo_dist.architectures import ModelShape, get_architecture
-from ligo_dist.growth.claims import epsilon_factor
-from ligo_dist.growth.methods import Method, build_growth, get_method, initial_value
+from ligo_dist.growth.methods import initial_value
 from ligo_dist.growth.operators import Growth
+from ligo_dist.growth.preserves import epsilon_factor
+from ligo_dist.growth.registry import Method, get_method
 from small_models import library_model, load_weights, small_shape, weights_of
 
 
@@ -25,7 +26,7 @@ def method_named(name: str, depth: str | None = None, width: str | None = None, 
 def pair_of(family: str, source: ModelShape, target: ModelShape, method: str | Method, **choices) -> Growth:
     if isinstance(method, str):
         method = method_named(method)
-    return build_growth(get_architecture(family), source, target, method, **choices)
+    return Growth.for_method(get_architecture(family), source, target, method, **choices)
 
 
 def small_pair(

@@ -6,27 +6,33 @@ each call gets a process group of its own (file-store rendezvous) and leaves non
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import importlib
 import os
 import pickle
+import signal
 import sys
 import tempfile
 import time
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ligo_dist.distributed import World
+    from ligo_dist.engine.world import World
 
 START_SECONDS = 300.0
 """How long workers may take to import everything, on a machine that is busy with other things."""
+
+CALL_SECONDS = 300.0
+"""How long a call may take. Those that are well take seconds; a machine that is shared may stand still for minutes."""
 
 GRACE_SECONDS = 5.0
 """How long the other ranks may go on after one has failed."""
@@ -36,7 +42,9 @@ class RanksError(AssertionError):
     """What the failed ranks said, each line tagged with its rank."""
 
 
-def run_ranks(fn: Callable[..., Any], world_size: int, *args: Any, timeout: float = 120.0) -> list[Any]:
+def run_ranks(
+    fn: Callable[..., Any], world_size: int, *args: Any, timeout: float = CALL_SECONDS
+) -> list[Any]:
     """Call `fn(world, *args)` on each of `world_size` ranks.
 
     Args:
@@ -48,7 +56,7 @@ def run_ranks(fn: Callable[..., Any], world_size: int, *args: Any, timeout: floa
         What each rank returned, in the order of the ranks.
 
     Raises:
-        RanksError: with the traceback of every rank that failed, or the ranks that did not end in time.
+        RanksError: with the traceback of every rank that failed, or the stacks of those that did not end in time.
     """
     return _POOL.run(fn, world_size, args, timeout)
 
@@ -57,9 +65,16 @@ def close_pool() -> None:
     _POOL.close()
 
 
+@dataclass(frozen=True)
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    stacks: IO[str]
+
+
 class _Pool:
     def __init__(self) -> None:
-        self._workers: list[tuple[BaseProcess, Connection]] = []
+        self._workers: list[_Worker] = []
 
     def run(
         self, fn: Callable[..., Any], world_size: int, args: tuple[Any, ...], timeout: float
@@ -67,22 +82,25 @@ class _Pool:
         self._start(world_size)
         call = pickle.dumps((fn, args))
         with tempfile.TemporaryDirectory(prefix="ranks-") as directory:
-            for rank, (_, pipe) in enumerate(self._workers[:world_size]):
-                pipe.send((sys.path, rank, world_size, f"file://{directory}/store", timeout, call))
+            for rank, worker in enumerate(self._workers[:world_size]):
+                worker.pipe.send((sys.path, rank, world_size, f"file://{directory}/store", timeout, call))
             answers = self._answers(world_size, timeout)
         silent = [rank for rank in range(world_size) if rank not in answers]
         failed = {rank: text for rank, (is_well, text) in answers.items() if not is_well}
+        stacks = {rank: self._stacks(rank) for rank in silent}
         for rank in silent:
             self._stop(rank)
         if failed or silent:
-            lines = [f"[rank {rank}] {line}" for rank, text in failed.items() for line in text.splitlines()]
-            lines += [f"[rank {rank}] did not end within {timeout:g} s" for rank in silent if not failed]
+            said = failed or {
+                rank: f"did not end within {timeout:g} s\n{text}" for rank, text in stacks.items()
+            }
+            lines = [f"[rank {rank}] {line}" for rank, text in said.items() for line in text.splitlines()]
             raise RanksError(f"{fn.__qualname__} on {world_size} ranks\n" + "\n".join(lines))
         return [answers[rank][1] for rank in range(world_size)]
 
     def _answers(self, world_size: int, timeout: float) -> dict[int, tuple[bool, Any]]:
         """Each rank's (whether it is well, result or traceback), without those that did not end in time."""
-        waiting = {pipe: rank for rank, (_, pipe) in enumerate(self._workers[:world_size])}
+        waiting = {worker.pipe: rank for rank, worker in enumerate(self._workers[:world_size])}
         answers: dict[int, tuple[bool, Any]] = {}
         deadline = time.monotonic() + timeout
         while waiting and (left := deadline - time.monotonic()) > 0:
@@ -93,7 +111,7 @@ class _Pool:
                     answers[rank] = pipe.recv()
                 except EOFError:
                     answers[rank] = (False, "the process died")
-                    self._workers[rank][0].join()
+                    self._workers[rank].process.join()
                 if not answers[rank][0]:
                     deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
         return answers
@@ -102,11 +120,11 @@ class _Pool:
         """Have at least `count` workers, all of them alive."""
         fresh = []
         for rank in range(count):
-            if rank < len(self._workers) and self._workers[rank][0].is_alive():
+            if rank < len(self._workers) and self._workers[rank].process.is_alive():
                 continue
             worker = _start_worker()
             self._workers[rank : rank + 1] = [worker]
-            fresh.append(worker[1])
+            fresh.append(worker.pipe)
         for pipe in fresh:
             if not pipe.poll(START_SECONDS):
                 self.close()
@@ -118,33 +136,45 @@ class _Pool:
             self._stop(rank)
         self._workers = []
 
+    def _stacks(self, rank: int) -> str:
+        """Where the threads of a worker are."""
+        worker = self._workers[rank]
+        assert worker.process.pid is not None
+        os.kill(worker.process.pid, signal.SIGUSR2)
+        time.sleep(1.0)
+        worker.stacks.seek(0)
+        return worker.stacks.read()
+
     def _stop(self, rank: int) -> None:
-        process, pipe = self._workers[rank]
-        pipe.close()
-        process.kill()
-        process.join()
+        worker = self._workers[rank]
+        worker.pipe.close()
+        worker.stacks.close()
+        worker.process.kill()
+        worker.process.join()
 
 
 _POOL = _Pool()
 
 
-def _start_worker() -> tuple[BaseProcess, Connection]:
+def _start_worker() -> _Worker:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    stacks = tempfile.NamedTemporaryFile("w+", prefix="stacks-")  # noqa: SIM115 (as long as the worker)
+    process = context.Process(target=_serve, args=(theirs, stacks.name), daemon=True)
     process.start()
     theirs.close()
-    return process, ours
+    return _Worker(process, ours, stacks)
 
 
-def _serve(pipe: Connection) -> None:
-    """A worker: says when it is ready, then answers one call after the other."""
+def _serve(pipe: Connection, stacks: str) -> None:
+    """A worker: says when it is ready, then answers one call after the other. Asked by SIGUSR2 it writes its stacks."""
+    faulthandler.register(signal.SIGUSR2, open(stacks, "w"))  # noqa: SIM115
     os.environ.update(
         DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1", DS_LOG_LEVEL="error", TRANSFORMERS_VERBOSITY="error"
     )
     import torch
 
-    importlib.import_module("ligo_dist.trainer")
+    importlib.import_module("ligo_dist.training.trainer")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # the libraries' own; each call of a collective would repeat them
     gc.freeze()  # what the imports made stays: going through it again at each collection takes half a second

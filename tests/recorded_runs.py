@@ -39,7 +39,6 @@ class Recorder:
     parameters: dict[str, Any] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     status: Status = "FINISHED"
-    uri: str | None = None
     has_seconds: bool = True
     flops: float = 0.0
     step: int = 0
@@ -47,7 +46,7 @@ class Recorder:
     def record(self, *legs: Leg, begun_from: Path | None = None, planned: Sequence[str] = ()) -> str:
         """Record the stages; `planned` are those that the run has not come to. Returns the run directory."""
         section = SimpleNamespace(
-            mlflow=self.uri is not None, uri=self.uri, experiment=self.directory.parent.name, run_name=None
+            mlflow=False, uri=None, experiment=self.directory.parent.name, run_name=None
         )
         config: Any = SimpleNamespace(tracking=section)
         tracker = self.tracker = build_tracker(config, self.directory, 0, None)

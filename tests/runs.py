@@ -11,18 +11,19 @@ import socket
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ligo_dist.config import load_config
 from ligo_dist.corpus import build_corpus
-from ligo_dist.distributed import World
+from ligo_dist.engine.world import World
 from ranks import run_ranks
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +63,6 @@ MODELS: dict[str, dict[str, Any]] = {
                 "grow": {
                     "method": "ligo",
                     "optimizer_state": "grown",
-                    "learn": {"sweep": {"learning_rates": [1e-4, 1e-3], "steps": 2}},
                 },
                 "train": {},
             },
@@ -72,7 +72,6 @@ MODELS: dict[str, dict[str, Any]] = {
                 "grow": {
                     "method": "lossless",
                     "optimizer_state": "asymmetric",
-                    "learn": {"depth": {"learning_rate": 1e-2}},
                 },
                 "train": {"activation_checkpointing": True},
             },
@@ -94,7 +93,6 @@ MODELS: dict[str, dict[str, Any]] = {
                     "optimizer_state": "grown",
                     "learn": {
                         "optimizer": {"weight_decay": 0.05},
-                        "depth": {"learning_rate": 1e-2},
                     },
                 },
                 "train": {"batch_size": 12},
@@ -165,7 +163,7 @@ class RunFiles:
     run_dir: Path
 
     def records(self) -> list[dict[str, Any]]:
-        from ligo_dist.tracking.jsonl import read_records
+        from ligo_dist.tracking.record import read_records
 
         return read_records(self.run_dir / "metrics.jsonl")
 
@@ -188,9 +186,9 @@ class RunFiles:
 
     def statuses(self) -> list[str]:
         """How the run and its stages ended, in this order, as any store is told."""
-        from ligo_dist.tracking.ledger import read_ledger
+        from ligo_dist.tracking.record import read_state
 
-        ledger = read_ledger(self.run_dir)
+        ledger = read_state(self.run_dir)
         assert ledger is not None
         return [run.status for _, run in ledger.runs()]
 
@@ -273,3 +271,16 @@ def launcher(*arguments: str) -> list[str]:
 def has_finished(files: RunFiles) -> bool:
     """Whether the run has come to its end and said what it came to."""
     return (files.run_dir / "summary.json").exists()
+
+
+def measured(files: RunFiles, stage: str, phase: str, step: int) -> Callable[[], bool]:
+    """Whether a step has been recorded."""
+    wanted = (stage, phase, step)
+    return lambda: any((r["stage"], r["phase"], r["step"]) == wanted for r in files.records())
+
+
+def assert_same_weights(files: RunFiles, reference: RunFiles) -> None:
+    weights, expected = files.weights("large"), reference.weights("large")
+    assert set(weights) == set(expected)
+    for name, weight in expected.items():
+        assert torch.equal(weights[name], weight), name

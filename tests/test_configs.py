@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from launcher import cli
+from ligo_dist.config import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -28,3 +30,10 @@ def test_the_dry_run_passes(
     assert (code, err) == (0, "")
     assert "nothing was started" in out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_what_is_written_for_the_ranks_says_the_same(path: Path, tmp_path: Path):
+    config, written = load_config(path), tmp_path / "written.yaml"
+    written.write_text(yaml.safe_dump(config.values()))
+    assert load_config(written).values() == config.values()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,39 +12,37 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OFFENCES = [
-    ("ligo_dist/models.py", "import deepspeed"),
+    ("ligo_dist/huggingface/models.py", "import deepspeed"),
     ("ligo_dist/growth/transfer.py", "from deepspeed.utils import safe_get_local_fp32_param"),
-    ("ligo_dist/hooks.py", "import mlflow"),
-    ("ligo_dist/tracking/jsonl.py", "from mlflow.tracking import MlflowClient"),
-    ("ligo_dist/growth/algebra.py", "import torch.distributed as dist"),
+    ("ligo_dist/training/hooks.py", "import mlflow"),
+    ("ligo_dist/tracking/record.py", "from mlflow.tracking import MlflowClient"),
+    ("ligo_dist/growth/sharded.py", "import torch.distributed as dist"),
     ("ligo_dist/growth/learner.py", "from torch import distributed"),
-    ("ligo_dist/architectures/gpt2.py", "from torch.distributed import all_reduce"),
+    ("ligo_dist/architectures/gpt.py", "from torch.distributed import all_reduce"),
     ("ligo_dist/checkpoints/writer.py", "import torch.distributed"),
-    ("ligo_dist/hooks.py", "from ligo_dist.trainer import Trainer"),
-    ("ligo_dist/phases.py", "from ligo_dist import trainer"),
-    ("ligo_dist/config/load.py", "from launcher.cli import main"),
-    ("launcher/plan.py", "import torch"),
-    ("launcher/plan.py", "from torch import nn"),
-    ("launcher/plan.py", "import transformers"),
-    ("launcher/plan.py", "import deepspeed"),
-    ("launcher/plan.py", "from datasets import load_dataset"),
+    ("ligo_dist/training/hooks.py", "from ligo_dist.training.trainer import Trainer"),
+    ("ligo_dist/training/phase.py", "from ligo_dist.training import trainer"),
+    ("launcher/preflight.py", "import torch"),
+    ("launcher/preflight.py", "from torch import nn"),
+    ("launcher/preflight.py", "import transformers"),
+    ("launcher/preflight.py", "import deepspeed"),
+    ("launcher/preflight.py", "from datasets import load_dataset"),
     ("launcher/commands/sync.py", "import mlflow"),
     ("launcher/commands/report.py", "import matplotlib"),
     ("launcher/commands/report.py", "from matplotlib.figure import Figure"),
-    ("launcher/plan.py", "from matplotlib.figure import Figure"),
-    ("ligo_dist/tracking/mlflow_tracker.py", "import mlflow"),
-    ("ligo_dist/report/reading.py", "import mlflow"),
-    ("launcher/cli.py", "from ligo_dist.worker import run"),
+    ("launcher/preflight.py", "from matplotlib.figure import Figure"),
+    ("ligo_dist/tracking/mirror.py", "import mlflow"),
+    ("ligo_dist/report/read.py", "import mlflow"),
+    ("launcher/cli.py", "from ligo_dist.training.run import run"),
     ("launcher/cli.py", "from ligo_dist.engine import Engine"),
 ]
 ALLOWED = [
     ("ligo_dist/engine/engine.py", "import deepspeed"),
     ("ligo_dist/tracking/mlflow.py", "import mlflow.tracking"),
-    ("ligo_dist/distributed.py", "import torch.distributed as dist"),
-    ("ligo_dist/growth/sharded.py", "import torch.distributed as dist"),
-    ("ligo_dist/worker.py", "from ligo_dist.trainer import Trainer"),
+    ("ligo_dist/engine/world.py", "import torch.distributed as dist"),
+    ("ligo_dist/training/run.py", "from ligo_dist.training.trainer import Trainer"),
     ("ligo_dist/growth/algebra.py", "import torch"),
-    ("launcher/cli.py", "from launcher.plan import plan_stages"),
+    ("launcher/cli.py", "from launcher.preflight import plan_of"),
     ("launcher/cli.py", "from ligo_dist.config import load_config"),
     ("tests/engine/test_engine.py", "import deepspeed"),
 ]
@@ -78,15 +78,57 @@ def test_the_files_are_there(path: str) -> None:
     assert (ROOT / path).is_file(), "a rule about a file that was renamed guards nothing"
 
 
+UPWARD = [
+    ("runtime/files.py", "import ligo_dist.config"),
+    ("engine/shards.py", "from ligo_dist.growth import algebra"),
+    ("growth/methods.py", "def late():\n    import ligo_dist.training.trainer"),
+    ("report/tables.py", "from ligo_dist import planning"),
+    ("config/load.py", "from launcher.cli import main"),
+]
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the packages, in which every import is allowed."""
+    directory = tmp_path_factory.mktemp("packages")
+    for package in ("ligo_dist", "launcher"):
+        shutil.copytree(ROOT / package, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", directory)
+    assert "0 broken" in layers(directory)
+    return directory
+
+
+@pytest.mark.parametrize(("path", "line"), UPWARD)
+def test_no_import_points_upward(packages: Path, path: str, line: str) -> None:
+    file = packages / "ligo_dist" / path
+    text = file.read_text()
+    file.write_text(f"{text}\n{line}\n")
+    try:
+        assert "is not allowed to import" in layers(packages)
+    finally:
+        file.write_text(text)
+
+
+def layers(directory: Path) -> str:
+    """What the linter says of the layers of the packages in a directory."""
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as main; main()"]
+    done = subprocess.run(
+        [*command, "--no-cache"], cwd=directory, env={**os.environ, "PYTHONPATH": str(directory)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     "module",
     [
         "ligo_dist.architectures",
-        "ligo_dist.accounting",
+        "ligo_dist.schedule.flops",
         "ligo_dist.config",
         "ligo_dist.planning",
         "ligo_dist.tracking.sync",
         "ligo_dist.report",
+        "ligo_dist.runtime.watch",
     ],
 )
 def test_what_the_launcher_uses_loads_no_torch(module: str) -> None:

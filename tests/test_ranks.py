@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from ligo_dist.distributed import World, gather_objects, sum_over_ranks
+from ligo_dist.engine.world import World, gather_objects, sum_over_ranks
 from ranks import RanksError, run_ranks
 
 
@@ -61,8 +61,9 @@ def test_a_failing_rank_is_named_with_its_traceback():
 
 @pytest.mark.slow
 def test_ranks_that_do_not_end_are_killed_and_new_ones_take_over():
-    with pytest.raises(RanksError, match=r"\[rank 0\] did not end within 2 s"):
+    with pytest.raises(RanksError, match=r"\[rank 0\] did not end within 2 s") as caught:
         run_ranks(_first_never_ends, 2, timeout=2)
+    assert "in _first_never_ends" in str(caught.value)
     with pytest.raises(RanksError, match=r"\[rank 1\] the process died"):
         run_ranks(_second_dies, 2)
     assert len(run_ranks(_sum, 2, 0)) == 2

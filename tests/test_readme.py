@@ -19,16 +19,21 @@ from ligo_dist.config import load_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "data/README.md", *ROOT.glob("docs/*.md")])
+GUIDE = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "data/README.md", *ROOT.glob("docs/**/*.md")]
+)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
 COMMANDS = [
     line
-    for line in (shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines())
+    for page in (README, GUIDE)
+    for block in blocks("sh", page)
+    for line in (shlex.split(line, comments=True) for line in block.splitlines())
     if line
 ]
 
@@ -45,6 +50,7 @@ def test_the_command_can_be_typed(command: list[str]) -> None:
         "mlflow": _check_mlflow,
         "python": _check_script,
         "source": lambda words: None,
+        "pip": lambda words: None,
     }
     checks[command[0]](command[1:])
 
@@ -87,8 +93,11 @@ def _check_options(command: list[str], rest: list[str]) -> None:
 
 
 def test_the_example_configuration_loads(tmp_path: Path) -> None:
-    example, *parts = blocks("yaml")
+    example, *parts = blocks("yaml", GUIDE)
     path = tmp_path / "example.yaml"
+    for whole in blocks("yaml", README):
+        path.write_text(whole)
+        load_config(path)
     path.write_text(example)
     names = [stage.name for stage in load_config(path).stages]
     assert names == ["small", "large"]
@@ -110,7 +119,9 @@ def test_the_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target.partition("#")[0]).exists(), f"{page}: {target}"
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *ROOT.glob("docs/*.md")], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *ROOT.glob("docs/**/*.md")], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_the_files_it_names_are_there(page: Path) -> None:
     named = re.findall(
         r"`((?:launcher|ligo_dist|configs|tests|docs|benchmarks)/[\w./-]*)`", page.read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from launcher.listings import print_architecture, print_architectures
+from launcher.tables import print_architecture, print_architectures
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,13 +15,11 @@ from launcher.arguments import add_config, read_config
 from launcher.commands.run import add_start, choose_and_check, start
 from launcher.comparison.checks import check_runs
 from launcher.comparison.execution import run_comparison
-from launcher.comparison.runs import ComparedRun, comparison_root, derive_runs
-from launcher.comparison.table import plan_runs, print_runs
-from launcher.preflight import vocabulary_size
+from launcher.comparison.runs import comparison_root, derive_runs
+from launcher.comparison.table import PlannedRun, plan_runs, print_runs
 from launcher.signals import leave_when_warned
-from ligo_dist.errors import LigoError
-from ligo_dist.exit_codes import FINISHED
-from ligo_dist.files import LOCK_FILE
+from ligo_dist.runtime.errors import FINISHED, LigoError
+from ligo_dist.runtime.files import LOCK_FILE
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,23 +47,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     _write_as_overrides(arguments)
     config = read_config(arguments)
-    fleet = choose_and_check(arguments, config)
-    if not fleet.can_be_asked:
-        raise LigoError(
-            "the environment says that somebody else starts the other nodes; a comparison starts its runs on all nodes"
-            " itself, with --hostfile or --slurm"
-        )
+    fleet, plan = choose_and_check(arguments, config)
     runs, root = derive_runs(config, arguments.config), comparison_root(config)
     check_runs(runs, root, fleet.world_size, arguments.config)
-    planned = plan_runs(runs, vocabulary_size(config), fleet.world_size)
+    planned = plan_runs(runs, plan.pieces, fleet.world_size)
     if arguments.dry_run:
         print_runs(planned, config.compare.baseline)
         print("nothing was started")
         return FINISHED
 
-    def start_run(one: ComparedRun) -> int:
-        of_run = argparse.Namespace(**{**vars(arguments), "config": str(one.file), "overrides": []})
-        return start(of_run, one.config.model_copy(update={"cluster": config.cluster}), fleet)
+    def start_run(one: PlannedRun) -> int:
+        of_run = argparse.Namespace(**{**vars(arguments), "config": str(one.run.file), "overrides": []})
+        on_this_cluster = one.plan.config.model_copy(update={"cluster": config.cluster})
+        return start(of_run, replace(one.plan, config=on_this_cluster), fleet)
 
     with _only_here(root):
         return run_comparison(planned, config, root, start_run)

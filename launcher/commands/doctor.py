@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from launcher.accelerators import count_accelerators
 from launcher.arguments import add_config, add_hosts, positive, read_config
 from launcher.command import free_port
+from launcher.commands.run import choose_and_check
 from launcher.doctor import run_preflight
-from launcher.fleet import FIRST_PORT, choose_fleet
-from launcher.preflight import check_before_start
-from ligo_dist.errors import LigoError
-from ligo_dist.exit_codes import FINISHED, MISTAKE
+from launcher.fleet import FIRST_PORT
+from ligo_dist.runtime.errors import FINISHED, MISTAKE
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -24,23 +22,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     config = read_config(arguments)
-    num_accelerators = count_accelerators()
-    fleet = choose_fleet(config, slurm=arguments.slurm, nproc=arguments.nproc, accelerators=num_accelerators)
-    is_here = fleet.transport.is_local
-    if is_here and len(fleet.nodes) > 1:
-        raise LigoError(
-            "the environment says that somebody else starts the other nodes; no host can be checked from here"
-        )
-    # Other machines say themselves what accelerators they have.
-    check_before_start(config, fleet.world_size, num_accelerators if is_here else None, arguments.config)
-    report = run_preflight(
-        fleet.nodes,
-        config,
-        arguments.config,
-        config.cluster,
-        fleet.meeting_address(config.cluster),
-        config.cluster.master_port or (free_port() if is_here else FIRST_PORT),
-        fleet.remote,
-    )
+    fleet, plan = choose_and_check(arguments, config)
+    port = config.cluster.master_port or (free_port() if fleet.is_here else FIRST_PORT)
+    report = run_preflight(fleet, plan, fleet.meeting_address(config.cluster), port)
     report.print()
     return MISTAKE if report.failures else FINISHED

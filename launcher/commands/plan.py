@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 
 from launcher.arguments import fraction, positive
-from launcher.plan_tables import print_forecast
-from launcher.preflight import vocabulary_size
-from ligo_dist.config import Config, load_config, stage_shapes
+from launcher.preflight import plan_of
+from launcher.tables import print_forecast
+from ligo_dist.config import Config, load_config
 from ligo_dist.config.source import with_source_apart
-from ligo_dist.errors import LigoError
 from ligo_dist.planning import DEFAULT_GPU, Forecast, Setting, estimate_stages, get_gpu, gpu_names
+from ligo_dist.runtime.errors import LigoError
 
-UTILISATION = 0.4
+MFU = 0.4
 """Part of the peak that training reaches: 0.38 to 0.43 on up to 16,384 H100 (Llama 3, arXiv 2407.21783, table 4)."""
 
 _EXAMPLES = """\
 examples:
   ligo-dist plan configs/quickstart.yaml
-  ligo-dist plan configs/llama_70b.yaml --gpus 1024 --gpu h100 --utilisation 0.4
+  ligo-dist plan configs/llama_70b.yaml --gpus 1024 --gpu h100 --mfu 0.4
   ligo-dist plan configs/paper/*.yaml --gpu 312e12,40,25
 
 Every number is explained in docs/accounting.md.
@@ -49,17 +49,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help=f"{', '.join(gpu_names())}, or FLOPS,GB,GB/s (default: {DEFAULT_GPU})",
     )
     parser.add_argument(
-        "--utilisation",
+        "--mfu",
         type=fraction,
-        default=UTILISATION,
+        default=MFU,
         metavar="PART",
-        help=f"part of the peak FLOPS that is reached (default: {UTILISATION:g})",
-    )
-    parser.add_argument(
-        "--saving",
-        type=fraction,
-        metavar="PART",
-        help="assumed part of the FLOPs from scratch that a grown stage saves (default: what LiGO's paper found)",
+        help=f"model FLOPs utilisation: the part of the peak that is reached (default: {MFU:g})",
     )
 
 
@@ -72,9 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise LigoError("plan: no configuration is named; configs/quickstart.yaml would be one")
     for path in paths:
         config = with_source_apart(load_config(path, overrides), path)
-        setting = Setting.of(config, arguments.gpus or _ranks_of(config))
-        stages = estimate_stages(config, stage_shapes(config, vocabulary_size(config)), setting)
-        print_forecast(path, Forecast(stages, setting, gpu, arguments.utilisation, arguments.saving))
+        plan = plan_of(config, arguments.gpus or _ranks_of(config))
+        setting = Setting.of(plan)
+        print_forecast(path, Forecast(estimate_stages(plan, setting), setting, gpu, arguments.mfu))
     return 0
 
 

@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from launcher.secret_words import refuse_secrets
 from ligo_dist.report import check_arguments
 
 _MODULE = "ligo_dist.report"
-"""Run in a process of its own: it imports matplotlib, and perhaps mlflow."""
+"""Run in a process of its own: it imports matplotlib."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,7 +21,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "runs",
         metavar="RUN",
         nargs="+",
-        help="directory of a run, or mlflow:RUN_ID of one in an MLflow store",
+        help="directory of a run",
     )
     parser.add_argument(
         "--baseline",
@@ -36,13 +35,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default=Path("report"),
         help="where the report goes; default: report",
     )
-    parser.add_argument("--uri", help="of the MLflow store; default: MLFLOW_TRACKING_URI")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    uri = [] if arguments.uri is None else [f"--uri={arguments.uri}"]
-    refuse_secrets(uri)
     baseline = [] if arguments.baseline is None else [arguments.baseline]
-    check_arguments([*arguments.runs, *baseline], arguments.output, arguments.uri)
-    options = [f"--output={arguments.output}", *uri, *(f"--baseline={place}" for place in baseline)]
+    check_arguments([*arguments.runs, *baseline], arguments.output)
+    options = [f"--output={arguments.output}", *(f"--baseline={place}" for place in baseline)]
     return subprocess.run([sys.executable, "-m", _MODULE, *options, "--", *arguments.runs]).returncode

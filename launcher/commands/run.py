@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-from launcher.accelerators import count_accelerators
 from launcher.arguments import add_config, add_hosts, port, positive, read_config
-from launcher.command import command_by_hand, free_port
-from launcher.environment import ranks_environment
-from launcher.fleet import FIRST_PORT, Fleet, choose_fleet
-from launcher.preflight import check_before_start, vocabulary_size
+from launcher.command import shown, start_command
+from launcher.fleet import Fleet, choose_fleet
+from launcher.preflight import check_before_start
 from launcher.signals import leave_when_warned
 from launcher.supervisor import Launch, Supervisor
-from ligo_dist.config import Config
-from ligo_dist.errors import LigoError
+from ligo_dist.config import Config, load_config
+from ligo_dist.runtime.errors import LigoError
+from ligo_dist.runtime.machine import count_accelerators
+from ligo_dist.schedule.plan import Plan
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -53,76 +52,55 @@ def add_start(parser: argparse.ArgumentParser) -> None:
 @leave_when_warned()
 def run(arguments: argparse.Namespace) -> int:
     config = read_config(arguments)
-    fleet = choose_and_check(arguments, config)
+    fleet, plan = choose_and_check(arguments, config)
     if arguments.dry_run:
-        _show_plan(config, fleet.world_size)
+        from launcher.tables import print_plan
+
+        print_plan(plan)
         launch = _launch(arguments, config, fleet)
-        by_hand = command_by_hand(launch, fleet, arguments.hostfile or config.cluster.hostfile)
-        print(f"\nby hand (number of ranks: {fleet.world_size}):\n{by_hand}\n\nnothing was started")
+        meeting = (fleet.meeting_address(config.cluster), launch.port())
+        words = [arguments.config, *arguments.overrides]
+        command = start_command(config.cluster, fleet, fleet.nodes, meeting, words)
+        print(
+            f"\nthe command (number of ranks: {fleet.world_size}):\n{shown(command)}\n\nnothing was started"
+        )
         return 0
-    return start(arguments, config, fleet)
+    return start(arguments, plan, fleet)
 
 
-def choose_and_check(arguments: argparse.Namespace, config: Config) -> Fleet:
-    """The nodes that were asked for, the configuration held against them and this machine."""
+def choose_and_check(arguments: argparse.Namespace, config: Config) -> tuple[Fleet, Plan]:
+    """The nodes that were asked for, and the plan of the configuration, which is held against them and this machine."""
     num_accelerators = count_accelerators()
     fleet = choose_fleet(config, slurm=arguments.slurm, nproc=arguments.nproc, accelerators=num_accelerators)
     # Of other machines the preflight will say what they have.
-    check_before_start(
-        config, fleet.world_size, num_accelerators if fleet.transport.is_local else None, arguments.config
-    )
-    return fleet
+    here = num_accelerators if fleet.is_here else None
+    return fleet, check_before_start(config, fleet.world_size, here, arguments.config)
 
 
-def start(arguments: argparse.Namespace, config: Config, fleet: Fleet) -> int:
+def start(arguments: argparse.Namespace, plan: Plan, fleet: Fleet) -> int:
     """Take a run to its end, or as far as it gets; its exit code."""
+    config = plan.config
     launch = _launch(arguments, config, fleet)
-    if fleet.can_be_asked and config.cluster.preflight and not arguments.no_preflight:
-        _preflight(launch, config, fleet)
+    if config.cluster.preflight and not arguments.no_preflight:
+        from launcher.doctor import run_preflight
+
+        meeting = (fleet.meeting_address(config.cluster), launch.port())
+        run_preflight(fleet, plan, *meeting).raise_if_failed()
     try:
         launch.run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LigoError(f"run_dir: {str(launch.run_dir)!r} cannot be made: {error.strerror}") from None
-    return Supervisor(launch, fleet.transport, fleet.reachable).run()
+        raise LigoError(f"run_dir: {config.run_dir!r} cannot be made: {error.strerror}") from None
+    return Supervisor(launch).run()
 
 
 def _launch(arguments: argparse.Namespace, config: Config, fleet: Fleet) -> Launch:
-    cluster = config.cluster
-    directory = Path(cluster.directory or os.getcwd())
-    given_port = arguments.master_port or cluster.master_port or fleet.master_port
-    is_here = fleet.transport.is_local
+    # As it was written: what the model of `from` says the ranks look up themselves.
+    written = load_config(arguments.config, arguments.overrides, arguments.cluster)
+    directory = Path(config.cluster.directory or os.getcwd())
     return Launch(
-        config=arguments.config,
-        overrides=tuple(arguments.overrides),
-        cluster=cluster if fleet.restarts else cluster.model_copy(update={"max_restarts": 0}),
+        config=written.model_copy(update={"cluster": config.cluster}),
+        fleet=fleet,
         directory=directory,
-        run_dir=Path(cluster.directory or "", config.run_dir),
-        nodes=tuple(fleet.nodes),
-        environment=ranks_environment(cluster, os.environ, everything=is_here),
-        master_address=fleet.meeting_address(cluster),
-        master_port=given_port or (free_port() if is_here else FIRST_PORT),
-        port_is_given=given_port is not None,
-        console=os.dup(sys.stdout.fileno()) if is_here and sys.stdout.isatty() else None,
+        run_dir=directory / config.run_dir,
+        master_port=arguments.master_port or config.cluster.master_port,
     )
-
-
-def _preflight(launch: Launch, config: Config, fleet: Fleet) -> None:
-    from launcher.doctor import run_preflight
-
-    report = run_preflight(
-        launch.nodes,
-        config,
-        launch.config,
-        launch.cluster,
-        launch.master_address,
-        launch.master_port,
-        fleet.remote,
-    )
-    report.raise_if_failed()
-
-
-def _show_plan(config: Config, num_ranks: int) -> None:
-    from launcher.dry_run import print_plan
-    from launcher.plan import plan_stages
-
-    print_plan(plan_stages(config, vocabulary_size(config), num_ranks))

@@ -8,8 +8,8 @@ from pathlib import Path
 from launcher.arguments import add_cluster, add_config, read_config
 from launcher.preflight import check_before_start
 from launcher.slurm import sbatch_file, submit
-from ligo_dist.errors import LigoError
-from ligo_dist.files import replace_text
+from ligo_dist.runtime.errors import LigoError
+from ligo_dist.runtime.files import replace_text
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

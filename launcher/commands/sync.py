@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from launcher.secret_words import refuse_secrets
-from ligo_dist.errors import LigoError
+from launcher.arguments import refuse_secrets
+from ligo_dist.runtime.errors import LigoError
 from ligo_dist.tracking.sync import check_run_dir
 
 _MODULE = "ligo_dist.tracking.sync"

@@ -9,8 +9,8 @@ import yaml
 
 from launcher.comparison.runs import ComparedRun
 from ligo_dist.config import check_world_size, comparable, difference, load_config
-from ligo_dist.errors import ConfigError, Fault, LigoError
-from ligo_dist.redaction import holds_secret
+from ligo_dist.runtime.errors import ConfigError, Fault, LigoError
+from ligo_dist.runtime.redaction import holds_secret
 from ligo_dist.tracking import METRICS_FILE
 
 

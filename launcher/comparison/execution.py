@@ -13,16 +13,15 @@ from launcher.comparison.runs import SOURCE, ComparedRun
 from launcher.comparison.table import PlannedRun
 from launcher.signals import Signals
 from ligo_dist.config import Config
-from ligo_dist.errors import LigoError
-from ligo_dist.exit_codes import FAILED, FINISHED, MISTAKE, MORE_NODES, REQUEUE
-from ligo_dist.files import replace_text
-from ligo_dist.quantities import duration
-from ligo_dist.redaction import redact
+from ligo_dist.runtime.errors import FAILED, FINISHED, MISTAKE, MORE_NODES, REQUEUE, LigoError
+from ligo_dist.runtime.files import replace_text
+from ligo_dist.runtime.quantities import duration
+from ligo_dist.runtime.redaction import redact
 
 _REPORT = "ligo_dist.report"
-"""Run in a process of its own: it draws. It says itself where the page is."""
+"""Run in a process of its own: it draws. It says itself where the picture is."""
 
-StartRun = Callable[[ComparedRun], int]
+StartRun = Callable[[PlannedRun], int]
 """Takes one run to its end, or from its last checkpoint to its end; gives its exit code."""
 
 
@@ -52,7 +51,7 @@ def run_comparison(planned: Sequence[PlannedRun], config: Config, root: Path, st
                 failed.append(run)
                 continue
             _say(f"{place}: in {run.directory}{clock.left(number - 1)}")
-            code = _take_to_its_end(run, start)
+            code = _take_to_its_end(one, start)
             if signals.order is not None or code in (REQUEUE, MORE_NODES):
                 _say("the comparison has stopped; the same command goes on")
                 return signals.exit_code if signals.order else code
@@ -67,12 +66,13 @@ def run_comparison(planned: Sequence[PlannedRun], config: Config, root: Path, st
     return FINISHED if written and not failed else FAILED
 
 
-def _take_to_its_end(run: ComparedRun, start: StartRun) -> int:
+def _take_to_its_end(one: PlannedRun, start: StartRun) -> int:
     """The exit code of a run; what stops this one need not stop the next."""
+    run = one.run
     try:
         run.directory.mkdir(parents=True, exist_ok=True)
         replace_text(run.file, run_text(run))
-        return start(run)
+        return start(one)
     except LigoError as error:
         _say(redact(str(error)))
         return error.exit_code

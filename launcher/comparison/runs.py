@@ -10,17 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ligo_dist.architectures import get_architecture
 from ligo_dist.config import Config, config_from
 from ligo_dist.config.compare import Contender, read_contender
-from ligo_dist.config.shapes import is_image_family
-from ligo_dist.config.ways import learn_steps
-from ligo_dist.errors import ConfigError, Fault
-from ligo_dist.files import EXPORTS_DIRECTORY
-from ligo_dist.growth.names import METHODS  # noqa: TID251 - names alone: no torch
-from ligo_dist.summary import SUMMARY_FILE
+from ligo_dist.config.resolve import is_image_family, learn_steps
+from ligo_dist.growth.registry import METHODS  # noqa: TID251 - names alone: no torch
+from ligo_dist.runtime.errors import ConfigError, Fault
+from ligo_dist.runtime.files import EXPORTS_DIRECTORY
 from ligo_dist.tracking import tracking_address
 from ligo_dist.tracking.address import database_file
+from ligo_dist.training.summary import SUMMARY_FILE
 
 SOURCE = "source"
 """Names the run of the stages before the last."""
@@ -153,7 +151,7 @@ def _derived(
     raw |= {"run_dir": str(directory), "seed": seed, "stages": stages}
     raw["tracking"] |= {"run_name": f"{method} seed {seed}", "uri": _tracking_uri(config)}
     if needs is not None and len(config.stages) > 2:  # the export says it, as growing may have changed it
-        raw["model"]["huggingface"].pop(get_architecture(config.model.family).norm_epsilon, None)
+        raw["model"]["huggingface"].pop(config.architecture.norm_epsilon, None)
     if _tokenizer_is_of_source(config):
         raw["tokenizer"]["huggingface"] = config.stages[0].from_
     return ComparedRun(method, seed, directory, config_from(raw, method), needs)
@@ -163,7 +161,7 @@ def _tokenizer_is_of_source(config: Config) -> bool:
     """Whether the runs have the tokenizer of the model that the first stage begins from, which scratch does not."""
     tokenizer = config.tokenizer
     named = (tokenizer.file, tokenizer.huggingface, tokenizer.vocab_size)
-    return named == (None, None, None) and not is_image_family(get_architecture(config.model.family))
+    return named == (None, None, None) and not is_image_family(config.architecture)
 
 
 def _tracking_uri(config: Config) -> str | None:

@@ -9,40 +9,37 @@ from rich import box
 from rich.table import Table
 
 from launcher.comparison.runs import ComparedRun
-from launcher.plan import plan_stages
 from launcher.tables import print_whole
-from ligo_dist import quantities
-from ligo_dist.costs import PhaseCost
+from ligo_dist.runtime import quantities
+from ligo_dist.schedule.costs import PhaseCost
+from ligo_dist.schedule.plan import Plan
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run and what its phases cost over all ranks."""
+    """A run of a comparison with its plan."""
 
     run: ComparedRun
-    learn: PhaseCost
-    grow: PhaseCost
-    train: PhaseCost
+    plan: Plan
+
+    @property
+    def phases(self) -> tuple[PhaseCost, PhaseCost, PhaseCost]:
+        """What learning, growing and training cost, over all stages and ranks."""
+        costs = [stage.cost for stage in self.plan.stages]
+        return (
+            sum((cost.learn for cost in costs if cost.learn), PhaseCost()),
+            sum((cost.grow for cost in costs if cost.grow), PhaseCost()),
+            sum((cost.train for cost in costs), PhaseCost()),
+        )
 
     @property
     def flops(self) -> int:
-        return (self.learn + self.grow + self.train).flops
+        return self.plan.cost.flops
 
 
-def plan_runs(runs: Sequence[ComparedRun], vocabulary: int, world_size: int) -> list[PlannedRun]:
-    """What each run costs; `vocabulary` is the tokenizer's number of pieces, 0 for images."""
-    planned = []
-    for run in runs:
-        costs = [stage.cost for stage in plan_stages(run.config, vocabulary, world_size)]
-        planned.append(
-            PlannedRun(
-                run,
-                learn=sum((cost.learn for cost in costs if cost.learn), PhaseCost()),
-                grow=sum((cost.grow for cost in costs if cost.grow), PhaseCost()),
-                train=sum((cost.train for cost in costs), PhaseCost()),
-            )
-        )
-    return planned
+def plan_runs(runs: Sequence[ComparedRun], pieces: int, world_size: int) -> list[PlannedRun]:
+    """The runs with their plans; `pieces` is the tokenizer's number of pieces, 0 for images."""
+    return [PlannedRun(run, Plan.of(run.config, pieces, world_size)) for run in runs]
 
 
 def print_runs(planned: Sequence[PlannedRun], baseline: str) -> None:
@@ -63,10 +60,10 @@ def print_runs(planned: Sequence[PlannedRun], baseline: str) -> None:
     table.add_column(f"of {baseline}'s", no_wrap=True, justify="right")
     table.add_column("directory", no_wrap=True)
     for one in planned:
-        phases = (one.learn, one.grow, one.train)
+        learn, _, train = phases = one.phases
         table.add_row(
             one.run.name,
-            *(f"{phase.steps:,}" if phase.steps else "-" for phase in (one.learn, one.train)),
+            *(f"{phase.steps:,}" if phase.steps else "-" for phase in (learn, train)),
             *(quantities.flops(phase.flops) if phase.flops else "-" for phase in phases),
             quantities.flops(one.flops),
             f"{one.flops / of_baseline:.0%}",

@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 ANSWER = "ligo-dist answers: "
@@ -82,7 +83,6 @@ class Machine:
         self,
         directory: str,
         python_path: list[str],
-        config: str,
         run_dir: str,
         mark: str,
         trace: str,
@@ -93,7 +93,6 @@ class Machine:
         Args:
             directory: to work in; without it nothing else is looked at.
             python_path: where the ranks find packages beside the environment's own.
-            config: path of the configuration.
             run_dir: directory that all machines share.
             mark: name of the launcher's file in it.
             trace: name of the file that is written beside it.
@@ -110,7 +109,6 @@ class Machine:
             "executable": sys.executable,
             "packages": package_versions(),
             "code": code_digest(),
-            "config": file_digest(config),
             "accelerators": accelerators(),
             "memory": available_memory(),
             "disk": free_disk(run_dir),
@@ -153,20 +151,12 @@ def code_digest() -> str | None:
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
             return None
-        root = os.path.dirname(spec.origin)
-        for path in sorted(_python_files(root)):
-            digest.update(os.path.relpath(path, root).encode())
-            digest.update((file_digest(path) or "").encode())
+        root = Path(spec.origin).parent
+        for path in sorted(root.rglob("*.py")):
+            digest.update(str(path.relative_to(root)).encode())
+            with contextlib.suppress(OSError):
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def file_digest(path: str) -> str | None:
-    """A hash of a file; None: it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()
-    except OSError:
-        return None
 
 
 def accelerators() -> list[int | None]:
@@ -210,15 +200,6 @@ def reason(error: OSError) -> str:
     if error.errno is not None and error.errno > 0:  # negative: a name that does not resolve
         return os.strerror(error.errno)
     return error.strerror or str(error)
-
-
-def _python_files(root: str) -> list[str]:
-    return [
-        os.path.join(directory, name)
-        for directory, _, names in os.walk(root)
-        for name in names
-        if name.endswith(".py")
-    ]
 
 
 def _listen(port: int) -> str | None:

@@ -1,18 +1,35 @@
-"""What was found on all machines: a table, a line for each failure."""
+"""The check of all machines before a launch, and what it found."""
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TextIO
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from launcher.doctor.checks import NAMES, Check
-from ligo_dist.errors import LigoError
+from launcher.doctor.checks import (
+    NAMES,
+    THIS_MACHINE,
+    Check,
+    Expected,
+    disk_held,
+    judge,
+    judge_this_machine,
+    rank_memory,
+)
+from launcher.doctor.inspection import Questions, Visit, visit
+from launcher.doctor.probe import code_digest, package_versions
+from launcher.fleet import Fleet
+from ligo_dist.planning import needs
+from ligo_dist.runtime.errors import LigoError
+from ligo_dist.schedule.plan import Plan
 
 _MOST_ROWS = 20
 """Of more machines than these, only those that fail are shown."""
@@ -21,12 +38,12 @@ _FAILED = "FAILS"
 
 
 @dataclass(frozen=True)
-class Report:
+class DoctorReport:
     """All checks of all machines.
 
     Attributes:
         nodes: the machines, in the order of the host file.
-        checks: what was looked at on them; of a machine that does not answer, that alone.
+        checks: what was looked at on them, of a machine that does not answer that alone; and on this machine.
     """
 
     nodes: Sequence[str]
@@ -60,22 +77,80 @@ class Report:
         table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
         for name in ("node", *NAMES):
             table.add_column(name, no_wrap=name == "node", overflow="fold")
-        failing = self._failing()
-        for node in self.nodes if len(self.nodes) <= _MOST_ROWS else failing:
-            table.add_row(node, *(self._cell(node, name) for name in NAMES))
+        found: dict[tuple[str, str], list[str]] = {}
+        for check in self.checks:
+            found.setdefault((check.node, check.name), []).append(check.found if check.ok else _FAILED)
+        for node in self.nodes if len(self.nodes) <= _MOST_ROWS else self._failing():
+            table.add_row(node, *(_cell(found.get((node, name), [])) for name in NAMES))
         return table
 
-    def _cell(self, node: str, name: str) -> str:
-        """What was found, in a word or two; `-` where it could not be looked at."""
-        checks = [check for check in self.checks if (check.node, check.name) == (node, name)]
-        if not all(check.ok for check in checks):
-            return _FAILED
-        return ", ".join(dict.fromkeys(check.found for check in checks)) or "-"
-
     def _failing(self) -> list[str]:
-        return list(dict.fromkeys(check.node for check in self.failures))
+        failing = {check.node for check in self.failures}
+        return [node for node in self.nodes if node in failing]
 
     def _verdict(self) -> str:
         failing, total = len(self._failing()), len(self.nodes)
         nodes = "node" if total == 1 else "nodes"
-        return f"{failing} of {total} {nodes} not ready" if failing else f"{total} {nodes} ready"
+        verdict = f"{failing} of {total} {nodes} not ready" if failing else f"{total} {nodes} ready"
+        if all(check.node != THIS_MACHINE for check in self.failures):
+            return verdict
+        return f"{verdict}, {'and' if failing else 'but'} this machine cannot start the run"
+
+
+def _cell(found: Sequence[str]) -> str:
+    """A word or two; `-` where it could not be looked at."""
+    return _FAILED if _FAILED in found else ", ".join(dict.fromkeys(found)) or "-"
+
+
+def run_preflight(fleet: Fleet, plan: Plan, master_address: str, master_port: int) -> DoctorReport:
+    """Look at this machine, and at all of the run at the same time. Nothing that is made for it stays.
+
+    Args:
+        fleet: the machines, and how they are reached.
+        plan: of the run.
+        master_address, master_port: where the ranks will meet, on the first machine.
+
+    Raises:
+        LigoError: the launcher itself cannot write into the run directory, or lacks what reaches the others.
+    """
+    config = plan.config
+    environment = {**os.environ, **config.cluster.environment}  # what the ranks will find set
+    questions = Questions(
+        directory=config.cluster.directory or os.getcwd(),
+        run_dir=config.run_dir,
+        python_path=[path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path],
+        master_address=master_address,
+        master_port=master_port,
+    )
+    answers = visit(fleet, config.cluster, questions)
+    visits = [answer for answer in answers if isinstance(answer, Visit)]
+    no_accelerators = not any(visit.look.accelerators for visit in visits)
+    on_processors = no_accelerators or environment.get("DS_ACCELERATOR") == "cpu"
+    expected = _expected(plan, questions, visits, on_processors=on_processors)
+    checks = list(judge_this_machine(fleet, config.cluster))
+    for node, answer in zip(fleet.nodes, answers, strict=True):
+        checks += judge(node, answer, expected)
+    return DoctorReport([node.name for node in fleet.nodes], checks)
+
+
+def _expected(plan: Plan, questions: Questions, visits: Sequence[Visit], *, on_processors: bool) -> Expected:
+    needed = needs(plan, on_gpu=not on_processors)
+    written = needed.checkpoints + needed.exports
+    return Expected(
+        python=platform.python_version(),
+        packages=_packages(visits),
+        code=code_digest(),
+        disk=max(0, written - disk_held(Path(questions.directory, questions.run_dir))),
+        memory=rank_memory(plan, needed, on_processors=on_processors),
+        on_processors=on_processors,
+        questions=questions,
+    )
+
+
+def _packages(visits: Sequence[Visit]) -> dict[str, str | None]:
+    """The launcher's versions; what it has not itself should be everywhere as on the first machine that has it."""
+    expected = package_versions()
+    for name, version in expected.items():
+        there = [visit.look.packages[name] for visit in visits if visit.look.packages[name]]
+        expected[name] = version or next(iter(there), None)
+    return expected

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
-from collections.abc import Iterable
 
-from ligo_dist.architectures.bert import BERT, BERT_ENCODER
-from ligo_dist.architectures.deit import DEIT
-from ligo_dist.architectures.gpt2 import GPT2
-from ligo_dist.architectures.gpt_neox import GPT_NEOX
-from ligo_dist.architectures.llama import LLAMA
-from ligo_dist.architectures.mistral import MISTRAL
-from ligo_dist.architectures.qwen2 import QWEN2
-from ligo_dist.architectures.qwen3 import QWEN3
-from ligo_dist.architectures.roberta import ROBERTA
+from ligo_dist.architectures.bert import BERT, BERT_ENCODER, ROBERTA
+from ligo_dist.architectures.gpt import GPT2, GPT_NEOX
+from ligo_dist.architectures.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from ligo_dist.architectures.table import (
     Architecture,
     Axis,
@@ -26,8 +18,8 @@ from ligo_dist.architectures.table import (
     ParameterSpec,
     Segment,
 )
-from ligo_dist.architectures.vit import VIT
-from ligo_dist.errors import ArchitectureError
+from ligo_dist.architectures.vit import DEIT, VIT
+from ligo_dist.runtime.errors import ArchitectureError, did_you_mean
 
 __all__ = [
     "Architecture",
@@ -61,7 +53,7 @@ def get_architecture(name: str) -> Architecture:
     if name in _ARCHITECTURES:
         return _ARCHITECTURES[name]
     raise ArchitectureError(
-        f"no model family {name!r}; there are {', '.join(_ARCHITECTURES)}{_did_you_mean(name, _ARCHITECTURES)}"
+        f"no model family {name!r}; there are {', '.join(_ARCHITECTURES)}{did_you_mean(name, _ARCHITECTURES)}"
     )
 
 
@@ -80,7 +72,7 @@ def _imported(address: str) -> Architecture:
             f"model family {address!r}: {module_name} cannot be imported: {cause}"
         ) from error
     if not hasattr(module, attribute):
-        hint = _did_you_mean(attribute, vars(module))
+        hint = did_you_mean(attribute, vars(module))
         raise ArchitectureError(f"model family {address!r}: {module_name} has no {attribute!r}{hint}")
     architecture = getattr(module, attribute)
     if not isinstance(architecture, Architecture):
@@ -89,8 +81,3 @@ def _imported(address: str) -> Architecture:
             f"model family {address!r}: {attribute} is of type {kind}, not an Architecture"
         )
     return architecture
-
-
-def _did_you_mean(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

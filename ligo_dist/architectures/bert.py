@@ -1,8 +1,4 @@
-"""BERT: norms on the residual stream behind each addition, learned positions, biases everywhere. As a masked language
-model, whose head transforms before it reads the tied embedding, and as the bare encoder with its pooler.
-
-RoBERTa has the same encoder and shares what is here.
-"""
+"""BERT and RoBERTa."""
 
 from __future__ import annotations
 
@@ -119,4 +115,33 @@ BERT_ENCODER = replace(
     axes={axis.name: axis for axis in (*ENCODER_AXES, _POOLED)},
     table=_encoder_table,
     config_keys=ENCODER_KEYS,
+)
+
+
+_OFFSET = 2
+
+_POSITION = Axis("position", lambda shape: shape.positions + _OFFSET, "fixed")
+
+
+def _table(_shape: ModelShape) -> dict[str, str]:
+    return {
+        **encoder_table("roberta."),
+        "lm_head.dense.weight": "transform.out hidden.in",
+        "lm_head.dense.bias": "transform.out",
+        "lm_head.layer_norm.weight": "transform.head_gain",
+        "lm_head.layer_norm.bias": "transform.head_bias",
+        "lm_head.bias": "vocab",
+    }
+
+
+ROBERTA = replace(
+    BERT,
+    name="roberta",
+    model_class="RobertaForMaskedLM",
+    config_class="RobertaConfig",
+    layers_path="roberta.encoder.layer",
+    axes={axis.name: axis for axis in (*ENCODER_AXES, TRANSFORM, _POSITION)},
+    table=_table,
+    position_offset=_OFFSET,
+    token_types=1,
 )

@@ -1,11 +1,10 @@
-"""Llama: grouped-query attention, rotary positions, SwiGLU, RMSNorm, no biases, tied or untied head.
-
-Mistral and Qwen are this table with a few lines more; they share what is here.
-"""
+"""Llama and what follows its table: Mistral, Qwen2 (biases on query, key and value; the head size is the width over the
+heads), Qwen3 (norms on query and key)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from ligo_dist.architectures.table import Architecture, Axis, ModelShape
@@ -32,8 +31,6 @@ CONFIG_KEYS = MappingProxyType(
         "tie_word_embeddings": "tied",
     }
 )
-
-HEAD_SIZE_KEY = MappingProxyType({"head_dim": "head_size"})
 
 
 def llama_table(
@@ -74,10 +71,52 @@ LLAMA = Architecture(
     normalization="rms_norm",
     axes={axis.name: axis for axis in AXES},
     table=llama_table,
-    config_keys={**CONFIG_KEYS, **HEAD_SIZE_KEY},
+    config_keys={**CONFIG_KEYS, "head_dim": "head_size"},
     default_ffn=_default_ffn,
     ties_embeddings=False,
     norm_epsilon="rms_norm_eps",
     rotary=True,
     free_head_size=True,
+)
+
+
+MISTRAL = replace(LLAMA, name="mistral", model_class="MistralForCausalLM", config_class="MistralConfig")
+
+
+_QWEN2_BIASES = {"q_proj.bias": "query.out", "k_proj.bias": "key.out", "v_proj.bias": "value.out"}
+
+
+def _qwen2_table(shape: ModelShape) -> dict[str, str]:
+    return llama_table(shape, _QWEN2_BIASES)
+
+
+QWEN2 = replace(
+    LLAMA,
+    name="qwen2",
+    model_class="Qwen2ForCausalLM",
+    config_class="Qwen2Config",
+    table=_qwen2_table,
+    config_keys=CONFIG_KEYS,
+    free_head_size=False,
+)
+
+
+_HEAD = Axis("head", lambda shape: shape.head_size, "fixed")
+
+_NORMS = {"q_norm.weight": "head", "k_norm.weight": "head"}
+
+_NORMED = ("query", "key")
+
+
+def _qwen3_table(shape: ModelShape) -> dict[str, str]:
+    return llama_table(shape, _NORMS)
+
+
+QWEN3 = replace(
+    LLAMA,
+    name="qwen3",
+    model_class="Qwen3ForCausalLM",
+    config_class="Qwen3Config",
+    axes={axis.name: replace(axis, normed=axis.name in _NORMED) for axis in (*AXES, _HEAD)},
+    table=_qwen3_table,
 )

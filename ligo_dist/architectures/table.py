@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ligo_dist.errors import ArchitectureError
+from ligo_dist.runtime.errors import ArchitectureError
 
 SIDES = ("out", "in", "gain", "bias", "head_gain", "head_bias")
 LAYER = "{layer}"

@@ -1,11 +1,9 @@
-"""ViT: an image cut into patches, a class token before them, learned positions, pre-norm blocks with biases.
-
-DeiT has the same blocks and shares what is here.
-"""
+"""ViT and DeiT."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ligo_dist.architectures.table import Architecture, Axis, ModelShape
 
@@ -71,7 +69,7 @@ def image_table(prefix: str, special_tokens: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def _table(_shape: ModelShape) -> dict[str, str]:
+def _vit_table(_shape: ModelShape) -> dict[str, str]:
     return image_table("vit", ("cls_token",))
 
 
@@ -83,9 +81,24 @@ VIT = Architecture(
     objective="image_classification",
     normalization="layer_norm",
     axes=image_axes(special_tokens=1),
-    table=_table,
+    table=_vit_table,
     config_keys=_CONFIG_KEYS,
     default_ffn=lambda width: 4 * width,
     ties_embeddings=None,
     norm_epsilon="layer_norm_eps",
+)
+
+
+def _deit_table(_shape: ModelShape) -> dict[str, str]:
+    return image_table("deit", ("cls_token", "distillation_token"))
+
+
+DEIT = replace(
+    VIT,
+    name="deit",
+    model_class="DeiTForImageClassification",
+    config_class="DeiTConfig",
+    layers_path="deit.layers",
+    axes=image_axes(special_tokens=2),
+    table=_deit_table,
 )

@@ -12,20 +12,24 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ligo_dist.checkpoints.layout import (
+from ligo_dist.checkpoints.files import (
+    Checkpoint,
+    RankFile,
+    Snapshot,
     checkpoint_path,
     give_name,
+    rank_file_name,
     remove_old,
     remove_unfinished,
     unfinished_path,
+    write_manifest,
+    write_rank_file,
 )
-from ligo_dist.checkpoints.manifest import Checkpoint, RankFile, write_manifest
-from ligo_dist.checkpoints.rank_files import Snapshot, rank_file_name, write_rank_file
-from ligo_dist.distributed import World, first_rank_only, gather_objects, raise_together, sum_over_ranks
-from ligo_dist.errors import CheckpointError
-from ligo_dist.files import make_empty
-from ligo_dist.heartbeat import SECONDS, beat
-from ligo_dist.stages import RunState
+from ligo_dist.engine.world import World, first_rank_only, gather_objects, raise_together, sum_over_ranks
+from ligo_dist.runtime.errors import CheckpointError
+from ligo_dist.runtime.files import make_empty
+from ligo_dist.runtime.heartbeat import SECONDS, beat
+from ligo_dist.schedule.state import RunState
 
 
 class CheckpointWriter:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from ligo_dist.config.section import Count, CountOrZero, Port, Positive, PositiveOrZero, Section, Text
 
@@ -37,17 +39,19 @@ class Cluster(Section):
     """The only hosts, or slots of hosts, that are used: `host1@host2:0,2`."""
     exclude: Text | None = None
     """Hosts, or slots of hosts, that are not used."""
-    transport: Literal["ssh", "pdsh"] = "ssh"
-    """What reaches the hosts: one `ssh` for each, or one `pdsh` for all."""
+    launcher: Literal["pdsh", "openmpi", "impi", "mvapich"] = "pdsh"
+    """DeepSpeed's `--launcher`: what starts the ranks on the hosts. It has to be installed here."""
+    launcher_args: list[Text] = []
+    """DeepSpeed's `--launcher_args`: further words for it."""
     ssh_port: Port | None = None
     """Port of the hosts' sshd; `null`: as ssh's own configuration says."""
     ssh_options: list[Text] = []
     """Further words for ssh, such as `-oStrictHostKeyChecking=yes` or `-i`, `key`."""
     python: Text | None = None
-    """The environment's python on the hosts; `null`: at the path it has here."""
+    """The environment's python, at the same path on the hosts and here; `null`: the one that runs the launcher."""
     directory: Text | None = None
-    """Working directory on the hosts, to which `run_dir`, `data.cache_dir` and the configuration's path are relative.
-    It has to be shared by all of them. `null`: the one of the launcher."""
+    """Working directory of the ranks, to which `run_dir` and `data.cache_dir` are relative. It has to be shared by all
+    hosts and the machine of the launcher, at the same path. `null`: the one of the launcher."""
     nccl_interface: Text | None = None
     """Network interface of NCCL (`NCCL_SOCKET_IFNAME`); `null`: its own choice."""
     gloo_interface: Text | None = None
@@ -57,8 +61,8 @@ class Cluster(Section):
     environment: dict[str, str] = {}
     """Environment variables of the ranks."""
     forward: list[Text] = []
-    """Names of further variables of the launcher's environment that the ranks get. Those of NCCL, gloo, torch, CUDA,
-    DeepSpeed, MLflow, Hugging Face and of this project are passed on anyway."""
+    """Names of further variables of the launcher's environment that the ranks on other machines get. Those of NCCL,
+    gloo, torch, CUDA, DeepSpeed, MLflow, Hugging Face and of this project are passed on anyway."""
     master_address: Text | None = None
     """Address of the first host as the others reach it; `null`: its name in the host file."""
     master_port: Port | None = None
@@ -78,11 +82,12 @@ class Cluster(Section):
     node_wait_seconds: PositiveOrZero = 60.0
     """How long a restart waits for nodes that stay away, before it goes on without them or gives up."""
     lost_seconds: Positive = 30.0
-    """A node that is not heard of for so long is lost: the run stops everywhere and is started again."""
-    hang_seconds: Positive = 600.0
+    """A connection without an answer for so long is lost: the run stops everywhere and is started again. A launcher
+    without a sign of life for so long is lost: the ranks write a checkpoint and end."""
+    hang_seconds: Annotated[float, Field(ge=2)] = 600.0
     """A rank that does not get on for so long, once the ranks have met, hangs: the run stops and is started again. It
     must cover the longest single thing a rank does: a step, a batch of the evaluation, a tensor that is grown."""
     grace_seconds: Positive = 60.0
-    """How long the ranks have after SIGTERM or SIGUSR1 to finish their step and write a checkpoint."""
+    """How long the ranks have, once they are asked to stop, to finish their step and write a checkpoint."""
     slurm: Slurm = Slurm()
     """What `ligo-dist submit` asks Slurm for."""

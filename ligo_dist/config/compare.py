@@ -10,8 +10,8 @@ from pydantic import Field
 
 from ligo_dist.config.faults import suggestion
 from ligo_dist.config.section import CountOrZero, Section, Text
-from ligo_dist.errors import Fault
-from ligo_dist.growth.names import METHODS, SCRATCH
+from ligo_dist.growth.registry import METHODS, SCRATCH
+from ligo_dist.runtime.errors import Fault
 
 _LEARN, _FIXED = "learn", "fixed"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ligo_dist.config.faults import suggestion
-from ligo_dist.errors import Fault
+from ligo_dist.runtime.errors import Fault
 
 _ACCUMULATION = "it follows from `batch_size`, `micro_batch_size` and the number of ranks"
 _PRECISION = "the precision is set by `precision`"

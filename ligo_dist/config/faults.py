@@ -3,17 +3,14 @@ name."""
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from ligo_dist.config.overrides import Key, dotted
-from ligo_dist.errors import Fault
-
-SectionT = TypeVar("SectionT", bound=BaseModel)
+from ligo_dist.config.yaml_text import Key, dotted
+from ligo_dist.runtime.errors import Fault, did_you_mean
 
 _FEW = 16
 
@@ -40,10 +37,7 @@ _BOUNDS = {
 def suggestion(name: object, valid: Iterable[object]) -> str:
     """`; did you mean 'x'?` where a valid name is near, else what the valid names are if they are few."""
     names = [str(one) for one in valid]
-    near = difflib.get_close_matches(str(name), names, n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; there are: {', '.join(names)}" if 0 < len(names) <= _FEW else ""
+    return did_you_mean(name, names, f"; there are: {', '.join(names)}" if 0 < len(names) <= _FEW else "")
 
 
 def validation_faults(
@@ -103,11 +97,3 @@ def _section_at(model: type[BaseModel], location: Sequence[Key]) -> type[BaseMod
         if get_origin(current) in (types.UnionType, Union):
             current = next(member for member in get_args(current) if member is not type(None))
     return current if isinstance(current, type) and issubclass(current, BaseModel) else None
-
-
-def parse_section(model: type[SectionT], raw: object) -> SectionT | None:
-    """The section, or None where it is at fault."""
-    try:
-        return model.model_validate(raw)
-    except ValidationError:
-        return None

@@ -1,8 +1,9 @@
 """What only `transformers` knows of a configuration: whether the keys of `model.huggingface` exist and have values
 that the family's configuration class takes, and what the `config.json` of `stages[0].from` stands for.
 
-Importing `transformers` imports torch. So the launcher asks in a process of its own (`python -m
-ligo_dist.config.huggingface`), and only where there is something to ask; a rank calls the functions itself.
+Importing `transformers` imports torch, where there is one. So the launcher asks in a process of its own (`python -m
+ligo_dist.config.huggingface`), without torch, and only where there is something to ask; a rank calls the functions
+itself.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from typing import Any
 
 from ligo_dist.architectures import Architecture, get_architecture
 from ligo_dist.config.faults import suggestion
-from ligo_dist.config.model_checks import owned_huggingface_keys
+from ligo_dist.config.resolve import PARTIAL_ROTARY_KEYS, is_image_family
+from ligo_dist.config.rules import owned_huggingface_keys
 from ligo_dist.config.schema import Config
-from ligo_dist.config.shapes import PARTIAL_ROTARY_KEYS, is_image_family
-from ligo_dist.errors import Fault, LigoError
-from ligo_dist.hub import resolve_directory
+from ligo_dist.huggingface.hub import resolve_directory
+from ligo_dist.runtime.errors import Fault, LigoError
 
 ROTARY_KEYS = ("rope_theta", "rotary_emb_base")
 """Keys from before `rope_parameters` that some of the library's classes still take, beside `PARTIAL_ROTARY_KEYS`."""
@@ -48,7 +49,7 @@ class SourceConfig:
 def check_huggingface_keys(config: Config) -> list[Fault]:
     """Unknown keys of `model.huggingface`, or values that the class refuses. Imports transformers, so
     torch."""
-    return _key_faults(get_architecture(config.model.family), config.model.huggingface)
+    return _key_faults(config.architecture, config.model.huggingface)
 
 
 def check_huggingface_keys_apart(config: Config) -> list[Fault]:
@@ -202,6 +203,8 @@ _ANSWERS: dict[str, Callable[[str, Any], Any]] = {"keys": _answer_keys, "source"
 
 
 def _main() -> None:
+    # The library's configurations need no torch, which takes longer to import than all else here.
+    sys.modules["torch"] = None  # type: ignore[assignment]
     what, family, argument = json.loads(sys.stdin.read())
     print(json.dumps(_ANSWERS[what](family, argument)))
 

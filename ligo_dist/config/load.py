@@ -11,13 +11,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ligo_dist.config.checks import cross_field_faults
 from ligo_dist.config.faults import validation_faults
-from ligo_dist.config.overrides import apply_overrides
+from ligo_dist.config.rules import faults_between
 from ligo_dist.config.schema import Config, Grow, Train
 from ligo_dist.config.section import Section
-from ligo_dist.config.yaml_text import parse_yaml
-from ligo_dist.errors import ConfigError, Fault
+from ligo_dist.config.yaml_text import apply_overrides, parse_yaml
+from ligo_dist.runtime.errors import ConfigError, Fault
 
 _INHERITED: dict[str, type[Section]] = {"train": Train, "grow": Grow}
 
@@ -46,19 +45,18 @@ def config_from(raw: dict[str, Any], source: str = "configuration", faults: Sequ
     """The configuration that plain values stand for; `faults` are those already known.
 
     Raises:
-        ConfigError: the known faults and every further one.
+        ConfigError: the known faults and every further one inside the sections; if there is none, every one between
+            them.
     """
-    merged = _inherit(raw)
     in_defaults = _default_faults(raw)
-    config = None
     found = list(faults)
     try:
-        config = Config.model_validate(merged)
+        config = Config.model_validate(_inherit(raw))
     except ValidationError as error:
         found += _without_repeats(validation_faults(error, Config), raw, in_defaults)
-    found += in_defaults
-    found += [fault for fault in cross_field_faults(merged) if fault not in found]
-    if found or config is None:
+        raise ConfigError(found + in_defaults, source) from None
+    found += in_defaults or faults_between(config)
+    if found:
         raise ConfigError(found, source)
     return config
 

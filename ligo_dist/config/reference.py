@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 from ligo_dist.config.deepspeed_keys import ALLOWED, OWNED, ZERO_ALLOWED, ZERO_OWNED
 from ligo_dist.config.schema import Config
 from ligo_dist.config.section import Section
-from ligo_dist.growth.names import DEPTHS, METHODS, WIDTHS
+from ligo_dist.growth.registry import DEPTHS, METHODS, WIDTHS
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -30,7 +30,22 @@ _INTRODUCTION = """\
 <!-- Generated from ligo_dist/config/schema.py by `python -m ligo_dist.config.reference`. Do not edit. -->
 
 One YAML file describes a run; `configs/reference.yaml` shows every key in its place. An unknown key, a value
-of another type, and values that contradict each other are errors, all told together before a process starts.
+of another type, and values that contradict each other are errors, told before a process starts.
+
+**Ten keys** are what most runs say; all else has a default:
+
+| key | such as |
+| --- | --- |
+| `run_dir` | `runs/first` |
+| `model.family` | `llama`; `ligo-dist architectures` lists them |
+| `model.max_positions` | `1024` |
+| `stages[].name` | `small` |
+| `stages[].size` | `{layers: 12, width: 768, heads: 12}`; or `from`, a Hugging Face model for the first stage |
+| `stages[].grow.method` | `lossless-dense`; `ligo-dist methods` lists them |
+| `stages[].train.steps` | `10000` |
+| `stages[].train.batch_size`, `micro_batch_size` | `512` over all ranks, `8` a rank and forward pass |
+| `stages[].train.optimizer.learning_rate` | `6e-4` |
+| `data.source`, `files` | `text`, `[texts/*.txt]`; with `data.sequence_length` |
 
 **Overrides.** `ligo-dist run CONFIG key.path=value ...` writes values over the file's. Items of a list are
 named by their number, from 0: `'stages[1].train.steps=5'` or `stages.1.train.steps=5`. A value is read as

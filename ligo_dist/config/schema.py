@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from ligo_dist.architectures import Architecture, get_architecture
 from ligo_dist.config.cluster import Cluster
 from ligo_dist.config.compare import Compare
 from ligo_dist.config.section import (
@@ -22,7 +23,7 @@ from ligo_dist.config.section import (
     Section,
     Text,
 )
-from ligo_dist.redaction import redact_values
+from ligo_dist.runtime.redaction import redact_values
 
 
 class Model(Section):
@@ -123,25 +124,6 @@ class Train(Section):
     more compute."""
 
 
-class DepthRate(Section):
-    """The learning rate of the depth coefficients, where it is not that of the width matrices."""
-
-    learning_rate: Positive = 3.0e-4
-    """The highest learning rate of the schedule."""
-    schedule: Schedule = Schedule()
-    """Its course."""
-
-
-class Sweep(Section):
-    """A short search for the operator's learning rate before it is learned (for 0 steps there is none). Its cost is
-    counted."""
-
-    learning_rates: Annotated[list[Positive], Field(min_length=2)]
-    """Candidates for `optimizer.learning_rate`; the one with the lowest validation loss is taken."""
-    steps: Count = 10
-    """Optimizer steps with each, at a constant rate, from the operator's start and on the same data."""
-
-
 class Learn(Section):
     """How the growth operator is learned, on the loss of the grown model, before it is applied."""
 
@@ -155,10 +137,6 @@ class Learn(Section):
     """The optimizer of the operator."""
     schedule: Schedule = Schedule()
     """The learning rate of the operator."""
-    depth: DepthRate | None = None
-    """The learning rate of the depth coefficients; `null`: the operator's."""
-    sweep: Sweep | None = None
-    """A short search for the learning rate of the operator; `null`: none."""
 
 
 class Grow(Section):
@@ -386,6 +364,11 @@ class Config(Section):
     """What `ligo-dist compare` runs. Not recorded with a run."""
     cluster: Annotated[Cluster, Field(exclude=True)] = Cluster()
     """The machines of the run, or the path of a YAML file that says them. Not recorded with the run."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """The family of its models."""
+        return get_architecture(self.model.family)
 
     def resolved(self) -> dict[str, Any]:
         """The values for the record, and to compare on resume: without passwords and tokens."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ligo_dist.architectures import Architecture, get_architecture
+from ligo_dist.architectures import Architecture
 from ligo_dist.config.huggingface import (
     ROTARY_KEYS,
     SourceConfig,
@@ -17,9 +17,9 @@ from ligo_dist.config.huggingface import (
     read_source_config_apart,
 )
 from ligo_dist.config.load import config_from
+from ligo_dist.config.resolve import PARTIAL_ROTARY_KEYS
 from ligo_dist.config.schema import Config, Size
-from ligo_dist.config.shapes import PARTIAL_ROTARY_KEYS
-from ligo_dist.errors import ArchitectureError, ConfigError, Fault, LigoError
+from ligo_dist.runtime.errors import ArchitectureError, ConfigError, Fault, LigoError
 
 _MODEL_KEYS = {
     "max_positions": "positions",
@@ -65,7 +65,7 @@ def complete(config: Config, source: SourceConfig, origin: str = "configuration"
     Raises:
         ConfigError: every key that says something else, and every fault that shows only now.
     """
-    architecture, raw = get_architecture(config.model.family), config.values()
+    architecture, raw = config.architecture, config.values()
     first = raw["stages"][0]
     try:
         says = _attributes(architecture, source.values)

@@ -61,10 +61,8 @@ def build_corpus(config: Config, source_directory: Path | None = None, show_prog
         DataError: a source, tokenizer or cache that cannot be used, too little text for one sequence, or images that
             do not fit the configuration.
     """
+    architecture = config.architecture
     # Not at the top: tokenizing processes and the launcher import this package too, and these take seconds.
-    from ligo_dist.architectures import get_architecture
-
-    architecture = get_architecture(config.model.family)
     if architecture.objective == "image_classification":
         from ligo_dist.corpus.image_corpus import build_image_corpus
 

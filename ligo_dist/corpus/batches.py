@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ligo_dist.batch_split import BatchSplit
 from ligo_dist.corpus.order import sample_indices
 from ligo_dist.corpus.samples import NOT_PREDICTED, Samples
+from ligo_dist.schedule.batch_split import BatchSplit
 
 
 class MicroBatch(NamedTuple):

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import numpy as np
 
-from ligo_dist.config.shapes import stage_shapes, tokens_per_sample
-from ligo_dist.corpus.cache import cache_key, file_fault, make_once, size_and_checksum
+from ligo_dist.config.resolve import stage_shapes, tokens_per_sample
+from ligo_dist.corpus.cache import cache_key, file_fault, make_once, progress_bar, size_and_checksum
 from ligo_dist.corpus.images import Images, find_images, open_images
-from ligo_dist.corpus.progress_bar import progress_bar
+from ligo_dist.corpus.order import is_validation
 from ligo_dist.corpus.samples import ImageSamples
-from ligo_dist.corpus.splitting import is_validation
-from ligo_dist.errors import DataError
+from ligo_dist.runtime.errors import DataError
 
 if TYPE_CHECKING:
     from ligo_dist.architectures import Architecture

@@ -12,9 +12,8 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from ligo_dist.corpus.names import nearest
-from ligo_dist.corpus.sources import Source, explained, find_source, open_dataset
-from ligo_dist.errors import DataError
+from ligo_dist.corpus.sources import DataSource, explained, find_source, open_dataset
+from ligo_dist.runtime.errors import DataError, did_you_mean
 
 MODES = {1: "L", 3: "RGB"}
 """Pillow's names of images with so many channels."""
@@ -40,7 +39,7 @@ class Images:
         count: how many, where it is known before reading.
     """
 
-    source: Source
+    source: DataSource
     dataset: Any
     image_column: str
     label_column: str
@@ -91,7 +90,7 @@ def find_images(
     split: str,
     image_column: str,
     max_documents: int | None,
-) -> Source:
+) -> DataSource:
     """Finds what is to be read.
 
     Raises:
@@ -99,15 +98,15 @@ def find_images(
     """
     _check_packages(kind)
     if kind == "digits":
-        return Source(kind, max_documents=max_documents)
+        return DataSource(kind, max_documents=max_documents)
     if kind == "images":
         assert name is not None, "a checked configuration has it"
-        return Source(kind, tuple(_image_files(name)), name, max_documents=max_documents)
+        return DataSource(kind, tuple(_image_files(name)), name, max_documents=max_documents)
     return find_source(kind, files, name, subset, split, image_column, max_documents=max_documents)
 
 
 def open_images(
-    source: Source,
+    source: DataSource,
     image_column: str,
     label_column: str,
     size: int,
@@ -191,7 +190,7 @@ def _image_files(directory: str) -> list[str]:
     return [str(path) for path in files]
 
 
-def _folder(source: Source, streaming: bool, cache_dir: str) -> Any:
+def _folder(source: DataSource, streaming: bool, cache_dir: str) -> Any:
     return datasets.load_dataset(
         "imagefolder",
         data_files={"train": list(source.files)},
@@ -203,16 +202,16 @@ def _folder(source: Source, streaming: bool, cache_dir: str) -> Any:
     )
 
 
-def _check_column(dataset: Any, key: str, column: str, source: Source) -> None:
+def _check_column(dataset: Any, key: str, column: str, source: DataSource) -> None:
     columns = dataset.column_names or list(next(iter(dataset), {}))
     if column not in columns:
         raise DataError(
-            f"data.{key}: {column!r} is no column of {source.origin()}{nearest(column, columns)}; "
+            f"data.{key}: {column!r} is no column of {source.origin()}{did_you_mean(column, columns)}; "
             f"columns: {', '.join(sorted(columns))}"
         )
 
 
-def _undecoded(dataset: Any, column: str, source: Source) -> Any:
+def _undecoded(dataset: Any, column: str, source: DataSource) -> Any:
     """The data set with its images as files or bytes, which are decoded one by one, so that a fault has a place."""
     try:
         return dataset.cast_column(column, datasets.Image(decode=False))

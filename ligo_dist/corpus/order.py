@@ -1,4 +1,4 @@
-"""The order of samples: a pure function of (seed, sample number), the same on any number of ranks.
+"""Which documents are for validation, and the order of samples: pure functions, the same on any number of ranks.
 
 Epoch e visits the samples in the order of a pseudo-random permutation keyed by (seed, e): a Feistel network
 over the next power of four, walked along its cycle until the value falls below the number of samples (Black
@@ -8,8 +8,21 @@ without those before it.
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from numpy.typing import NDArray
+
+
+def is_validation(document: bytes, fraction: float) -> bool:
+    """Whether a document belongs to the validation split, which gets about `fraction` of all documents.
+
+    A hash of the content decides, so the answer depends on no order and no number of processes, and two
+    copies of a document never end on different sides.
+    """
+    digest = hashlib.blake2b(document, digest_size=8, person=b"split").digest()
+    return int.from_bytes(digest, "big") < fraction * 2**64
+
 
 _ROUNDS = 8
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, the increment of splitmix64

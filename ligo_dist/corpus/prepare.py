@@ -15,16 +15,15 @@ import numpy as np
 import sentencepiece
 import tokenizers
 
-from ligo_dist.corpus.cache import cache_key, file_fault, make_once, size_and_checksum
+from ligo_dist.corpus.cache import cache_key, file_fault, make_once, progress_bar, size_and_checksum
+from ligo_dist.corpus.order import is_validation
 from ligo_dist.corpus.packing import SPLITS, VALIDATION_DOCUMENTS, SplitStatistics, pack, token_dtype
 from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
-from ligo_dist.corpus.progress_bar import progress_bar
-from ligo_dist.corpus.sources import Documents, Source
-from ligo_dist.corpus.splitting import is_validation
+from ligo_dist.corpus.sources import DataSource, Documents
 from ligo_dist.corpus.text_tokenizer import TextTokenizer
-from ligo_dist.corpus.tokenizer import TOKENIZER_FILE, Tokenizer
+from ligo_dist.corpus.tokenizer import TOKENIZER_FILE, SentencePieceTokenizer
 from ligo_dist.corpus.tokenizer_training import SAMPLE_BYTES, train_tokenizer
-from ligo_dist.errors import DataError
+from ligo_dist.runtime.errors import DataError
 
 _FORMAT = 2
 """Raise it with every change of the code that changes what is made from the same inputs."""
@@ -52,7 +51,7 @@ class PackedCorpus:
 
 
 def prepare_corpus(
-    source: Source,
+    source: DataSource,
     streaming: bool,
     validation_fraction: float,
     given: TextTokenizer | None,
@@ -117,7 +116,7 @@ def _train(
     model_type: str,
     masked: bool,
     show_progress: bool,
-) -> Tokenizer:
+) -> SentencePieceTokenizer:
     if vocab_size is None:
         raise DataError(
             "tokenizer.vocab_size: null, and tokenizer.file too; give the one to train, or the other"
@@ -125,7 +124,7 @@ def _train(
     with progress_bar("training the tokenizer", documents.count, show_progress) as advance:
         texts = _train_split(documents, validation_fraction, advance)
         model = train_tokenizer(texts, vocab_size, model_type, masked)
-    return Tokenizer(model)
+    return SentencePieceTokenizer(model)
 
 
 def _train_split(documents: Documents, validation_fraction: float, advance: Any) -> Iterator[bytes]:
@@ -171,7 +170,7 @@ def _open(directory: Path) -> PackedCorpus:
 def _open_tokenizer(directory: Path) -> TextTokenizer:
     if (directory / "tokenizer.json").is_file():
         return PretrainedTokenizer(directory, f"the tokenizer in {directory}")
-    return Tokenizer((directory / TOKENIZER_FILE).read_bytes(), str(directory / TOKENIZER_FILE))
+    return SentencePieceTokenizer((directory / TOKENIZER_FILE).read_bytes(), str(directory / TOKENIZER_FILE))
 
 
 def _tokenizer_fingerprint(directory: Path) -> str:

@@ -1,4 +1,5 @@
-"""A Hugging Face tokenizer that came with a model: a directory with a `tokenizer.json`."""
+"""A Hugging Face tokenizer that came with a model (a directory with a `tokenizer.json`), and the tokenizer that a
+configuration names. Imports no torch: the launcher counts its pieces."""
 
 from __future__ import annotations
 
@@ -6,11 +7,17 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tokenizers
 
-from ligo_dist.errors import DataError
+from ligo_dist.corpus.text_tokenizer import TextTokenizer
+from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
+from ligo_dist.huggingface.hub import resolve_directory
+from ligo_dist.runtime.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    from ligo_dist.config.schema import Tokenizer as TokenizerSettings
 
 FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
@@ -143,3 +150,34 @@ def _fingerprint(files: dict[str, bytes]) -> str:
         if name in files:
             digest.update(f"{name} {len(files[name])} ".encode() + files[name])
     return digest.hexdigest()
+
+
+def given_tokenizer(settings: TokenizerSettings, source_directory: Path | None) -> TextTokenizer | None:
+    """The tokenizer that the configuration names, else that of the source; None: one is to be trained.
+
+    Args:
+        source_directory: of `stages[0].from`.
+
+    Raises:
+        DataError: it cannot be used, or has another number of pieces than `vocab_size`.
+    """
+    if settings.file is not None:
+        return SentencePieceTokenizer.from_file(settings.file, settings.vocab_size)
+    if settings.huggingface is not None:
+        origin = f"tokenizer.huggingface: {settings.huggingface!r}"
+        try:
+            directory = resolve_directory(settings.huggingface, weights=False)
+        except CheckpointError as error:
+            raise DataError(f"tokenizer.huggingface: {error}") from error
+        tokenizer = PretrainedTokenizer(directory, origin)
+        if settings.vocab_size not in (None, tokenizer.vocab_size):
+            raise DataError(
+                f"tokenizer.vocab_size: {settings.vocab_size}, but {settings.huggingface!r} has "
+                f"{tokenizer.vocab_size} pieces; write {tokenizer.vocab_size} or null"
+            )
+        return tokenizer
+    if settings.vocab_size is None and source_directory is not None:
+        return PretrainedTokenizer(
+            source_directory, f"stages[0].from: the tokenizer in {str(source_directory)!r}"
+        )
+    return None

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ligo_dist.corpus.blocks import PackedBlocks
+from ligo_dist.corpus.packing import PackedBlocks
 
 NOT_PREDICTED = -100
 """Label of what is not to be predicted: the library's losses leave it out."""

@@ -16,14 +16,13 @@ import pyarrow
 from huggingface_hub.utils import httpx
 
 from ligo_dist.corpus import text_files
-from ligo_dist.corpus.names import nearest
-from ligo_dist.errors import DataError
+from ligo_dist.runtime.errors import DataError, did_you_mean
 
 _ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """What is read, found but not yet opened. `find_source` makes it.
 
     Attributes:
@@ -91,7 +90,7 @@ class Source:
 class Documents:
     """The documents of a source in its own order, as bytes; can be iterated over any number of times."""
 
-    def __init__(self, source: Source, dataset: Any, column: str) -> None:
+    def __init__(self, source: DataSource, dataset: Any, column: str) -> None:
         self._source, self._dataset, self._column = source, dataset, column
 
     @property
@@ -122,14 +121,14 @@ def find_source(
     document: str = "file",
     include_tests: bool = False,
     max_documents: int | None = None,
-) -> Source:
+) -> DataSource:
     """Finds what is to be read: resolves paths and globs, and refuses what is missing or holds not one byte.
 
     Raises:
         DataError: names the key, the value and what would be right.
     """
     if kind == "stdlib":
-        return Source(
+        return DataSource(
             kind, tuple(text_files.standard_library_files(include_tests)), max_documents=max_documents
         )
     if kind == "hub":
@@ -138,8 +137,8 @@ def find_source(
         found = tuple(str(path.resolve()) for path in sorted(Path(name).rglob("*")) if path.is_file())
         if not found and (os.path.isdir(name) or name.startswith((".", "/", "~"))):
             raise DataError(f"data.name: {name!r} is a directory without files, or does not exist")
-        return Source(kind, found, name, subset, split, text_column, max_documents=max_documents)
-    source = Source(
+        return DataSource(kind, found, name, subset, split, text_column, max_documents=max_documents)
+    source = DataSource(
         kind,
         tuple(text_files.find_files(files, kind)),
         text_column=text_column,
@@ -152,7 +151,7 @@ def find_source(
 
 
 @contextmanager
-def explained(source: Source) -> Iterator[None]:
+def explained(source: DataSource) -> Iterator[None]:
     """Turns what `datasets` raises while it opens or reads a source into a `DataError` that names the
     source."""
     try:
@@ -178,7 +177,7 @@ def explained(source: Source) -> Iterator[None]:
         ) from error
 
 
-def open_dataset(source: Source, streaming: bool, cache_dir: str) -> Any:
+def open_dataset(source: DataSource, streaming: bool, cache_dir: str) -> Any:
     """A source as a data set of `datasets`: a mapping, or an iterable one where it is a stream."""
     if source.kind in ("stdlib", "text"):
         features = datasets.Features({"text": datasets.Value("large_binary")})
@@ -212,14 +211,14 @@ def _saved_dataset(directory: str, split: str, streaming: bool) -> Any:
     if isinstance(saved, datasets.DatasetDict):
         if split not in saved:
             raise DataError(
-                f"data.split: {split!r} is no split of {directory!r}{nearest(split, saved)}; "
+                f"data.split: {split!r} is no split of {directory!r}{did_you_mean(split, saved)}; "
                 f"splits: {_listed(saved)}"
             )
         saved = saved[split]
     return saved.to_iterable_dataset() if streaming else saved
 
 
-def _select_text(dataset: Any, column: str, source: Source) -> Any:
+def _select_text(dataset: Any, column: str, source: DataSource) -> Any:
     """Only the text column, so that no other (an image, say) is decoded."""
     columns = dataset.column_names
     if columns is None:  # a stream whose schema is not known before its first row
@@ -229,7 +228,7 @@ def _select_text(dataset: Any, column: str, source: Source) -> Any:
         columns = list(first)
     if column not in columns:
         raise DataError(
-            f"data.text_column: {column!r} is no column of {source.origin()}{nearest(column, columns)}; "
+            f"data.text_column: {column!r} is no column of {source.origin()}{did_you_mean(column, columns)}; "
             f"columns: {_listed(columns)}"
         )
     return dataset.select_columns([column])

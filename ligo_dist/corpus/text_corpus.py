@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ligo_dist.corpus.blocks import PackedBlocks
-from ligo_dist.corpus.given_tokenizer import given_tokenizer
-from ligo_dist.corpus.packing import SplitStatistics
+from ligo_dist.corpus.packing import PackedBlocks, SplitStatistics
 from ligo_dist.corpus.prepare import prepare_corpus
+from ligo_dist.corpus.pretrained_tokenizer import given_tokenizer
 from ligo_dist.corpus.samples import (
     TRAINING,
     VALIDATION,
@@ -20,7 +19,7 @@ from ligo_dist.corpus.samples import (
 )
 from ligo_dist.corpus.sources import find_source
 from ligo_dist.corpus.text_tokenizer import TextTokenizer, check_masking
-from ligo_dist.corpus.tokenizer import Tokenizer
+from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
 
 if TYPE_CHECKING:
     from ligo_dist.architectures import Architecture
@@ -72,7 +71,7 @@ class TextCorpus:
 
     def sample_documents(self, count: int) -> list[bytes]:
         """The first documents of the validation split, at most `count`, where its tokenizer is one without loss."""
-        if not isinstance(self.tokenizer, Tokenizer):
+        if not isinstance(self.tokenizer, SentencePieceTokenizer):
             return []
         blocks = self.validation_blocks
         tokens = blocks.read(range(min(len(blocks), 4096))).ravel()

@@ -1,4 +1,4 @@
-"""Text files as documents of raw bytes, to be opened through `datasets`.
+"""Text files as documents of raw bytes, to be opened through `datasets`; and documents as lines of JSON.
 
 The text reader that comes with `datasets` decodes, translates line ends and drops blank lines. A lossless
 corpus needs the bytes as they are, so these generators are handed to `Dataset.from_generator` instead.
@@ -6,7 +6,9 @@ corpus needs the bytes as they are, so these generators are handed to `Dataset.f
 
 from __future__ import annotations
 
+import base64
 import glob
+import json
 import os
 import sysconfig
 from collections.abc import Iterable, Iterator
@@ -15,8 +17,17 @@ from typing import Any
 
 import fsspec
 
-from ligo_dist.corpus.names import nearest
-from ligo_dist.errors import DataError
+from ligo_dist.runtime.errors import DataError, did_you_mean
+
+
+def document_line(document: bytes) -> bytes:
+    """One document as a line of a JSON-lines file, line end included."""
+    try:
+        content = {"text": document.decode("utf-8")}
+    except UnicodeDecodeError:
+        content = {"base64": base64.b64encode(document).decode("ascii")}
+    return json.dumps(content, ensure_ascii=False).encode("utf-8") + b"\n"
+
 
 _NOT_OUR_SOURCES = {"site-packages", "dist-packages", "__pycache__"}
 _TEST_PACKAGES = {"test", "tests", "idle_test"}
@@ -81,7 +92,9 @@ def _matches(pattern: str) -> list[str]:
         return files
     folder = Path(pattern).parent
     beside = [str(folder / name) for name in os.listdir(folder)] if folder.is_dir() else []
-    raise DataError(f"data.files: no such file: {pattern!r} (from {os.getcwd()}){nearest(pattern, beside)}")
+    raise DataError(
+        f"data.files: no such file: {pattern!r} (from {os.getcwd()}){did_you_mean(pattern, beside)}"
+    )
 
 
 def _whole(stream: Any) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ligo_dist.errors import DataError
+from ligo_dist.runtime.errors import DataError
 
 
 class TextTokenizer(Protocol):

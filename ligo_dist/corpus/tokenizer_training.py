@@ -12,7 +12,7 @@ from typing import Any
 import sentencepiece
 
 from ligo_dist.corpus.tokenizer import MASK, SPACE
-from ligo_dist.errors import DataError
+from ligo_dist.runtime.errors import DataError
 
 SAMPLE_BYTES = {"bpe": 10_000_000, "unigram": 3_000_000}
 """Text that a model is trained on, at most. Unigram training takes about ten times as long for the same

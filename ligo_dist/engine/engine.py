@@ -17,24 +17,13 @@ from deepspeed.utils import (
 )
 from torch import Tensor, nn
 
-from ligo_dist.distributed import World, sum_over_ranks
-from ligo_dist.shards import Shards, padded
-
-from .forgetting import forget_engine, forget_forward_passes, return_freed_memory
-from .partitions import without_padding
+from ligo_dist.engine.cleanup import forget_engine, forget_forward_passes, return_freed_memory
+from ligo_dist.engine.shards import Shards, padded
+from ligo_dist.engine.world import World, sum_over_ranks
+from ligo_dist.engine.zero3 import without_padding
+from ligo_dist.runtime.adamw import OptimizerSettings
 
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """AdamW (Loshchilov & Hutter, 2019); matrices decay, vectors (norms and biases) do not."""
-
-    learning_rate: float
-    betas: tuple[float, float]
-    epsilon: float
-    weight_decay: float
-    gradient_clipping: float
 
 
 @dataclass(frozen=True)
@@ -50,7 +39,7 @@ class StepResult:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationResult:
     """Mean loss per prediction; for classifiers the part of the samples that they get right, else None."""
 
     loss: float
@@ -144,7 +133,7 @@ class Engine:
         return StepResult(mean / self.world.size, float(self._engine.get_global_grad_norm()))
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[tuple[Mapping[str, Tensor], int]]) -> Evaluation:
+    def evaluate(self, batches: Iterable[tuple[Mapping[str, Tensor], int]]) -> EvaluationResult:
         """Mean loss per prediction over all ranks, and the accuracy where labels are classes of whole samples.
 
         Args:
@@ -170,7 +159,7 @@ class Engine:
         )
         self._drop_gathered()
         accuracy = correct_everywhere / samples_everywhere if classifies else None
-        return Evaluation(loss_sum / samples_everywhere, accuracy)
+        return EvaluationResult(loss_sum / samples_everywhere, accuracy)
 
     @torch.no_grad()
     def logits(self, batch: Mapping[str, Tensor]) -> Tensor:

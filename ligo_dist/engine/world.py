@@ -1,18 +1,138 @@
-"""The ranks: joining their process group, and leaving it."""
+"""The ranks: joining their process group, leaving it, sending each other objects, a few numbers, and whole tensors."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import TypeVar
 
 import deepspeed
+import numpy as np
 import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
+from torch import Tensor
 
-from ligo_dist.distributed import World, max_over_ranks
-from ligo_dist.rank_environment import export_rank_environment
+from ligo_dist.engine.shards import unpadded
+from ligo_dist.runtime.environment import export_rank_environment, rank_environment
+from ligo_dist.runtime.errors import LigoError, RunError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """Who this process is among the ranks, the device it computes on, and the number of nodes they all run on."""
+
+    rank: int
+    size: int
+    device: torch.device
+    nodes: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+
+def environment_world_size() -> int:
+    """Number of ranks the launcher announced.
+
+    Raises:
+        LigoError: see `rank_environment`.
+    """
+    return rank_environment().world_size
+
+
+def broadcast_object(value: T, world: World) -> T:
+    """The first rank's value, on every rank. The value must be picklable."""
+    if world.size == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather_objects(value: T, world: World) -> list[T]:
+    """Every rank's value, on every rank, in the order of the ranks."""
+    if world.size == 1:
+        return [value]
+    values: list[T | None] = [None] * world.size
+    dist.all_gather_object(values, value)
+    return values  # type: ignore[return-value]
+
+
+def first_rank_only(action: Callable[[], T], world: World) -> T:
+    """Run an action on the first rank alone; all ranks get its result, or its exception.
+
+    Raises:
+        Exception: whatever the action raised, on every rank, so that no rank is left waiting for another.
+    """
+    outcome: tuple[T | None, Exception | None] = (None, None)
+    if world.is_first:
+        try:
+            outcome = (action(), None)
+        except Exception as error:
+            outcome = (None, error)
+    result, failure = broadcast_object(outcome, world)
+    if failure is not None:
+        raise _shared(failure, rank=0)
+    return result  # type: ignore[return-value]
+
+
+def raise_together(failure: Exception | None, world: World) -> None:
+    """Raise the failure of the lowest rank that has one, on every rank; return if none has."""
+    for rank, error in enumerate(gather_objects(failure, world)):
+        if error is not None:
+            raise _shared(error, rank)
+
+
+def _shared(error: Exception, rank: int) -> Exception:
+    """An error of one rank that all raise: that rank shows it."""
+    if isinstance(error, LigoError | RunError):
+        error.told_by = rank
+    return error
+
+
+def sum_over_ranks(values: list[float], world: World) -> list[float]:
+    """Element-wise sums of a few numbers over the ranks, in fp64."""
+    tensor = torch.tensor(values, dtype=torch.float64, device=world.device)
+    if world.size > 1:
+        dist.all_reduce(tensor)
+    return tensor.tolist()
+
+
+def max_over_ranks(value: float, world: World) -> float:
+    tensor = torch.tensor([value], dtype=torch.float64, device=world.device)
+    if world.size > 1:
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return tensor.item()
+
+
+def gather_numbers(values: list[float], world: World) -> list[list[float]]:
+    """Every rank's list of numbers, all of one length, on every rank, in the order of the ranks; in fp64."""
+    if world.size == 1:
+        return [values]
+    row = torch.tensor(values, dtype=torch.float64, device=world.device)
+    rows = row.new_empty(world.size * len(values))
+    dist.all_gather_into_tensor(rows, row)
+    return rows.view(world.size, -1).tolist()
+
+
+def barrier() -> None:
+    """Wait for all ranks, if there are several."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.barrier()
+
+
+def seed_everything(*parts: int) -> None:
+    """Seed torch, numpy and random from a few integers: the same parts, the same random numbers."""
+    state = np.random.SeedSequence([part % 2**63 for part in parts]).generate_state(2, np.uint64)
+    torch.manual_seed(int(state[0] % 2**63))
+    np.random.seed(int(state[1] % 2**32))
+    random.seed(int(state[1]))
 
 
 def start_world(timeout_seconds: float) -> World:
@@ -48,3 +168,27 @@ def get_accelerator_name() -> str:
 def stop_world() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def all_gather(local_S: Tensor, world: World) -> Tensor:
+    """The partitions of all ranks, [N, S], on every rank and its device."""
+    local_S = local_S.to(world.device)
+    if world.size == 1:
+        return local_S.unsqueeze(0)
+    gathered_NS = local_S.new_empty(world.size, local_S.numel())
+    dist.all_gather_into_tensor(gathered_NS.view(-1), local_S.contiguous())
+    return gathered_NS
+
+
+def gather_tensor(shard: Tensor, shape: tuple[int, ...], world: World) -> Tensor:
+    """A whole tensor from its partitions, on every rank."""
+    return unpadded(all_gather(shard, world), shape)
+
+
+def reduce_scatter_mean(values_NS: Tensor, world: World) -> Tensor:
+    """This rank's row of the mean over all ranks, [S]."""
+    if world.size == 1:
+        return values_NS.squeeze(0)
+    local_S = values_NS.new_empty(values_NS.shape[1])
+    dist.reduce_scatter_tensor(local_S, values_NS.contiguous().view(-1), op=dist.ReduceOp.AVG)
+    return local_S

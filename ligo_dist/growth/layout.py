@@ -21,9 +21,16 @@ from functools import cached_property
 from typing import Self
 
 from ligo_dist.architectures import Architecture, Axis, ModelShape, ParameterSpec, Segment
-from ligo_dist.errors import ArchitectureError
-from ligo_dist.growth.claims import fresh_layers, has_new_depth, needs_unit_layer, refusals
-from ligo_dist.growth.names import MAY_BE_TIED
+from ligo_dist.growth.preserves import (
+    epsilon_factor,
+    fresh_layers,
+    has_new_depth,
+    needs_unit_layer,
+    obstacles,
+    refusals,
+)
+from ligo_dist.growth.registry import MAY_BE_TIED, Method
+from ligo_dist.runtime.errors import ArchitectureError
 
 _TIED_BY_DEFAULT = ("identity-random",)
 
@@ -89,33 +96,33 @@ class GrowthLayout:
             raise ArchitectureError(f"{self.architecture.name} cannot grow so: " + "; ".join(faults))
 
     @classmethod
-    def for_ways(
+    def for_method(
         cls,
         architecture: Architecture,
         source: ModelShape,
         target: ModelShape,
-        depth: str,
-        width: str,
+        method: Method,
         *,
         tied: bool | None = None,
         identity: str | None = None,
         share_depth: bool = False,
         share_width: bool = False,
     ) -> Self:
-        """What a way to grow in depth and one in width need for a pair of models.
+        """The operator that a method needs for a pair of models.
 
         Args:
             architecture: the family.
             source, target: the pair.
-            depth, width: of `growth.names.DEPTHS` and `WIDTHS`.
-            tied: one matrix for all sides of an axis; None: as the width does.
-            identity: `fixed` or `learned`; None: as the width does.
+            method: where it starts.
+            tied: one matrix for all sides of an axis; None: as the method does.
+            identity: `fixed` or `learned`; None: as the method does.
             share_depth: one row of depth coefficients for all roles.
             share_width: one operator per axis for all layers.
 
         Raises:
-            ArchitectureError: for a growth that the family or the ways do not allow.
+            ArchitectureError: for a growth that the family or the method does not allow.
         """
+        depth, width = method.depth, method.width
         faults = refusals(source, target, depth, width)
         if tied and width not in MAY_BE_TIED:
             faults.append(f"width {width!r} needs a matrix for each side of an axis: set tied: false")
@@ -135,6 +142,22 @@ class GrowthLayout:
             unit_layer=needs_unit_layer(architecture, source, target, depth),
             new_depth=has_new_depth(width),
         )
+
+    def obstacles(self, method: Method) -> list[str]:
+        """Why the target will not compute the source's function right after growing so; empty if it will."""
+        return obstacles(
+            self.architecture,
+            self.source,
+            self.target,
+            depth=method.depth,
+            width=method.width,
+            noise=method.noise,
+            share_depth=self.share_depth,
+        )
+
+    def epsilon_factor(self, method: Method) -> float:
+        """What the norms' epsilon is multiplied by in the target."""
+        return epsilon_factor(self.architecture, self.source, self.target, method.width)
 
     @property
     def columns(self) -> int:

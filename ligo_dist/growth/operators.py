@@ -6,7 +6,7 @@ The matrices themselves are listed in `layout`, which knows no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,11 @@ from ligo_dist.growth.layout import GrowthLayout, OperatorParameter
 @dataclass(frozen=True)
 class Growth(GrowthLayout):
     """A pair of models, the operator between them, and how it is applied."""
+
+    @classmethod
+    def of(cls, layout: GrowthLayout) -> Growth:
+        """The same pair and operator, to be applied."""
+        return cls(**{field.name: getattr(layout, field.name) for field in fields(layout)})
 
     def depth_rows(self, coefficients: Tensor) -> Tensor:
         """Depth coefficients, one row per role."""

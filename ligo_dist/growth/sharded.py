@@ -1,4 +1,4 @@
-"""The same maths as `algebra` on ZeRO-3 partitions, and the communication it needs - nothing else.
+"""The same maths as `algebra` on ZeRO-3 partitions.
 
 Depth mixing commutes with sharding: all layers of a role have the same shape, hence the same partition bounds, so a
 rank mixes its own partitions and only the mixed small layer travels: one all-gather per target block, and for the
@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from ligo_dist.distributed import World
+from ligo_dist.engine.shards import Shards, padded, partition_range, partition_size, partitioned, unpadded
+from ligo_dist.engine.world import World, all_gather, reduce_scatter_mean
 from ligo_dist.growth.algebra import mix_depth
 from ligo_dist.growth.operators import Growth
-from ligo_dist.shards import Shards, padded, partition_range, partition_size
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,8 @@ class SourceShards:
 
     def outside_tensor(self, name: str, dtype: torch.dtype, world: World) -> Tensor:
         """A source parameter outside the blocks, whole, on every rank."""
-        gathered_NS = _all_gather(self.outside[name].to(dtype), world)
-        return _whole(gathered_NS, self.shapes[name])
+        gathered_NS = all_gather(self.outside[name].to(dtype), world)
+        return unpadded(gathered_NS, self.shapes[name])
 
     def unstacked(self) -> Shards:
         """The source's own partitions by parameter name again (views of the stacks)."""
@@ -99,11 +98,6 @@ class SourceShards:
             for layer, shard in enumerate(stack[: self.layers])
         }
         return {**self.outside, **layers}
-
-
-def gather_matrix(shard: Tensor, shape: tuple[int, ...], world: World) -> Tensor:
-    """A whole tensor from its partitions, on every rank."""
-    return _whole(_all_gather(shard, world), shape)
 
 
 class _MixAndGather(torch.autograd.Function):
@@ -126,18 +120,18 @@ class _MixAndGather(torch.autograd.Function):
         # Where the optimizer is offloaded the partitions lie in the processors' memory, and are mixed there.
         rows_RK = depth_RK.to(stacks[0].device)
         mixed_S = torch.cat([mix_depth(row_K, stack) for row_K, stack in zip(rows_RK, stacks, strict=True)])
-        gathered_NS = _all_gather(mixed_S.to(dtype), world)
+        gathered_NS = all_gather(mixed_S.to(dtype), world)
         ctx.stacks, ctx.world, ctx.depth = stacks, world, (depth_RK.device, depth_RK.dtype)
         sizes = [stack.shape[1] for stack in stacks]
         parts = gathered_NS.split(sizes, dim=1)
-        return tuple(_whole(part, shape) for part, shape in zip(parts, shapes, strict=True))
+        return tuple(unpadded(part, shape) for part, shape in zip(parts, shapes, strict=True))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         world: World = ctx.world
         sizes = [stack.shape[1] for stack in ctx.stacks]
-        grad_NS = torch.cat([_spread(g, s, world.size) for g, s in zip(grads, sizes, strict=True)], dim=1)
-        grad_S = _reduce_scatter_mean(grad_NS, world)
+        grad_NS = torch.cat([partitioned(g, s, world.size) for g, s in zip(grads, sizes, strict=True)], dim=1)
+        grad_S = reduce_scatter_mean(grad_NS, world)
         parts = [stack @ grad.to(stack) for stack, grad in zip(ctx.stacks, grad_S.split(sizes), strict=True)]
         return (torch.stack(parts) * world.size).to(*ctx.depth), None, None, None, None
 
@@ -146,32 +140,3 @@ def _filled(numel: int, value: float, world: World, device: torch.device) -> Ten
     """This rank's partition of a tensor of one value, padding zero."""
     start, stop = partition_range(numel, world.rank, world.size)
     return padded(torch.full((stop - start,), value, device=device), partition_size(numel, world.size))
-
-
-def _whole(part_NS: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Drop the padding of gathered partitions and give the tensor its shape."""
-    return part_NS.reshape(-1)[: math.prod(shape)].view(shape)
-
-
-def _spread(full: Tensor, size: int, world_size: int) -> Tensor:
-    """A whole tensor as the partitions of all ranks, [N, size], padding zero."""
-    flat = full.reshape(-1)
-    padding = world_size * size - flat.numel()
-    return torch.nn.functional.pad(flat, (0, padding)).view(world_size, size)
-
-
-def _all_gather(local_S: Tensor, world: World) -> Tensor:
-    local_S = local_S.to(world.device)
-    if world.size == 1:
-        return local_S.unsqueeze(0)
-    gathered_NS = local_S.new_empty(world.size, local_S.numel())
-    dist.all_gather_into_tensor(gathered_NS.view(-1), local_S.contiguous())
-    return gathered_NS
-
-
-def _reduce_scatter_mean(grad_NS: Tensor, world: World) -> Tensor:
-    if world.size == 1:
-        return grad_NS.squeeze(0)
-    local_S = grad_NS.new_empty(grad_NS.shape[1])
-    dist.reduce_scatter_tensor(local_S, grad_NS.contiguous().view(-1), op=dist.ReduceOp.AVG)
-    return local_S

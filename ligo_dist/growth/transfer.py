@@ -12,13 +12,13 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from ligo_dist.distributed import World
+from ligo_dist.engine.shards import Shards, partition_range, shard_of
+from ligo_dist.engine.world import World, gather_tensor
 from ligo_dist.growth.algebra import expand_flat_range
 from ligo_dist.growth.depth import is_new_layer
 from ligo_dist.growth.methods import Method, initial_value
 from ligo_dist.growth.operators import Growth
-from ligo_dist.growth.sharded import SourceShards, gather_matrix
-from ligo_dist.shards import Shards, partition_range, shard_of
+from ligo_dist.growth.sharded import SourceShards
 
 OperatorValues = Callable[[str], Tensor]
 """Gives an operator parameter, whole, by name; called on all ranks in the same order."""
@@ -27,7 +27,7 @@ OperatorValues = Callable[[str], Tensor]
 def gathered_operator(growth: Growth, shards: Shards, world: World) -> OperatorValues:
     """The values of a learned operator that lies in partitions: each call gathers one."""
     shapes = {parameter.name: parameter.shape for parameter in growth.operator_parameters}
-    return lambda name: gather_matrix(shards[name], shapes[name], world)
+    return lambda name: gather_tensor(shards[name], shapes[name], world)
 
 
 def initial_operator(growth: Growth, method: Method, seed: int, world: World) -> OperatorValues:

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from ligo_dist.architectures import Axis
-from ligo_dist.growth.claims import epsilon_factor
 from ligo_dist.growth.operators import Growth, OperatorParameter, new_units
+from ligo_dist.growth.preserves import epsilon_factor
 
 _Choice = Callable[[int, int, torch.Generator], Tensor]
 """(source units, new units, generator) -> the source unit that each new one copies."""

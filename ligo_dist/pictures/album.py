@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ligo_dist.distributed import World
-from ligo_dist.files import replace_text
-from ligo_dist.growth.methods import Method
+from ligo_dist.engine.world import World
 from ligo_dist.growth.operators import Growth
+from ligo_dist.growth.registry import Method
 from ligo_dist.growth.transfer import OperatorValues, initial_operator
-from ligo_dist.heartbeat import beating
-from ligo_dist.pictures.operator import LARGEST_SIDE, OperatorNumbers
+from ligo_dist.pictures.operator import OperatorNumbers
+from ligo_dist.runtime.files import replace_text
+from ligo_dist.runtime.heartbeat import beating
 from ligo_dist.tracking import Tracker, read_records
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ class Album:
         return True
 
     def _draw_operator(self, stage: str, numbers: OperatorNumbers) -> None:
-        from ligo_dist.pictures.heat_maps import heat_maps
-        from ligo_dist.pictures.widths import moved_figure, singular_value_figure
+        from ligo_dist.pictures.heat_maps import heat_maps, moved_figure
 
         path = self._path(stage, "operator.json")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,27 +101,17 @@ class Album:
             title = f"{stage}: how learning changed the {what}"
             self._save(stage, f"{name}_change.png", heat_maps(title, change, numbers.columns))
         if numbers.widths:
-            title = f"{stage}: singular values of the width matrices"
-            self._save(stage, "singular_values.png", singular_value_figure(title, numbers.widths))
             title = f"{stage}: how far learning moved the width matrices"
             self._save(stage, "moved.png", moved_figure(title, numbers.widths))
-        if numbers.too_large:
-            names = ", ".join(parameter.name for parameter in numbers.too_large)
-            self.tell(
-                f"pictures of {stage}: without the singular values of {names}, which have more than"
-                f" {LARGEST_SIDE} source units"
-            )
 
     def _draw_curves(self, stage: str) -> None:
-        from ligo_dist.pictures.curves import loss_figure, throughput_figure
+        from ligo_dist.pictures.curves import loss_figure
 
         records = read_records(self.metrics)
         self._save(stage, "loss.png", loss_figure(f"loss up to the end of {stage}", records))
-        title = f"throughput up to the end of {stage}"
-        self._save(stage, "throughput.png", throughput_figure(title, records))
 
     def _save(self, stage: str, name: str, figure: Figure | None) -> None:
-        from ligo_dist.pictures.canvas import save
+        from ligo_dist.pictures.curves import save
 
         if figure is not None:
             path = self._path(stage, name)

@@ -1,4 +1,4 @@
-"""Depth coefficients as heat maps: which source layers a target layer is made of, role by role."""
+"""An operator as pictures: of which source layers a target layer is made, and how far learning moved its matrices."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import PercentFormatter
 
-from ligo_dist.pictures.canvas import label_grid, layer_ticks, new_grid
+from ligo_dist.pictures.curves import label, label_grid, layer_ticks, new_figure, new_grid
+from ligo_dist.pictures.operator import WidthMatrix
 
 _CELL_INCHES, _PANEL_INCHES, _BAR_ROOM = 0.3, (1.9, 2.6), 0.9
 
@@ -24,9 +26,7 @@ def heat_maps(title: str, matrices: Mapping[str, np.ndarray], columns: Sequence[
         columns: their names; those of the source's layers are numbers.
     """
     layers = len(next(iter(matrices.values())))
-    figure, axes = new_grid(
-        title, list(matrices), _inches(len(columns)), _inches(layers), right=_BAR_ROOM, shared=True
-    )
+    figure, axes = new_grid(title, list(matrices), _inches(len(columns)), _inches(layers), right=_BAR_ROOM)
     largest = max(float(np.abs(matrix).max()) for matrix in matrices.values())
     scale = Normalize(-largest, largest) if largest else Normalize(-1, 1)
     for panel, matrix in zip(axes, matrices.values(), strict=True):
@@ -59,3 +59,35 @@ def _name_cells(panel: Axes, layers: int, columns: Sequence[str]) -> None:
     panel.set_xticks(shown, [columns[index] for index in shown])
     for text in panel.get_xticklabels():
         text.set_rotation(0 if text.get_text().isdecimal() else 90)
+
+
+def moved_figure(title: str, matrices: Sequence[WidthMatrix]) -> Figure:
+    """How far each kind of matrix moved from its start, over the target's layers; whole-model ones as level lines."""
+    figure = new_figure(7.0, 3.6, title)
+    axes = figure.subplots()
+    layers = 1 + max((matrix.parameter.layer or 0) for matrix in matrices)
+    own = _by_kind([matrix for matrix in matrices if matrix.parameter.layer is not None])
+    shared = _by_kind([matrix for matrix in matrices if matrix.parameter.layer is None])
+    for colour, (kind, some) in enumerate(own.items()):
+        numbers = [matrix.parameter.layer or 0 for matrix in some]
+        moved = [matrix.moved for matrix in some]
+        axes.plot(numbers, moved, f"C{colour}", marker="o", markersize=3, linewidth=1.2, label=kind)
+    for colour, (kind, (matrix,)) in enumerate(shared.items()):
+        ends = [-0.5, layers - 0.5]
+        axes.plot(
+            ends, [matrix.moved] * 2, f"C{colour}", linestyle="--", linewidth=1, label=f"{kind}, all layers"
+        )
+    axes.set_xlim(-0.5, layers - 0.5)
+    axes.set_ylim(bottom=0)
+    axes.set_xticks(layer_ticks(layers))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    label(axes, "target layer", "|B - B at the start| / |B at the start|")
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _by_kind(matrices: Sequence[WidthMatrix]) -> dict[str, list[WidthMatrix]]:
+    kinds: dict[str, list[WidthMatrix]] = {}
+    for matrix in matrices:
+        kinds.setdefault(matrix.kind, []).append(matrix)
+    return kinds

@@ -1,7 +1,6 @@
 """The numbers of a learned operator that its pictures show: where it began, and where learning has led it.
 
-What is measured of a width matrix costs O(target units * source units^2), as one step that learns it does; so singular
-values are those of a few layers, and of matrices up to `LARGEST_SIDE`. At any time one matrix and its start are whole.
+At any time one matrix and its start are whole.
 """
 
 from __future__ import annotations
@@ -15,9 +14,6 @@ from torch import Tensor
 
 from ligo_dist.growth.operators import Growth, OperatorParameter
 from ligo_dist.growth.transfer import OperatorValues
-
-LARGEST_SIDE = 2048
-"""Source units of the largest matrix whose singular values are computed: 2 to 4 seconds on one processor core."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +31,10 @@ class WidthMatrix:
     Attributes:
         parameter: which one.
         moved: |now - start| / |start| in the Frobenius norm.
-        singular_values: largest first; None where they were not computed.
     """
 
     parameter: OperatorParameter
     moved: float
-    singular_values: Values | None
 
     @property
     def kind(self) -> str:
@@ -69,13 +63,11 @@ class OperatorNumbers:
         growth: the pair of models.
         start: the operator's first values.
         widths: of each width matrix.
-        too_large: width matrices of sampled layers whose singular values would cost too much.
     """
 
     growth: Growth
     start: OperatorValues
     widths: list[WidthMatrix] = field(default_factory=list)
-    too_large: list[OperatorParameter] = field(default_factory=list)
     _depth: dict[str, list[Values]] = field(default_factory=dict)
 
     def add(self, parameter: OperatorParameter, value: Tensor) -> None:
@@ -86,13 +78,7 @@ class OperatorNumbers:
             self._depth.setdefault(kind, []).append(Values(_array(start), _array(value)))
             return
         start, value = (self.growth.whole_matrix(parameter, part) for part in (start, value))
-        spectrum = None
-        if parameter.layer is None or parameter.layer in sampled_layers(self.growth.target.layers):
-            if min(value.shape) <= LARGEST_SIDE:
-                spectrum = Values(_array(singular_values(start)), _array(singular_values(value)))
-            else:
-                self.too_large.append(parameter)
-        self.widths.append(WidthMatrix(parameter, relative_distance(value, start), spectrum))
+        self.widths.append(WidthMatrix(parameter, relative_distance(value, start)))
 
     @property
     def columns(self) -> list[str]:
@@ -117,13 +103,7 @@ class OperatorNumbers:
             "columns": self.columns,
             "depth": {role: _depth_dict(matrix) for role, matrix in self.depth.items()},
             "new_depth": {role: _depth_dict(matrix) for role, matrix in self.new_depth.items()},
-            "width": {
-                matrix.parameter.name: {
-                    "moved": matrix.moved,
-                    "singular_values": matrix.singular_values and _values_dict(matrix.singular_values),
-                }
-                for matrix in self.widths
-            },
+            "width": {matrix.parameter.name: {"moved": matrix.moved} for matrix in self.widths},
         }
 
     def _by_role(self, kind: str) -> dict[str, DepthMatrix]:
@@ -142,20 +122,6 @@ class OperatorNumbers:
             )
             for role, start_LC, now_LC in zip(roles, start_RLC, now_RLC, strict=True)
         }
-
-
-def sampled_layers(layers: int) -> set[int]:
-    """The target layers whose width matrices have their singular values computed: first, middle and last."""
-    return {0, layers // 2, layers - 1}
-
-
-def singular_values(matrix: Tensor) -> Tensor:
-    """The singular values of a matrix, largest first, fp64; to some 1e-8 of the largest.
-
-    They are the roots of the eigenvalues of the smaller Gram matrix, which is much cheaper than a decomposition.
-    """
-    tall = (matrix if matrix.shape[0] >= matrix.shape[1] else matrix.mT).double()
-    return torch.linalg.eigvalsh(tall.mT @ tall).clamp(min=0).sqrt().flip(0)
 
 
 def relative_distance(now: Tensor, start: Tensor) -> float:

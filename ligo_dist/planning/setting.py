@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ligo_dist.architectures import Architecture, get_architecture
-from ligo_dist.config.schema import Config
-from ligo_dist.zero3 import Zero3
+from ligo_dist.architectures import Architecture
+from ligo_dist.runtime.zero3 import Zero3
+from ligo_dist.schedule.plan import Plan
 
 FP32 = 4
 """Bytes of a number of master weights, gradients, moments, and of everything that growing makes."""
@@ -37,13 +37,14 @@ class Setting:
     zero3: Zero3 = field(default_factory=Zero3)
 
     @classmethod
-    def of(cls, config: Config, ranks: int, *, on_gpu: bool = True) -> Setting:
-        """The setting of a configuration on a number of ranks."""
+    def of(cls, plan: Plan, *, on_gpu: bool = True) -> Setting:
+        """The setting of a plan, on its number of ranks."""
+        config = plan.config
         keys = config.model.huggingface
         dropped = [name for name, part in keys.items() if _is_dropout(name) and part]
         return cls(
-            get_architecture(config.model.family),
-            ranks,
+            plan.architecture,
+            plan.world_size,
             number=2 if config.precision == "bf16" else 4,
             on_gpu=on_gpu,
             hidden_dropout=any("att" not in name for name in dropped),
@@ -51,11 +52,6 @@ class Setting:
             activation=keys.get("activation_function", keys.get("hidden_act")),
             zero3=Zero3.from_keys(config.deepspeed),
         )
-
-
-def micro_steps(batch_size: int, micro_batch_size: int, ranks: int) -> int:
-    """Forward passes of a rank for one optimizer step."""
-    return -(-batch_size // (micro_batch_size * ranks))
 
 
 def _is_dropout(name: str) -> bool:

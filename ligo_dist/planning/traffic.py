@@ -12,10 +12,16 @@ from dataclasses import dataclass
 
 from ligo_dist.architectures import ParameterSpec
 from ligo_dist.growth.layout import GrowthLayout
-from ligo_dist.planning.gathering import Gathered
 from ligo_dist.planning.setting import FP32, Setting
-from ligo_dist.planning.weights import Weight, all_weights, generated_modules, partitioned, tied_specs
-from ligo_dist.zero3 import Zero3
+from ligo_dist.planning.weights import (
+    Gathered,
+    Weight,
+    all_weights,
+    generated_modules,
+    partitioned,
+    tied_specs,
+)
+from ligo_dist.runtime.zero3 import Zero3
 
 _SCALAR = 8
 """Bytes of a number that all ranks add up: the loss, the samples it is of, and each optimizer group's gradient norm, in

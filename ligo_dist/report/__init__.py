@@ -6,46 +6,38 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ligo_dist.errors import LigoError
-from ligo_dist.files import replace_bytes
-
-from .places import NUMBERS, PAGE, PICTURE, check_arguments
+from ligo_dist.report.read import NUMBERS, PICTURE, check_arguments
+from ligo_dist.runtime.errors import LigoError
+from ligo_dist.runtime.files import replace_bytes
 
 if TYPE_CHECKING:
-    from .report import Report
+    from ligo_dist.report.report import Report
 
 __all__ = ["check_arguments", "write_report"]
 
 
-def write_report(runs: Sequence[str], baseline: str | None, output: Path, uri: str | None = None) -> Report:
-    """Compare runs, and write `report.html`, `report.png` and `report.json` into a directory.
+def write_report(runs: Sequence[str], baseline: str | None, output: Path) -> Report:
+    """Compare runs, and write `report.png` and `report.json` into a directory.
 
     Args:
-        runs: run directories, or `mlflow:RUN_ID`.
+        runs: run directories.
         baseline: one of them, or another one, to hold the others against; None: no saving is stated.
         output: the directory. It is made; an earlier report in it is replaced.
-        uri: of the MLflow store; None: as the environment's `MLFLOW_TRACKING_URI`.
 
     Raises:
         LigoError: what is named is no run, the runs cannot be compared, the directory cannot be written or holds other
             things.
-        OutOfReach, Refused: the store does not answer.
     """
     # What takes seconds to load is loaded when there is something to report: the launcher imports this package.
-    from .numbers import to_json
-    from .report import build_report
+    from ligo_dist.report.report import build_report
+    from ligo_dist.report.tables import to_json
 
-    check_arguments([*runs, *([] if baseline is None else [baseline])], output, uri)
-    report = build_report(runs, baseline, uri)
+    check_arguments([*runs, *([] if baseline is None else [baseline])], output)
+    report = build_report(runs, baseline)
 
-    from .figures import draw
-    from .page import make_page
-    from .panels import colours
+    from ligo_dist.report.figures import draw
 
-    picture = draw(report)
-    page = make_page(report, picture, colours(report))
-    files = {PICTURE: picture, NUMBERS: to_json(report).encode(), PAGE: page.encode()}
-    _write(output, files)
+    _write(output, {PICTURE: draw(report), NUMBERS: to_json(report).encode()})
     return report
 
 

@@ -1,5 +1,5 @@
 """`python -m ligo_dist.report RUN ... [--baseline RUN]`: compare runs. `ligo-dist report` starts it, as the launcher
-itself imports neither matplotlib nor mlflow."""
+itself imports no matplotlib."""
 
 from __future__ import annotations
 
@@ -10,32 +10,28 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ligo_dist.errors import LigoError
-from ligo_dist.exit_codes import FAILED, FINISHED, MISTAKE
-from ligo_dist.redaction import redact
-from ligo_dist.tracking.failures import OutOfReach, Refused
-
-from . import write_report
-from .places import PAGE
-from .text import show
+from ligo_dist.report import write_report
+from ligo_dist.report.read import PICTURE
+from ligo_dist.report.tables import show
+from ligo_dist.runtime.errors import FINISHED, MISTAKE, LigoError
+from ligo_dist.runtime.redaction import redact
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: the report is written; 1: the store does not answer; 2: a mistake in what was asked for."""
+    """Exit code 0: the report is written; 2: a mistake in what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m ligo_dist.report", description=__doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+")
     parser.add_argument("--baseline", metavar="RUN")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--uri")
     arguments = parser.parse_args(argv)
     try:
-        report = write_report(arguments.runs, arguments.baseline, arguments.output, arguments.uri)
-    except (LigoError, OutOfReach, Refused) as error:
+        report = write_report(arguments.runs, arguments.baseline, arguments.output)
+    except LigoError as error:
         print(f"ligo-dist: {redact(str(error))}", file=sys.stderr, flush=True)
-        return MISTAKE if isinstance(error, LigoError) else FAILED
+        return MISTAKE
     console = Console()
     show(console, report)
-    console.print(f"\n  report      {arguments.output / PAGE}", soft_wrap=True, highlight=False)
+    console.print(f"\n  picture     {arguments.output / PICTURE}", soft_wrap=True, highlight=False)
     return FINISHED
 
 

@@ -8,31 +8,37 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .address import how_to_open, tracking_address
-from .background import BackgroundTracker
-from .composite import CompositeTracker
-from .environment import environment_tags
-from .jsonl import JsonlTracker, read_records
-from .ledger import LEDGER_FILE, LedgerTracker
-from .protocol import NullTracker, Status, Tracker
+from ligo_dist.tracking.address import how_to_open, tracking_address
+from ligo_dist.tracking.environment import environment_tags
+from ligo_dist.tracking.record import (
+    METRICS_FILE,
+    STATE_FILE,
+    Record,
+    RunRecord,
+    Status,
+    Tracker,
+    read_records,
+    read_state,
+    record_metrics,
+)
 
 if TYPE_CHECKING:
     from ligo_dist.config.schema import Config
 
 __all__ = [
-    "LEDGER_FILE",
     "METRICS_FILE",
-    "NullTracker",
+    "STATE_FILE",
+    "Record",
     "Status",
     "Tracker",
     "build_tracker",
     "environment_tags",
     "how_to_open",
     "read_records",
+    "read_state",
+    "record_metrics",
     "tracking_address",
 ]
-
-METRICS_FILE = "metrics.jsonl"
 
 _logger = logging.getLogger(__name__)
 
@@ -57,21 +63,16 @@ def build_tracker(
         LigoError: the metrics file cannot be written, the tracking URI names no store, mlflow is missing.
     """
     if rank != 0:
-        return NullTracker()
+        return Tracker()
     tracking = config.tracking
     address = tracking_address(tracking.uri, run_dir) if tracking.mlflow else None
-    metrics = JsonlTracker(run_dir / METRICS_FILE, resume_step, warn)
-    resume = resume_step is not None
-    ledger = LedgerTracker(run_dir, address, tracking.experiment, resume, warn)
-    trackers: list[Tracker] = [metrics, ledger]
+    record = RunRecord(run_dir, address, tracking.experiment, resume_step, warn)
     if address is not None:
-        from .mlflow import MlflowStore, import_mlflow
-        from .mlflow_tracker import MlflowTracker
+        from ligo_dist.tracking.mirror import Mirror
+        from ligo_dist.tracking.mlflow import MlflowStore, import_mlflow
 
         import_mlflow()  # here and not in the thread, where it would race with the imports of the training
-        store = MlflowStore(address, tracking.experiment, ledger.identity, run_dir)
-        mlflow = MlflowTracker(store, ledger.earlier, resume, metrics.history, warn)
+        store = MlflowStore(address, tracking.experiment, record.state.identity, run_dir)
         remedy = f"`ligo-dist sync {shlex.quote(str(run_dir))}`"
-        trackers.append(BackgroundTracker(mlflow, "MLflow", warn, remedy))
-    recorded = [record for record in metrics.history if record["step"] == resume_step]
-    return CompositeTracker(trackers, recorded)
+        Mirror(store, run_dir, record, resume_step is not None, warn, remedy)
+    return record

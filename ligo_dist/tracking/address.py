@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ligo_dist.errors import LigoError
-from ligo_dist.redaction import redact
+from ligo_dist.runtime.errors import LigoError, did_you_mean
+from ligo_dist.runtime.redaction import redact
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVERS = ("http", "https")
@@ -43,9 +42,8 @@ def tracking_address(uri: str | None, run_dir: Path, given_by: str = "tracking.u
     if kind == "file" or (not colon and scheme not in DATABRICKS):
         raise LigoError(f"{given_by}: {uri!r} is a directory, which MLflow no longer writes to; {suggestion}")
     if kind not in (*DATABASES, *SERVERS, *DATABRICKS, *_plugin_schemes()):
-        near = difflib.get_close_matches(kind, (*DATABASES, *SERVERS, *DATABRICKS), 1)
-        hint = f"did you mean {near[0]!r}?" if near else suggestion
-        raise LigoError(f"{given_by}: {redact(uri)!r} has the unknown scheme {kind!r}; {hint}")
+        hint = did_you_mean(kind, (*DATABASES, *SERVERS, *DATABRICKS), f"; {suggestion}")
+        raise LigoError(f"{given_by}: {redact(uri)!r} has the unknown scheme {kind!r}{hint}")
     if kind in SERVERS and not _hostname(uri):
         raise LigoError(f"{given_by}: {redact(uri)!r} names no host; write http://HOST:PORT")
     if kind == "sqlite":

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .failures import Refused
-from .ledger import TrackedRun
-from .mlflow import MlflowStore
-from .points import Point, compare
+from ligo_dist.tracking.failures import Refused
+from ligo_dist.tracking.mlflow import MlflowStore
+from ligo_dist.tracking.points import Point, compare
+from ligo_dist.tracking.record import TrackedRun
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,7 @@ def deliver(store: MlflowStore, key: str, run: TrackedRun, points: Sequence[Poin
 
 def as_ended(run: TrackedRun, points: Sequence[Point]) -> TrackedRun:
     """The run with its end: one that nobody has ended was killed, at its last point or soon after."""
-    if run.status != "RUNNING":
-        return run
-    last = max((point.time / 1000 for point in points), default=run.started)
-    return run.model_copy(update={"status": "KILLED", "ended": last})
+    return run.killed(max((point.time / 1000 for point in points), default=None))
 
 
 def deliver_artifacts(

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import ligo_dist
-from ligo_dist.redaction import redact
+from ligo_dist.runtime.redaction import redact
 
 _CONFIGS = (".yaml", ".yml")
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ligo_dist.redaction import redact, secrets_of
+from ligo_dist.runtime.redaction import redact, secrets_of
 
 _PASSING_CODES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
 """Error codes of MLflow that another try may not meet."""

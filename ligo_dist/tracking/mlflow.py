@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from ligo_dist.errors import LigoError
-
-from .address import artifact_directory, database_file
-from .failures import OutOfReach, Refused, translate
-from .ledger import PARENT, TrackedRun
-from .parameters import BATCH, METRIC_BATCH
-from .points import Point
+from ligo_dist.runtime.errors import LigoError
+from ligo_dist.tracking.address import artifact_directory, database_file
+from ligo_dist.tracking.failures import OutOfReach, Refused, translate
+from ligo_dist.tracking.parameters import BATCH, METRIC_BATCH
+from ligo_dist.tracking.points import Point
+from ligo_dist.tracking.record import PARENT, TrackedRun
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -33,7 +32,7 @@ STAGE_TAG = "stage"
 PARENT_TAG = "mlflow.parentRunId"
 
 P = ParamSpec("P")
-R = TypeVar("R", bound="MlflowReader")
+R = TypeVar("R", bound="MlflowStore")
 T = TypeVar("T")
 
 
@@ -46,7 +45,6 @@ class StoredRun:
     parameters: Mapping[str, str]
     tags: Mapping[str, str]
     metrics: Sequence[str] = ()
-    name: str = ""
 
 
 def _translated(
@@ -66,50 +64,7 @@ def _translated(
     return call
 
 
-class MlflowReader:
-    """A store that is only read.
-
-    Args:
-        address: tracking URI, as `tracking_address` gives it.
-    """
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self._opened: MlflowClient | None = None
-
-    @_translated
-    def open(self) -> None:
-        """Open the store; again, if it is called again."""
-        if (file := database_file(self.address)) is not None:
-            _check_database(file)
-        from mlflow.tracking import MlflowClient
-
-        self._opened = self._opened or MlflowClient(self.address)
-
-    @_translated
-    def read(self, run_id: str) -> tuple[StoredRun, dict[str, StoredRun]]:
-        """The run with that id, and those nested in it by their stage."""
-        run = self._client.get_run(run_id)
-        nested = f"tags.`{PARENT_TAG}` = '{run_id}'"
-        stages = [_stored(each) for each in self._client.search_runs([run.info.experiment_id], nested)]
-        return _stored(run), {_key_of(stage): stage for stage in stages}
-
-    @_translated
-    def points(self, run: StoredRun) -> list[Point]:
-        """All points that a run has of its `metrics`."""
-        return [
-            Point(metric, point.step, point.timestamp, point.value)
-            for metric in run.metrics
-            for point in self._client.get_metric_history(run.run_id, metric)  # page by page
-        ]
-
-    @property
-    def _client(self) -> MlflowClient:
-        assert self._opened is not None, "called before it was opened"
-        return self._opened
-
-
-class MlflowStore(MlflowReader):
+class MlflowStore:
     """The MLflow runs of a run directory: a parent and one for each stage, nested in it.
 
     They are found by a tag that they all bear, so that no id need be kept, and a run whose making was answered too
@@ -123,15 +78,19 @@ class MlflowStore(MlflowReader):
     """
 
     def __init__(self, address: str, experiment: str, identity: str, run_dir: Path) -> None:
-        super().__init__(address)
+        self.address = address
+        self._opened: MlflowClient | None = None
         self._experiment, self._identity, self._run_dir = experiment, identity, run_dir
         self._experiment_id = ""
 
     @_translated
     def connect(self) -> None:
         """Open the store, and find or make the experiment."""
-        self.open()
-        client = self._client
+        if (file := database_file(self.address)) is not None:
+            _check_database(file)
+        from mlflow.tracking import MlflowClient
+
+        client = self._opened = self._opened or MlflowClient(self.address)
         experiment = client.get_experiment_by_name(self._experiment)
         if experiment is None:
             artifacts = artifact_directory(self.address, self._run_dir)
@@ -141,6 +100,15 @@ class MlflowStore(MlflowReader):
             raise Refused(f"experiment {self._experiment!r} was deleted; restore it or name another")
         else:
             self._experiment_id = experiment.experiment_id
+
+    @_translated
+    def points(self, run: StoredRun) -> list[Point]:
+        """All points that a run has of its `metrics`."""
+        return [
+            Point(metric, point.step, point.timestamp, point.value)
+            for metric in run.metrics
+            for point in self._client.get_metric_history(run.run_id, metric)  # page by page
+        ]
 
     @_translated
     def find(self, key: str) -> StoredRun | None:
@@ -241,6 +209,11 @@ class MlflowStore(MlflowReader):
                 raise
         return str(self._client.create_model_version(name, source, run_id, await_creation_for=0).version)
 
+    @property
+    def _client(self) -> MlflowClient:
+        assert self._opened is not None, "called before it was opened"
+        return self._opened
+
     def _search(self, identity: str) -> list[StoredRun]:
         wanted = f"tags.`{IDENTITY_TAG}` = '{identity}'"
         return [_stored(run) for run in self._client.search_runs([self._experiment_id], wanted)]
@@ -272,9 +245,7 @@ def _key_of(run: StoredRun) -> str:
 
 def _stored(run: Run) -> StoredRun:
     data = run.data
-    return StoredRun(
-        run.info.run_id, run.info.status, data.params, data.tags, sorted(data.metrics), run.info.run_name
-    )
+    return StoredRun(run.info.run_id, run.info.status, data.params, data.tags, sorted(data.metrics))
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:

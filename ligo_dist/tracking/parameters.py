@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ligo_dist.redaction import redact
+from ligo_dist.runtime.redaction import redact
 
 KEY_LENGTH = 250
 PARAMETER_LENGTH = 500  # what servers of all ages take; newer ones take 6000

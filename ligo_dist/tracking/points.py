@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from .jsonl import Record, record_metrics
-from .ledger import PARENT
-from .parameters import clean_key
+from ligo_dist.tracking.parameters import clean_key
+from ligo_dist.tracking.record import PARENT, Record, record_metrics
 
 
 class Point(NamedTuple):

@@ -13,19 +13,16 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ligo_dist.errors import LigoError
-from ligo_dist.exit_codes import FAILED, FINISHED, MISTAKE
-from ligo_dist.files import LOCK_FILE
-from ligo_dist.redaction import HIDDEN, redact
-
-from . import METRICS_FILE
-from .address import SERVERS, tracking_address
-from .delivery import as_ended, deliver, deliver_artifacts
-from .failures import OutOfReach, Refused
-from .jsonl import read_records
-from .ledger import LEDGER_FILE, Ledger, TrackedRun, read_ledger
-from .mlflow import MlflowStore, import_mlflow
-from .points import Point, compare, points_of
+from ligo_dist.runtime.errors import FAILED, FINISHED, MISTAKE, LigoError
+from ligo_dist.runtime.files import LOCK_FILE
+from ligo_dist.runtime.redaction import HIDDEN, redact
+from ligo_dist.tracking import METRICS_FILE
+from ligo_dist.tracking.address import SERVERS, tracking_address
+from ligo_dist.tracking.delivery import as_ended, deliver, deliver_artifacts
+from ligo_dist.tracking.failures import OutOfReach, Refused
+from ligo_dist.tracking.mlflow import MlflowStore, import_mlflow
+from ligo_dist.tracking.points import Point, compare, points_of
+from ligo_dist.tracking.record import STATE_FILE, TrackedRun, TrackingState, read_records, read_state
 
 
 def check_run_dir(run_dir: Path, uri: str | None) -> None:
@@ -34,40 +31,40 @@ def check_run_dir(run_dir: Path, uri: str | None) -> None:
     Raises:
         LigoError: it is none, or a run is using it, or `uri` names no store.
     """
-    ledger = read_run(run_dir)
-    store_address(ledger, run_dir, uri)
+    state = read_run(run_dir)
+    store_address(state, run_dir, uri)
     with unused(run_dir):
         pass
 
 
-def read_run(run_dir: Path) -> Ledger:
-    """The ledger of a run that has begun.
+def read_run(run_dir: Path) -> TrackingState:
+    """What the tracking file of a run that has begun says.
 
     Raises:
         LigoError: there is none.
     """
     if not run_dir.is_dir():
         raise LigoError("there is no such directory")
-    ledger = read_ledger(run_dir)
-    if ledger is None or ledger.run is None:
-        wrong = "cannot be read as the record of a run" if (run_dir / LEDGER_FILE).exists() else "is missing"
-        raise LigoError(f"no directory of a run: {LEDGER_FILE} {wrong}")
-    return ledger
+    state = read_state(run_dir)
+    if state is None or state.run is None:
+        wrong = "cannot be read as the record of a run" if (run_dir / STATE_FILE).exists() else "is missing"
+        raise LigoError(f"no directory of a run: {STATE_FILE} {wrong}")
+    return state
 
 
-def store_address(ledger: Ledger, run_dir: Path, uri: str | None) -> str:
+def store_address(state: TrackingState, run_dir: Path, uri: str | None) -> str:
     """Where to deliver: to `uri`, else where the run was tracked, else as for a run without `tracking.uri`.
 
-    The ledger keeps no passwords. Those of a server are in variables that MLflow reads; a database's is in the
+    The state keeps no passwords. Those of a server are in variables that MLflow reads; a database's is in the
     `MLFLOW_TRACKING_URI` that the run had.
 
     Raises:
         LigoError: it is no store, or its password is not known.
     """
     given = os.environ.get("MLFLOW_TRACKING_URI")
-    if uri is not None or ledger.address is None or (given and redact(given) == ledger.address):
+    if uri is not None or state.address is None or (given and redact(given) == state.address):
         return tracking_address(uri, run_dir, "--uri")
-    address = ledger.address
+    address = state.address
     if address.startswith(SERVERS):
         address = address.replace(f"{HIDDEN}@", "", 1)
     if HIDDEN in address:
@@ -108,13 +105,13 @@ def sync(run_dir: Path, uri: str | None) -> bool:
         OutOfReach, Refused: the store does not answer, or does not take it.
     """
     with unused(run_dir):
-        ledger = read_run(run_dir)
-        store = MlflowStore(store_address(ledger, run_dir, uri), ledger.experiment, ledger.identity, run_dir)
+        state = read_run(run_dir)
+        store = MlflowStore(store_address(state, run_dir, uri), state.experiment, state.identity, run_dir)
         records = read_records(run_dir / METRICS_FILE)
-        print(f"{run_dir} -> {redact(store.address)}, experiment {ledger.experiment}", flush=True)
+        print(f"{run_dir} -> {redact(store.address)}, experiment {state.experiment}", flush=True)
         store.connect()
         outcomes = []
-        for key, run in ledger.runs():
+        for key, run in state.runs():
             outcomes.append(_sync_run(store, key, run, points_of(records, key), run_dir))
             print(f"  {outcomes[-1]}", flush=True)
         if not any(outcome.sent or outcome.extras or outcome.failures for outcome in outcomes):

@@ -10,9 +10,9 @@ import pytest
 import transformers
 
 from ligo_dist.architectures import architecture_names, get_architecture
-from ligo_dist.architectures.tensor_parallel import tensor_parallel_faults
-from ligo_dist.errors import ArchitectureError
+from ligo_dist.runtime.errors import ArchitectureError
 from small_models import library_model, small_shape
+from tensor_parallel import tensor_parallel_faults
 
 PHI = "phi_family:PHI"
 SOURCE = Path(__file__).parents[1] / "phi_family.py"

@@ -8,7 +8,7 @@ import pytest
 import transformers
 
 from ligo_dist.architectures import Architecture, ModelShape, architecture_names, get_architecture
-from ligo_dist.errors import ArchitectureError
+from ligo_dist.runtime.errors import ArchitectureError
 from small_models import library_config, small_shape
 
 

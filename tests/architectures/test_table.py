@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ligo_dist.architectures import Architecture, ModelShape, architecture_names, get_architecture
-from ligo_dist.errors import ArchitectureError
+from ligo_dist.runtime.errors import ArchitectureError
 from small_models import library_model, model_shape, small_shape
 
 SIZES = {"gpt2": (3, 48, 4, 4, 100), "llama": (3, 48, 6, 2, 100)}

@@ -8,8 +8,8 @@ import pytest
 import transformers
 
 from ligo_dist.architectures import Architecture, architecture_names, get_architecture
-from ligo_dist.architectures.tensor_parallel import tensor_parallel_faults
 from small_models import small_shape
+from tensor_parallel import tensor_parallel_faults
 
 
 def plan_of(family: str) -> dict[str, str] | None:

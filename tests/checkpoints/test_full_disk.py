@@ -13,11 +13,11 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from ligo_dist.checkpoints import CheckpointWriter, Snapshot, rank_files
+from ligo_dist.checkpoints import CheckpointWriter, Snapshot, files
 from ligo_dist.checkpoints import writer as writer_module
-from ligo_dist.checkpoints.layout import remove_old
-from ligo_dist.distributed import World, barrier
-from ligo_dist.errors import CheckpointError
+from ligo_dist.checkpoints.files import remove_old
+from ligo_dist.engine.world import World, barrier
+from ligo_dist.runtime.errors import CheckpointError
 from ranks import run_ranks
 from snapshots import save, snapshot, state_at, writer
 
@@ -48,7 +48,7 @@ def save_and_settle(checkpoints: CheckpointWriter, world: World, step: int, snap
     except CheckpointError as error:
         return str(error)
     finally:
-        barrier(world)
+        barrier()
     return None
 
 
@@ -61,13 +61,13 @@ def fill_the_disk(world: World, disk: Path, policy: Policy) -> dict[str, Any]:
     assert save_and_settle(checkpoints, world, 1, large) is None
     if world.is_first:
         filler.write_bytes(bytes(6 * MEGABYTE // 10))
-    barrier(world)
+    barrier()
     stopped = save_and_settle(checkpoints, world, 2, large)
     full = sorted(path.name for path in (disk / "checkpoints").iterdir())
-    barrier(world)
+    barrier()
     if world.is_first:
         filler.unlink()
-    barrier(world)
+    barrier()
     assert save_and_settle(checkpoints, world, 3, large) is None
     left = sorted(path.name for path in (disk / "checkpoints").iterdir())
     return {"warnings": warnings, "stopped": stopped, "full": full, "left": left}
@@ -103,13 +103,13 @@ def second_rank_cannot_write(world: World, directory: Path, policy: Policy) -> l
     """A disk that is full on one rank's machine alone."""
     warnings: list[str] = []
     checkpoints = writer(world, directory, on_failure=policy, warn=warnings.append)
-    real = rank_files.save_file
+    real = files.save_file
     if world.rank == 1:
-        rank_files.save_file = full
+        files.save_file = full
     try:
         stopped = save_and_settle(checkpoints, world, 5, snapshot(world))
     finally:
-        rank_files.save_file = real
+        files.save_file = real
     assert checkpoints.last is None
     return warnings if stopped is None else [stopped]
 

@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from ligo_dist.checkpoints import Checkpoint, newest_sound, read_groups
-from ligo_dist.checkpoints.layout import remove_leftovers
-from ligo_dist.checkpoints.manifest import MANIFEST
-from ligo_dist.distributed import World
-from ligo_dist.errors import CheckpointError
-from ligo_dist.shards import Shards, partition_size, shard_of
-from ligo_dist.stages import LEARN, TRAIN
+from ligo_dist.checkpoints.files import MANIFEST, remove_leftovers
+from ligo_dist.engine.shards import Shards, partition_size, shard_of
+from ligo_dist.engine.world import World
+from ligo_dist.runtime.errors import CheckpointError
+from ligo_dist.schedule.state import LEARN, TRAIN
 from ranks import run_ranks
 from snapshots import ALONE, GROUPS, SHAPES, full_tensors, save, state_at
 

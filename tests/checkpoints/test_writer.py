@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from engines import build_engine, causal
-from ligo_dist.building import snapshot_of
 from ligo_dist.checkpoints import newest_sound, read_groups
 from ligo_dist.checkpoints import writer as module
-from ligo_dist.checkpoints.manifest import MANIFEST, RankFile
-from ligo_dist.distributed import World, barrier
+from ligo_dist.checkpoints.files import MANIFEST, RankFile
+from ligo_dist.engine.world import World, barrier
+from ligo_dist.training.builder import snapshot_of
 from ranks import run_ranks
 from small_models import library_model, small_shape, token_ids, weights_of
 from snapshots import ALONE, GROUPS, full_tensors, save, snapshot, state_at, writer
@@ -123,12 +123,12 @@ def one_rank_is_slow(world: World, directory: Path) -> list[list[str]]:
         checkpoints.save(state_at(3), 3, snapshot(world))
         for _ in range(3):
             checkpoints.advance()
-            barrier(world)
+            barrier()
             seen.append(names(directory))
         go_on.set()
         while checkpoints.last is None:
             checkpoints.advance()
-    barrier(world)
+    barrier()
     return [*seen, names(directory)]
 
 

@@ -60,7 +60,7 @@ class ClusterRun:
     more: Sequence[str] = ()
     nodes: Sequence[str] = ("node1", "node2", "node3")
     mark: str = field(default_factory=lambda: f"LIGO_DIST_TEST={uuid.uuid4().hex}")
-    began: float = field(default_factory=time.monotonic)
+    _forgotten: int = 0
 
     def __enter__(self) -> ClusterRun:
         name, _, value = self.mark.partition("=")
@@ -92,10 +92,14 @@ class ClusterRun:
     def wait_for(self, what: str | Callable[[], object], seconds: float = 240.0) -> None:
         """Wait until it has printed something (a regular expression), or something is so."""
         deadline = time.monotonic() + seconds
-        while not (re.search(what, self.said) if isinstance(what, str) else what()):
+        while not (re.search(what, self.said[self._forgotten :]) if isinstance(what, str) else what()):
             assert self.process.poll() is None, self.said
             assert time.monotonic() < deadline, self.said
             time.sleep(0.005)
+
+    def forget(self) -> None:
+        """Wait from here on for what it prints from here on."""
+        self._forgotten = len(self.said)
 
     def end(self, seconds: float = 300.0) -> int:
         """Its exit code, once it has ended; none of its processes is left then."""
@@ -106,33 +110,42 @@ class ClusterRun:
     def rank(self, number: int) -> int:
         """The process of a rank."""
         node = self.nodes[number]
-        (pid,) = self.testbed.processes_on(node, f"RANK={number}") & self.testbed.processes(self.mark)
+        pids = self.testbed.processes_on(node, f"RANK={number}") & self.testbed.processes(self.mark)
+        (pid,) = (pid for pid in pids if b"ligo_dist" in words_of(pid))
         return pid
 
     def assert_none_survives(self, seconds: float = 30.0) -> None:
-        """No rank, no agent: a host that was cut off has time to notice it."""
-        deadline = time.monotonic() + seconds
-        while left := self.testbed.processes(self.mark) | agents(self.testbed):
-            commands = [
-                Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left if Path(f"/proc/{pid}").exists()
-            ]
-            assert time.monotonic() < deadline, commands
-            time.sleep(0.1)
-
-    @property
-    def seconds(self) -> float:
-        """Since it was started."""
-        return time.monotonic() - self.began
+        """No rank, nothing that started or watches one: a host that was cut off has time to notice it."""
+        assert_none_survives(self.testbed, self.mark, seconds)
 
 
-def agents(testbed: Testbed) -> set[int]:
-    """The processes of our agents on the hosts."""
+def assert_none_survives(testbed: Testbed, mark: str = "", seconds: float = 30.0) -> None:
+    """No process of ours is left on the hosts, nor one with this `NAME=value` in its environment anywhere."""
+    deadline = time.monotonic() + seconds
+    while left := (testbed.processes(mark) if mark else set()) | ours(testbed):
+        assert time.monotonic() < deadline, [words_of(pid) for pid in left]
+        time.sleep(0.1)
+
+
+def ours(testbed: Testbed) -> set[int]:
+    """What runs on the hosts of DeepSpeed's launcher and of ranks."""
     pids = set().union(*(testbed.all_processes_on(node) for node in testbed.hosts))
-    return {pid for pid in pids if b"launcher.agent" in _command_line(pid)}
+    return {
+        pid
+        for pid in pids
+        if any(word.startswith((b"deepspeed.launcher", b"ligo_dist")) for word in words_of(pid))
+    }
 
 
-def _command_line(pid: int) -> bytes:
+def command_lines() -> set[str]:
+    """What `ps` would show."""
+    return {
+        b" ".join(words_of(int(path.name))).decode(errors="replace") for path in Path("/proc").glob("[0-9]*")
+    }
+
+
+def words_of(pid: int) -> list[bytes]:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
-        return b""
+        return []

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster_runs import ROOT, agents
+from cluster_runs import ROOT, assert_none_survives
 from testbed import Testbed
 
 PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
@@ -37,4 +37,4 @@ def test_from_two_bare_nodes_to_a_running_job(testbed: Testbed, tmp_path: Path):
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
     for run in ("cluster_check", "cluster_check_alone"):
         assert (tmp_path / "runs" / run / "export" / "large" / "model.safetensors").exists()
-    assert agents(testbed) == set()
+    assert_none_survives(testbed)

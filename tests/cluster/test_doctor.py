@@ -145,7 +145,8 @@ def test_a_missing_package(doctor: Doctor, tmp_path: Path):
 
 
 def _python_of_node2(directory: Path, command: str) -> Path:
-    """A python that is another one on node2."""
+    """A python that is another one on node2, in an environment with a `deepspeed`."""
+    (directory / "deepspeed").symlink_to(Path(sys.executable).with_name("deepspeed"))
     path = directory / "python"
     path.write_text(f'#!/bin/sh\ncase $(hostname) in node2) {command};; esac\nexec {sys.executable} "$@"\n')
     path.chmod(0o755)
@@ -153,7 +154,8 @@ def _python_of_node2(directory: Path, command: str) -> Path:
 
 
 def test_a_python_that_is_not_there(doctor: Doctor):
-    first, *_ = doctor.lines("cluster.python=/opt/none/bin/python")
+    here, first, *_ = doctor.lines("cluster.python=/opt/none/bin/python")
+    assert here.startswith("this machine: there is no /opt/none/bin/deepspeed, ")
     assert first.startswith("node1: /opt/none/bin/python cannot be started: ")
 
 

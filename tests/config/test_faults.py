@@ -7,7 +7,7 @@ import pytest
 from example import example, raw_example
 
 from ligo_dist.config import check_world_size, config_from
-from ligo_dist.errors import ConfigError
+from ligo_dist.runtime.errors import ConfigError
 
 _LLAMA = ("model.family=llama", "stages[0].size.key_value_heads=2", "stages[1].size.key_value_heads=3")
 
@@ -228,21 +228,19 @@ def test_an_operator_that_is_not_learned_has_no_schedule_to_check():
     assert example("stages[1].grow.learn={steps: 0, schedule: {warmup_steps: 6}}").stages[1].grow
 
 
-def test_all_faults_come_in_one_error():
-    overrides = (
-        "seed=x",
-        "stages[0].size.heads=5",
-        "data.sequence_length=100",
-        "tokenizer.file=3",
-        "deepspeed.bf16=1",
-    )
-    assert [fault.partition(":")[0] for fault in faults_of(*overrides)] == [
-        "seed",
-        "tokenizer.file",
-        "data.sequence_length",
-        "stages[0].size.heads",
-        "deepspeed.bf16",
-    ]
+@pytest.mark.parametrize(
+    ("overrides", "paths"),
+    [
+        (("seed=x", "tokenizer.file=3", "stages[0].size.heads=5"), ["seed", "tokenizer.file"]),
+        (
+            ("stages[0].size.heads=5", "data.sequence_length=100", "deepspeed.bf16=1"),
+            ["data.sequence_length", "stages[0].size.heads", "deepspeed.bf16"],
+        ),
+    ],
+    ids=["inside the sections", "then between them"],
+)
+def test_all_faults_come_in_one_error(overrides: tuple[str, ...], paths: list[str]):
+    assert [fault.partition(":")[0] for fault in faults_of(*overrides)] == paths
 
 
 def test_a_missing_key_is_named():

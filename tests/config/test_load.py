@@ -9,7 +9,7 @@ from example import example, raw_example
 
 from ligo_dist.config import Config, config_from, difference, load_config
 from ligo_dist.config.yaml_text import parse_yaml
-from ligo_dist.errors import ConfigError
+from ligo_dist.runtime.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -152,9 +152,11 @@ def test_overrides_make_sections_and_take_yaml(tmp_path):
 
 
 def test_an_override_is_checked_like_the_file(tmp_path):
-    text = message(write(tmp_path / "a.yaml", raw_example()), "stages[1].size.layers=1", "sed=3")
-    assert "sed: unknown key; did you mean 'seed'?" in text
-    assert "stages[1].size.layers: 1 is less than the 2 of stages[0].size" in text
+    path = write(tmp_path / "a.yaml", raw_example())
+    assert "sed: unknown key; did you mean 'seed'?" in message(path, "sed=3")
+    assert "stages[1].size.layers: 1 is less than the 2 of stages[0].size" in message(
+        path, "stages[1].size.layers=1"
+    )
 
 
 @pytest.mark.parametrize(

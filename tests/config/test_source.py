@@ -11,7 +11,7 @@ from example import example, raw_example
 
 from ligo_dist.config import Config, config_from, stage_shapes, with_source
 from ligo_dist.config.source import with_source_apart
-from ligo_dist.errors import ConfigError
+from ligo_dist.runtime.errors import ConfigError
 
 _GPT2 = {
     "model_type": "gpt2",
@@ -193,7 +193,7 @@ def test_a_name_that_the_hub_cannot_give(monkeypatch):
 
 
 def test_a_name_on_the_hub(monkeypatch, tmp_path):
-    from ligo_dist.hub import resolve_directory
+    from ligo_dist.huggingface.hub import resolve_directory
 
     asked = []
 

@@ -12,7 +12,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from ligo_dist.corpus.prepare import PackedCorpus, prepare_corpus
 from ligo_dist.corpus.sources import find_source
-from ligo_dist.corpus.tokenizer import Tokenizer
+from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
 from ligo_dist.corpus.tokenizer_training import train_tokenizer
 
 WORDS = [
@@ -68,13 +68,13 @@ def text_dir(documents: list[bytes], tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session", params=["bpe", "unigram"])
-def tokenizer(request: pytest.FixtureRequest, documents: list[bytes]) -> Tokenizer:
-    return Tokenizer(train_tokenizer(documents, 350, request.param))
+def tokenizer(request: pytest.FixtureRequest, documents: list[bytes]) -> SentencePieceTokenizer:
+    return SentencePieceTokenizer(train_tokenizer(documents, 350, request.param))
 
 
 @pytest.fixture(scope="session")
-def bpe(documents: list[bytes]) -> Tokenizer:
-    return Tokenizer(train_tokenizer(documents, 350, "bpe"))
+def bpe(documents: list[bytes]) -> SentencePieceTokenizer:
+    return SentencePieceTokenizer(train_tokenizer(documents, 350, "bpe"))
 
 
 @pytest.fixture

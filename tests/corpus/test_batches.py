@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ligo_dist.corpus.batches import Batches, MicroBatch, fixed_batches
-from ligo_dist.corpus.blocks import PackedBlocks
+from ligo_dist.corpus.packing import PackedBlocks
 from ligo_dist.corpus.samples import CausalSamples
-from ligo_dist.errors import DataError
+from ligo_dist.runtime.errors import DataError
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from ligo_dist.corpus.samples import (
 )
 from ligo_dist.corpus.text_corpus import TextCorpus
 from ligo_dist.corpus.text_files import standard_library_files
-from ligo_dist.corpus.tokenizer import Tokenizer
+from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
 from ligo_dist.corpus.tokenizer_training import train_tokenizer
-from ligo_dist.errors import DataError
+from ligo_dist.runtime.errors import DataError
 
 
 def _config(cache_dir: Path, family: str = "gpt2", tokenizer: Any = None, **data: Any) -> Config:
@@ -60,7 +60,7 @@ def _build(config: Config, source: Path | None = None) -> TextCorpus:
 
 def test_the_standard_library_as_a_corpus(tmp_path: Path) -> None:
     corpus = _build(_config(tmp_path, workers=2))
-    assert isinstance(corpus.tokenizer, Tokenizer)
+    assert isinstance(corpus.tokenizer, SentencePieceTokenizer)
     statistics = corpus.statistics
     assert 130 < statistics["train"].documents + statistics["validation"].documents <= 150
     assert len(corpus.train) == statistics["train"].tokens // 64
@@ -182,7 +182,7 @@ def test_too_little_text_for_one_sequence_is_refused(tmp_path: Path) -> None:
 def test_the_package_and_its_workers_do_not_import_torch() -> None:
     """The launcher imports it, and so does every tokenizing process."""
     code = (
-        "import sys, ligo_dist.corpus.packing, ligo_dist.corpus.given_tokenizer;"
+        "import sys, ligo_dist.corpus.packing, ligo_dist.corpus.pretrained_tokenizer;"
         "sys.exit('torch' in sys.modules or 'datasets' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ligo_dist.corpus.cache import cache_key, make_once
-from ligo_dist.errors import DataError
+from ligo_dist.runtime.errors import DataError
 
 
 def _sound(directory: Path) -> str | None:

@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, GPT2Config, LlamaConfig, PreTrainedConfig
 
-from ligo_dist.corpus import huggingface_tokenizer
-from ligo_dist.corpus.huggingface_tokenizer import write_huggingface_tokenizer
 from ligo_dist.corpus.text_files import standard_library_files
-from ligo_dist.corpus.tokenizer import Tokenizer
+from ligo_dist.corpus.tokenizer import SentencePieceTokenizer, write_huggingface_tokenizer
 from ligo_dist.corpus.tokenizer_training import train_tokenizer
-from ligo_dist.errors import DataError
+from ligo_dist.runtime.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +25,7 @@ def python_files() -> list[bytes]:
     "config", [GPT2Config(vocab_size=1000), LlamaConfig(vocab_size=1000)], ids=["gpt2", "llama"]
 )
 def test_bpe_gives_the_same_ids(tmp_path: Path, python_files: list[bytes], config: PreTrainedConfig) -> None:
-    tokenizer = Tokenizer(train_tokenizer(python_files, 1000, "bpe"))
+    tokenizer = SentencePieceTokenizer(train_tokenizer(python_files, 1000, "bpe"))
     config.save_pretrained(tmp_path)
     write_huggingface_tokenizer(tokenizer, tmp_path, python_files[:3], max_positions=64)
     huggingface = AutoTokenizer.from_pretrained(tmp_path)
@@ -40,14 +38,14 @@ def test_bpe_gives_the_same_ids(tmp_path: Path, python_files: list[bytes], confi
         ids = huggingface(text, verbose=False)["input_ids"]
         assert ids == tokenizer.encode(document)
         assert huggingface.decode(ids) == text
-    assert Tokenizer.from_file(tmp_path / "tokenizer.model").fingerprint == tokenizer.fingerprint
+    assert SentencePieceTokenizer.from_file(tmp_path / "tokenizer.model").fingerprint == tokenizer.fingerprint
 
 
 def test_unigram_gives_the_same_text(
     tmp_path: Path, documents: list[bytes], python_files: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     """And the same ids nearly everywhere: the libraries break ties in different ways, which is logged."""
-    tokenizer = Tokenizer(train_tokenizer(documents, 350, "unigram"))
+    tokenizer = SentencePieceTokenizer(train_tokenizer(documents, 350, "unigram"))
     with caplog.at_level(logging.WARNING):
         write_huggingface_tokenizer(tokenizer, tmp_path, python_files)
     huggingface = AutoTokenizer.from_pretrained(tmp_path)
@@ -57,16 +55,18 @@ def test_unigram_gives_the_same_text(
 
 
 def test_an_export_that_tokenizes_differently_is_an_error(
-    tmp_path: Path, bpe: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bpe: SentencePieceTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = huggingface_tokenizer.build_fast_tokenizer
+    from ligo_dist.corpus import tokenizer as module
+
+    original = module.build_fast_tokenizer
 
     def without_merges(proto: object) -> object:
         fast = json.loads(original(proto).to_str())
         fast["model"]["merges"] = []
-        return huggingface_tokenizer.tokenizers.Tokenizer.from_str(json.dumps(fast))
+        return module.tokenizers.Tokenizer.from_str(json.dumps(fast))
 
-    monkeypatch.setattr(huggingface_tokenizer, "build_fast_tokenizer", without_merges)
+    monkeypatch.setattr(module, "build_fast_tokenizer", without_merges)
     with pytest.raises(DataError, match=r"does not give the ids of the sentencepiece model on"):
         write_huggingface_tokenizer(bpe, tmp_path)
     shutil.rmtree(tmp_path)

@@ -20,8 +20,8 @@ from ligo_dist.config import Config, config_from
 from ligo_dist.corpus import build_corpus
 from ligo_dist.corpus import image_corpus as module
 from ligo_dist.corpus.image_corpus import ImageCorpus
-from ligo_dist.corpus.splitting import is_validation
-from ligo_dist.errors import DataError
+from ligo_dist.corpus.order import is_validation
+from ligo_dist.runtime.errors import DataError
 
 
 def _config(cache_dir: Path, family: str = "vit", **data: Any) -> Config:

@@ -15,17 +15,19 @@ import numpy as np
 import pytest
 
 from ligo_dist.corpus import packing
+from ligo_dist.corpus.order import is_validation
 from ligo_dist.corpus.packing import pack, token_dtype
-from ligo_dist.corpus.splitting import is_validation
-from ligo_dist.corpus.tokenizer import Tokenizer
-from ligo_dist.errors import DataError
+from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
+from ligo_dist.runtime.errors import DataError
 
 
 def test_the_dtype_holds_every_id() -> None:
     assert [token_dtype(size) for size in (256, 65536, 65537)] == ["uint16", "uint16", "uint32"]
 
 
-def test_documents_come_back_in_their_order(documents: list[bytes], bpe: Tokenizer, tmp_path: Path) -> None:
+def test_documents_come_back_in_their_order(
+    documents: list[bytes], bpe: SentencePieceTokenizer, tmp_path: Path
+) -> None:
     done: list[int] = []
     statistics = pack(iter([b"", *documents, b""]), bpe, 0.2, tmp_path, 1, done.append)
     assert sum(done) == len(documents)
@@ -40,7 +42,7 @@ def test_documents_come_back_in_their_order(documents: list[bytes], bpe: Tokeniz
 
 
 def test_the_validation_documents_are_kept_as_they_are(
-    documents: list[bytes], bpe: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    documents: list[bytes], bpe: SentencePieceTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packing, "_CHUNK_DOCUMENTS", 7)
     pack(documents, bpe, 0.2, tmp_path, 2)
@@ -52,7 +54,9 @@ def test_the_validation_documents_are_kept_as_they_are(
     assert tokens == [token for document in kept for token in (*bpe.encode(document), bpe.eos_id)]
 
 
-def test_the_split_depends_on_no_order(documents: list[bytes], bpe: Tokenizer, tmp_path: Path) -> None:
+def test_the_split_depends_on_no_order(
+    documents: list[bytes], bpe: SentencePieceTokenizer, tmp_path: Path
+) -> None:
     for name, order in (("a", documents), ("b", documents[::-1])):
         (tmp_path / name).mkdir()
         pack(order, bpe, 0.2, tmp_path / name, 1)
@@ -62,7 +66,7 @@ def test_the_split_depends_on_no_order(documents: list[bytes], bpe: Tokenizer, t
 
 
 def test_any_number_of_workers_gives_the_same_files(
-    documents: list[bytes], bpe: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    documents: list[bytes], bpe: SentencePieceTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packing, "_CHUNK_DOCUMENTS", 7)
     for workers in (1, 2, 3):
@@ -73,7 +77,7 @@ def test_any_number_of_workers_gives_the_same_files(
 
 
 def test_documents_are_read_no_further_than_the_workers_need(
-    documents: list[bytes], bpe: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    documents: list[bytes], bpe: SentencePieceTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packing, "_CHUNK_DOCUMENTS", 5)
     read = done = ahead = 0
@@ -112,14 +116,14 @@ def test_documents_are_read_no_further_than_the_workers_need(
     ],
 )
 def test_a_split_without_documents_is_refused(
-    documents_read: list[bytes], fraction: float, message: str, bpe: Tokenizer, tmp_path: Path
+    documents_read: list[bytes], fraction: float, message: str, bpe: SentencePieceTokenizer, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=message):
         pack(documents_read, bpe, fraction, tmp_path, 1)
 
 
 def test_an_interrupt_is_left_to_the_parent(
-    documents: list[bytes], bpe: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    documents: list[bytes], bpe: SentencePieceTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = packing.multiprocessing.active_children()  # other tests' ranks, which stay warm
 
@@ -143,7 +147,7 @@ def _ignores(pid: int, signum: int) -> bool:
 
 
 def test_a_killed_worker_is_an_error(
-    documents: list[bytes], bpe: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    documents: list[bytes], bpe: SentencePieceTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killing() -> Iterator[bytes]:
         yield from documents

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from ligo_dist.corpus import prepare as prepare_module
+from ligo_dist.corpus.order import is_validation
 from ligo_dist.corpus.prepare import PackedCorpus
 from ligo_dist.corpus.sources import find_source
-from ligo_dist.corpus.splitting import is_validation
-from ligo_dist.corpus.tokenizer import Tokenizer
-from ligo_dist.errors import DataError
+from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
+from ligo_dist.runtime.errors import DataError
 
 Prepare = Callable[..., PackedCorpus]
 
@@ -86,7 +86,9 @@ def test_streaming_and_workers_give_the_same_files(prepare: Prepare, tmp_path: P
     assert sorted(path.name for path in corpora[0].directory.iterdir()) == sorted(names)
 
 
-def test_every_input_counts(prepare: Prepare, text_dir: Path, tmp_path: Path, bpe: Tokenizer) -> None:
+def test_every_input_counts(
+    prepare: Prepare, text_dir: Path, tmp_path: Path, bpe: SentencePieceTokenizer
+) -> None:
     (tmp_path / "t.model").write_bytes(bpe.model_bytes)
     corpora = [
         prepare(**changes)
@@ -96,7 +98,7 @@ def test_every_input_counts(prepare: Prepare, text_dir: Path, tmp_path: Path, bp
             {"vocab_size": 351},
             {"model_type": "unigram"},
             {"masked": True},
-            {"given": Tokenizer.from_file(tmp_path / "t.model")},
+            {"given": SentencePieceTokenizer.from_file(tmp_path / "t.model")},
             {"source": find_source("text", [f"{text_dir}/*.txt"], max_documents=150)},
             {"source": find_source("text", [f"{text_dir}/*.txt"], document="line")},
         )

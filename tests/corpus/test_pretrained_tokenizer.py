@@ -14,9 +14,9 @@ from transformers import AutoTokenizer
 
 from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
 from ligo_dist.corpus.text_tokenizer import check_masking
-from ligo_dist.corpus.tokenizer import Tokenizer
+from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
 from ligo_dist.corpus.tokenizer_training import train_tokenizer
-from ligo_dist.errors import DataError
+from ligo_dist.runtime.errors import DataError
 
 TEXT = "Grow the Layer, and the WIDTH.\nA literal [MASK] is text \u2014 and so is <pad>."
 
@@ -149,7 +149,9 @@ def _changed(tokenizer: Any, **changes: Any) -> Any:
     return tokenizer
 
 
-def test_masked_models_want_a_mask_and_a_padding_token(bpe: Tokenizer, bert_directory: Path) -> None:
+def test_masked_models_want_a_mask_and_a_padding_token(
+    bpe: SentencePieceTokenizer, bert_directory: Path
+) -> None:
     with pytest.raises(DataError, match=r"the trained model has no mask token, which bert is trained to see"):
         check_masking(bpe, "bert", 0)
     tokenizer = PretrainedTokenizer(bert_directory)
@@ -163,7 +165,7 @@ def test_masked_models_want_a_mask_and_a_padding_token(bpe: Tokenizer, bert_dire
 def test_a_tokenizer_trained_for_masking_has_robertas_ids(
     documents: list[bytes], tmp_path: Path, model_type: str
 ) -> None:
-    tokenizer = Tokenizer(train_tokenizer(documents, 350, model_type, masked=True))
+    tokenizer = SentencePieceTokenizer(train_tokenizer(documents, 350, model_type, masked=True))
     assert (tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id) == (0, 1, 2)
     assert (tokenizer.unk_id, tokenizer.mask_id, tokenizer.vocab_size) == (3, 4, 350)
     assert tokenizer.special_ids == frozenset(range(5))
@@ -181,6 +183,6 @@ def test_a_tokenizer_trained_for_masking_has_robertas_ids(
     assert library("grow <mask> layer")["input_ids"].count(4) == 1, "who fills in masks writes them so"
 
 
-def test_tokenizers_for_causal_models_are_as_they_were(bpe: Tokenizer) -> None:
+def test_tokenizers_for_causal_models_are_as_they_were(bpe: SentencePieceTokenizer) -> None:
     assert (bpe.unk_id, bpe.bos_id, bpe.eos_id, bpe.pad_id, bpe.mask_id) == (0, 1, 2, None, None)
     assert bpe.special_ids == frozenset({0, 1, 2})

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ligo_dist.corpus.batches import Batches, fixed_batches
-from ligo_dist.corpus.blocks import PackedBlocks
+from ligo_dist.corpus.packing import PackedBlocks
 from ligo_dist.corpus.samples import (
     NOT_PREDICTED,
     TRAINING,

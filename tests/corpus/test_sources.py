@@ -13,8 +13,8 @@ import pyarrow.parquet
 import pytest
 
 from ligo_dist.corpus import text_files
-from ligo_dist.corpus.sources import Source, find_source
-from ligo_dist.errors import DataError
+from ligo_dist.corpus.sources import DataSource, find_source
+from ligo_dist.runtime.errors import DataError
 
 TEXTS = [
     "plain\n",
@@ -41,7 +41,7 @@ def _write_table(path: Path, column: str, values: list[Any]) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"number": range(len(values)), column: values}), path)
 
 
-def _make(kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Source, list[bytes]]:
+def _make(kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[DataSource, list[bytes]]:
     """A source of that kind and what must come out of it."""
     if kind in ("text", "stdlib"):
         documents = [*BYTES[:2], b"\xff\xfe\r\n", *BYTES[3:]]

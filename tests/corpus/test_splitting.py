@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ligo_dist.corpus.splitting import is_validation
+from ligo_dist.corpus.order import is_validation
 
 
 def test_the_fraction_is_about_right_and_smaller_sets_are_contained() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ligo_dist.corpus import text_files
 from ligo_dist.corpus.text_files import find_files, read_documents, standard_library_files
-from ligo_dist.errors import DataError
+from ligo_dist.runtime.errors import DataError
 
 
 def _read(path: Path, document: str) -> list[bytes]:

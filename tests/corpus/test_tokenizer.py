@@ -11,9 +11,9 @@ import pytest
 import sentencepiece
 
 from ligo_dist.corpus.text_files import standard_library_files
-from ligo_dist.corpus.tokenizer import Tokenizer
+from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
 from ligo_dist.corpus.tokenizer_training import sample_excerpts, train_tokenizer
-from ligo_dist.errors import DataError
+from ligo_dist.runtime.errors import DataError
 
 HARD = [
     b"", b" ", b"\n", b"\0", b"\r\n\r\n", b"\t \t", b" leading and trailing ", b"<s></s><unk><0x41>", b"a\0b",
@@ -41,11 +41,11 @@ def _model(**changes: Any) -> bytes:
 
 
 @pytest.mark.parametrize("data", HARD, ids=lambda data: repr(data[:12]))
-def test_hard_cases_come_back(tokenizer: Tokenizer, data: bytes) -> None:
+def test_hard_cases_come_back(tokenizer: SentencePieceTokenizer, data: bytes) -> None:
     assert tokenizer.decode(tokenizer.encode(data)) == data
 
 
-def test_random_bytes_come_back(tokenizer: Tokenizer) -> None:
+def test_random_bytes_come_back(tokenizer: SentencePieceTokenizer) -> None:
     generator = random.Random(0)
     fragments = [*HARD[:20], b"def f(self):\n    return ", b"tensor", b"  "]
     for _ in range(300):
@@ -58,7 +58,7 @@ def test_random_bytes_come_back(tokenizer: Tokenizer) -> None:
         assert tokenizer.decode(tokenizer.encode(data)) == data
 
 
-def test_random_characters_come_back(tokenizer: Tokenizer) -> None:
+def test_random_characters_come_back(tokenizer: SentencePieceTokenizer) -> None:
     generator = random.Random(1)
     for _ in range(50):
         points = [
@@ -69,7 +69,7 @@ def test_random_characters_come_back(tokenizer: Tokenizer) -> None:
         assert tokenizer.decode(tokenizer.encode(data)) == data
 
 
-def test_standard_library_files_come_back(tokenizer: Tokenizer) -> None:
+def test_standard_library_files_come_back(tokenizer: SentencePieceTokenizer) -> None:
     """A sample, and all the files of the tests that are not UTF-8."""
     files = standard_library_files(include_tests=True)
     odd = ("module_koi8_r.py", "module_iso_8859_1.py", "badsyntax_pep3120.py", "test_source_encoding.py")
@@ -79,13 +79,13 @@ def test_standard_library_files_come_back(tokenizer: Tokenizer) -> None:
         assert tokenizer.decode(tokenizer.encode(data)) == data
 
 
-def test_text_goes_through_sentencepiece(tokenizer: Tokenizer) -> None:
+def test_text_goes_through_sentencepiece(tokenizer: SentencePieceTokenizer) -> None:
     processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model_bytes)
     text = "    return self.layer\n\n<s> lambda\r\n"
     assert tokenizer.encode(text.encode()) == processor.encode(text)
 
 
-def test_special_ids_stand_for_no_bytes(tokenizer: Tokenizer) -> None:
+def test_special_ids_stand_for_no_bytes(tokenizer: SentencePieceTokenizer) -> None:
     assert tokenizer.bos_id is not None
     assert tokenizer.decode([tokenizer.bos_id, *tokenizer.encode(b"grow"), tokenizer.eos_id]) == b"grow"
     assert not {tokenizer.bos_id, tokenizer.eos_id, tokenizer.unk_id} & set(
@@ -99,7 +99,7 @@ def test_special_ids_stand_for_no_bytes(tokenizer: Tokenizer) -> None:
 def test_training_depends_on_no_order(documents: list[bytes], model_type: str) -> None:
     first, second = (train_tokenizer(texts, 350, model_type) for texts in (documents, documents[::-1]))
     assert first == second
-    assert Tokenizer(first).vocab_size == 350
+    assert SentencePieceTokenizer(first).vocab_size == 350
 
 
 def test_sample_is_bounded_and_depends_on_no_order(documents: list[bytes]) -> None:
@@ -129,17 +129,17 @@ def test_no_text_to_train_on_is_refused() -> None:
         train_tokenizer([], 300, "bpe")
 
 
-def test_a_file_is_read_and_its_vocabulary_checked(bpe: Tokenizer, tmp_path: Path) -> None:
+def test_a_file_is_read_and_its_vocabulary_checked(bpe: SentencePieceTokenizer, tmp_path: Path) -> None:
     path = tmp_path / "t.model"
     path.write_bytes(bpe.model_bytes)
-    assert Tokenizer.from_file(path).fingerprint == bpe.fingerprint
-    assert Tokenizer.from_file(path, 350).encode(b"grow") == bpe.encode(b"grow")
+    assert SentencePieceTokenizer.from_file(path).fingerprint == bpe.fingerprint
+    assert SentencePieceTokenizer.from_file(path, 350).encode(b"grow") == bpe.encode(b"grow")
     with pytest.raises(
         DataError, match=r"tokenizer.vocab_size: 351, but .*t.model' has 350 .* another vocabulary"
     ):
-        Tokenizer.from_file(path, 351)
+        SentencePieceTokenizer.from_file(path, 351)
     with pytest.raises(DataError, match=r"tokenizer.file: .*no.model' cannot be read: No such file"):
-        Tokenizer.from_file(tmp_path / "no.model")
+        SentencePieceTokenizer.from_file(tmp_path / "no.model")
 
 
 @pytest.mark.parametrize(
@@ -156,14 +156,14 @@ def test_a_file_is_read_and_its_vocabulary_checked(bpe: Tokenizer, tmp_path: Pat
 def test_unusable_files_are_refused(tmp_path: Path, model: bytes, message: str) -> None:
     (tmp_path / "t.model").write_bytes(model)
     with pytest.raises(DataError, match=message):
-        Tokenizer.from_file(tmp_path / "t.model")
+        SentencePieceTokenizer.from_file(tmp_path / "t.model")
 
 
 def test_a_model_that_changes_spaces_is_made_lossless(tmp_path: Path) -> None:
     model = _model(bos_id=-1, user_defined_symbols=["number 7"])  # with dummy prefix, collapsing spaces
-    tokenizer = Tokenizer(model)
+    tokenizer = SentencePieceTokenizer(model)
     assert tokenizer.bos_id is None
     for data in (*HARD, b"number 7  number 77 "):
         assert tokenizer.decode(tokenizer.encode(data)) == data
     assert len(tokenizer.encode(b"  text")) < 6
-    assert Tokenizer(tokenizer.model_bytes).fingerprint == tokenizer.fingerprint
+    assert SentencePieceTokenizer(tokenizer.model_bytes).fingerprint == tokenizer.fingerprint

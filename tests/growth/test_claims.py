@@ -8,11 +8,11 @@ import pytest
 from torch import Tensor
 
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
-from ligo_dist.errors import ArchitectureError
-from ligo_dist.growth.claims import epsilon_factor, obstacles
-from ligo_dist.growth.methods import Method, build_growth, norm_epsilon_factor, why_not_preserved
-from ligo_dist.growth.names import METHODS
+from ligo_dist.growth.layout import GrowthLayout
 from ligo_dist.growth.operators import Growth
+from ligo_dist.growth.preserves import epsilon_factor, obstacles
+from ligo_dist.growth.registry import METHODS, Method
+from ligo_dist.runtime.errors import ArchitectureError
 from pairs import grown_model, method_named, pair_of, source_weights, start
 from small_models import (
     library_model,
@@ -110,7 +110,7 @@ def test_what_is_claimed_holds_and_what_is_not_does_not(family: str, tied: bool 
         except ArchitectureError:
             impossible.add(name)
             continue
-        difference, reasons = change(growth, method), why_not_preserved(growth, method)
+        difference, reasons = change(growth, method), growth.obstacles(method)
         if not reasons:
             claiming.add(name)
         if (difference < TOLERANCE) is bool(reasons):
@@ -199,7 +199,7 @@ def test_all_reasons_are_named_together():
 def test_noise_where_nothing_widens_is_no_noise():
     method = method_named("lossless", noise=0.5)
     growth = pair_of("gpt2", GPT2, small("gpt2", 3), method)
-    assert why_not_preserved(growth, method) == []
+    assert growth.obstacles(method) == []
     assert change(growth, method) < TOLERANCE
 
 
@@ -238,7 +238,7 @@ def test_noise_changes_the_function(width: str):
 def test_what_a_method_cannot_do_is_refused(target: ModelShape, choices: dict[str, str], message: str):
     method = method_named(choices.pop("name"))
     with pytest.raises(ArchitectureError) as caught:
-        build_growth(get_architecture("llama"), LLAMA, target, method, **choices)  # type: ignore[arg-type]
+        GrowthLayout.for_method(get_architecture("llama"), LLAMA, target, method, **choices)  # type: ignore[arg-type]
     assert str(caught.value) == message
 
 
@@ -272,7 +272,7 @@ def test_the_norms_epsilon_keeps_its_part_of_the_variance(
 ):
     source, method = small(family), method_named("lossless", width=width)
     assert epsilon_factor(get_architecture(family), source, target, width) == pytest.approx(factor)
-    assert norm_epsilon_factor(pair_of(family, source, target, method), method) == pytest.approx(factor)
+    assert pair_of(family, source, target, method).epsilon_factor(method) == pytest.approx(factor)
 
 
 def test_a_large_epsilon_is_kept_in_proportion():
@@ -284,7 +284,7 @@ def test_a_large_epsilon_is_kept_in_proportion():
     inputs = random_inputs("gpt2", GPT2, 3)
     weights = growth.grow_dense(weights_of(model), start(growth, method))
     changes = []
-    for factor in (norm_epsilon_factor(growth, method), 1.0):
+    for factor in (growth.epsilon_factor(method), 1.0):
         large = load_weights(library_model("gpt2", target, layer_norm_epsilon=0.5 * factor), weights)
         difference = (outputs_of(large, inputs) - outputs_of(model, inputs)).abs().max()
         changes.append(float(difference / outputs_of(model, inputs).abs().max()))

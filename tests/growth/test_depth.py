@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ligo_dist.growth.depth import DEPTH_NOISE, is_new_layer, origin
-from ligo_dist.growth.names import DEPTHS
 from ligo_dist.growth.operators import Growth
+from ligo_dist.growth.registry import DEPTHS
 from pairs import method_named, pair_of, start
 from small_models import small_shape
 
@@ -101,7 +101,7 @@ def test_shared_coefficients_are_one_row(depth: str):
         assert row.sum().item() == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("depth", set(DEPTHS) - {"noisy-stack"})
+@pytest.mark.parametrize("depth", sorted(set(DEPTHS) - {"noisy-stack"}))
 def test_a_depth_that_does_not_grow_keeps_every_layer(depth: str):
     for layer, row in enumerate(coefficients(growth_of(depth, target=3), depth)):
         assert torch.equal(row, torch.eye(3)[layer].expand_as(row))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ligo_dist.architectures import get_architecture
-from ligo_dist.distributed import World
+from ligo_dist.engine.world import World
 from ligo_dist.growth.operators import Growth
 from ranks import run_ranks
 from small_models import model_shape, token_ids

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ligo_dist.growth.names import DEPTHS, WIDTHS
+from ligo_dist.growth.registry import DEPTHS, WIDTHS
 from pairs import method_named, pair_of, source_weights, start
 from small_models import small_shape
 

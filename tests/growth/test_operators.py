@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ligo_dist.architectures import get_architecture
-from ligo_dist.errors import ArchitectureError
 from ligo_dist.growth.layout import growth_faults
 from ligo_dist.growth.operators import Growth, new_units
+from ligo_dist.runtime.errors import ArchitectureError
 from small_models import Sizes, library_model, model_shape, small_shape, weights_of
 
 

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.func import functional_call
 
 from ligo_dist.architectures import architecture_names, get_architecture
-from ligo_dist.batch_split import BatchSplit
 from ligo_dist.corpus.batches import Batches, MicroBatch
-from ligo_dist.distributed import World
+from ligo_dist.engine.shards import padded, partition_size, shard_of
+from ligo_dist.engine.world import World, gather_tensor
 from ligo_dist.growth.depth import is_new_layer
 from ligo_dist.growth.operators import Growth
-from ligo_dist.growth.sharded import SourceShards, gather_matrix
-from ligo_dist.shards import padded, partition_size, shard_of
+from ligo_dist.growth.sharded import SourceShards
+from ligo_dist.schedule.batch_split import BatchSplit
 from pairs import method_named, small_pair, start
 from ranks import run_ranks
 from small_models import GivenSamples, library_config, library_model, random_batch, weights_of
@@ -251,7 +251,7 @@ def learned(
     """Loss and gradients of a step of learning; the gradients as AdamW got them: its first moment, from zero."""
     from ligo_dist.engine import Engine, OptimizerSettings, engine_config
     from ligo_dist.growth.learner import LearnedGrowth, operator_name
-    from ligo_dist.models import build_meta_model
+    from ligo_dist.huggingface.models import build_meta_model
 
     growth, config = case.growth, library_config(case.growth.architecture, case.growth.target)
     target = build_meta_model(growth.architecture, growth.target, config, world.device)
@@ -271,7 +271,7 @@ def learned(
     result = engine.train_step(case.micro_batches(world), SAMPLES, {"depth": 1e-3, "width": 1e-3})
     shapes = {p.name: p.shape for p in growth.operator_parameters}
     moments = engine.read_moments()["exp_avg"]
-    gradients = {name: gather_matrix(m, shapes[name], world) / (1 - BETA) for name, m in moments.items()}
+    gradients = {name: gather_tensor(m, shapes[name], world) / (1 - BETA) for name, m in moments.items()}
     engine.release()
     return result.loss, gradients
 
@@ -310,7 +310,7 @@ def whole(world: World, growth: Growth, parts: dict[str, Tensor]) -> dict[str, T
     specs = growth.target_parameters
     assert set(parts) == {spec.name for spec in specs}
     sizes = {spec.name: partition_size(spec.numel, world.size) for spec in specs}
-    return {s.name: gather_matrix(padded(parts[s.name], sizes[s.name]), s.shape, world) for s in specs}
+    return {s.name: gather_tensor(padded(parts[s.name], sizes[s.name]), s.shape, world) for s in specs}
 
 
 ALL_CASES = {**ON_ALL_WORLDS, **FAMILIES, **VARIANTS}

@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 
@@ -21,27 +20,18 @@ def main() -> int:
 
 
 def srun(words: list[str]) -> int:
-    """A task on each node, all of which get what comes on standard input."""
-    options = [word for word in words if word.startswith("--")][: words.index("sh")]
-    command = words[words.index("sh") :]
-    count = int(next(word for word in options if word.startswith("--ntasks=")).partition("=")[2])
-    tasks = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "SLURM_NODEID": str(number)})
-        for number in range(count)
-    ]
-
-    def pass_on() -> None:
-        for line in sys.stdin.buffer:
-            for task in tasks:
-                try:
-                    task.stdin.write(line)
-                    task.stdin.flush()
-                except (BrokenPipeError, ValueError):
-                    continue
-        for task in tasks:
-            task.stdin.close()
-
-    threading.Thread(target=pass_on, daemon=True).start()
+    """As many tasks as are asked for on each node."""
+    options = dict(
+        word.removeprefix("--").split("=") for word in words if word.startswith("--") and "=" in word
+    )
+    command = words[next(index for index, word in enumerate(words) if not word.startswith("--")) :]
+    count, per_node = int(options["ntasks"]), int(options["ntasks-per-node"])
+    step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": count, "SLURM_STEP_NODELIST": options["nodelist"]}
+    tasks = []
+    for number in range(count):
+        place = {**step, "SLURM_PROCID": number, "SLURM_LOCALID": number % per_node}
+        environ = {**os.environ, **{name: str(value) for name, value in place.items()}}
+        tasks.append(subprocess.Popen(command, env=environ))
     return max(task.wait() for task in tasks)
 
 

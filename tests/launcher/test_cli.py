@@ -10,12 +10,12 @@ import pytest
 
 from launcher import cli
 from launcher.commands import run as run_command
-from launcher.plan import plan_stages
 from ligo_dist import __version__
-from ligo_dist.accounting import growing_flops, learning_step_flops, parameter_count, training_step_flops
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
 from ligo_dist.config import load_config
-from ligo_dist.growth.names import DEPTHS, METHODS, WIDTHS
+from ligo_dist.growth.registry import DEPTHS, METHODS, WIDTHS
+from ligo_dist.schedule.flops import growing_flops, learning_step_flops, parameter_count, training_step_flops
+from ligo_dist.schedule.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = str(ROOT / "configs" / "quickstart.yaml")
@@ -58,7 +58,7 @@ def test_a_dry_run_shows_stages_and_command_and_makes_no_file(capsys, tmp_path):
 def test_the_plan_has_the_numbers_of_the_accounting():
     config = load_config(QUICKSTART)
     gpt2 = get_architecture("gpt2")
-    small, medium, _ = plan_stages(config, vocabulary=4096, world_size=2)
+    small, medium, _ = Plan.of(config, 4096, 2).stages
     train, learn = config.stages[1].train, config.stages[1].grow.learn
     assert medium.parameters == parameter_count(gpt2, medium.shape)
     step = training_step_flops(gpt2, medium.shape, 128, train.batch_size, checkpointed=False)
@@ -78,7 +78,7 @@ def test_the_plan_has_the_numbers_of_the_accounting():
     assert (
         medium.cost.total.flops == medium.cost.learn.flops + medium.cost.grow.flops + medium.cost.train.flops
     )
-    assert (small.cost.learn, small.cost.grow, small.method) == (None, None, None)
+    assert (small.cost.learn, small.cost.grow, small.grow) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_a_tokenizer_of_another_vocabulary(capsys, tmp_path):
     assert dry_run("tokenizer.file=own.model") == 2
     assert "tokenizer.vocab_size: 4096, but 'own.model' has 600 pieces" in capsys.readouterr().err
     assert dry_run("tokenizer.file=own.model", "tokenizer.vocab_size=null") == 0
-    plans = plan_stages(load_config(QUICKSTART), vocabulary=600, world_size=1)
-    assert f"{plans[0].parameters:,}" in capsys.readouterr().out
+    stages = Plan.of(load_config(QUICKSTART), 600, 1).stages
+    assert f"{stages[0].parameters:,}" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

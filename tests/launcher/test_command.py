@@ -6,80 +6,130 @@ from pathlib import Path
 
 import pytest
 
-from launcher.accelerators import count_accelerators
-from launcher.command import command_by_hand, free_port
+from launcher.command import free_port, shown, start_command
 from launcher.fleet import Fleet, choose_fleet
-from launcher.supervisor import Launch
-from launcher.transports import pdsh_command
+from launcher.hosts import Node
 from ligo_dist.config import load_config
 from ligo_dist.config.cluster import Cluster
+from ligo_dist.runtime.errors import LigoError
+from ligo_dist.runtime.machine import count_accelerators
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "quickstart.yaml")
 
-
-def by_hand(environ: dict[str, str], hostfile: str | None = None, **cluster: str) -> str:
-    config = load_config(CONFIG, [])
-    fleet: Fleet = choose_fleet(config, slurm=False, nproc=2, accelerators=0, environ={})
-    launch = Launch(
-        config="my config.yaml",
-        overrides=("seed=1", "stages[0].name=a b"),
-        cluster=Cluster(**cluster),
-        directory=Path("/"),
-        run_dir=Path("run"),
-        nodes=tuple(fleet.nodes),
-        environment={},
-        master_address="alpha",
-        master_port=1234,
-        port_is_given=False,
-    )
-    return command_by_hand(launch, fleet, hostfile, environ)
+HERE = Fleet([Node("localhost", (0, 1))], "here")
+HOSTS = Fleet([Node("alpha", (0, 1)), Node("beta", (0,)), Node("gamma", (0,))], "hosts")
 
 
-def test_the_command_may_be_typed_by_hand():
-    assert shlex.split(by_hand({})) == [
-        *("DS_ACCELERATOR=cpu", "deepspeed", "--num_nodes", "1", "--num_gpus", "2", "--master_port", "1234"),
+def command(fleet: Fleet = HERE, there: tuple[str, ...] | None = None, **keys: object) -> list[str]:
+    """The whole command, without the path of its program."""
+    hostfile = {"hostfile": "/hosts"} if fleet is HOSTS else {}
+    nodes = [node for node in fleet.nodes if there is None or node.name in there]
+    words = start_command(Cluster(**hostfile, **keys), fleet, nodes, ("alpha", 1234), ["my config.yaml"])
+    assert shown(words) == shlex.join([Path(words[0]).name, *words[1:]])
+    return [Path(words[0]).name, *words[1:]]
+
+
+def test_on_this_machine():
+    assert command() == [
         *(
+            "deepspeed",
+            "--num_nodes",
+            "1",
+            "--num_gpus",
+            "2",
+            "--master_port",
+            "1234",
             "--no_local_rank",
             "--quiet",
-            "--module",
-            "ligo_dist",
-            "my config.yaml",
-            "seed=1",
-            "stages[0].name=a b",
         ),
+        *("--module", "ligo_dist", "my config.yaml"),
     ]
-    assert not by_hand({"DS_ACCELERATOR": "cpu"}).startswith("DS_ACCELERATOR")
 
 
 def test_on_several_hosts():
-    assert shlex.split(by_hand({}, "hosts", include="alpha:0"))[:7] == [
-        *("deepspeed", "--hostfile", "hosts", "--include", "alpha:0", "--master_addr", "alpha"),
+    assert command(HOSTS, launcher_args=["-N", "a b"]) == [
+        *("deepspeed", "--hostfile", "/hosts", "--launcher", "pdsh", "--master_addr", "alpha"),
+        *(
+            "--launcher_args=-N 'a b'",
+            "--no_ssh_check",
+            "--master_port",
+            "1234",
+            "--no_local_rank",
+            "--quiet",
+        ),
+        *("--module", "ligo_dist", "my config.yaml"),
     ]
 
 
-def test_visible_devices_are_named_to_the_runner(monkeypatch):
+@pytest.mark.parametrize(
+    ("keys", "there", "words"),
+    [
+        ({"include": "alpha:0,1@beta@gamma"}, None, ["--include", "alpha:0,1@beta@gamma"]),
+        ({"include": "alpha:0,1@beta@gamma"}, ("alpha", "gamma"), ["--include", "alpha:0,1@gamma"]),
+        ({"exclude": "alpha:1"}, None, ["--exclude", "alpha:1"]),
+        ({"exclude": "alpha:1"}, ("alpha", "beta"), ["--exclude", "alpha:1@gamma"]),
+        ({}, ("beta", "gamma"), ["--exclude", "alpha"]),
+    ],
+)
+def test_nodes_that_stay_away_are_left_out(
+    keys: dict[str, str], there: tuple[str, ...] | None, words: list[str]
+):
+    assert command(HOSTS, there, **keys)[3:5] == words
+
+
+def test_mpi_takes_no_choice_of_hosts():
+    assert command(HOSTS, ("beta", "gamma"), launcher="openmpi")[1:5] == [
+        "--hostfile",
+        "/hosts",
+        "--launcher",
+        "openmpi",
+    ]
+
+
+def test_a_single_host_is_not_taken_for_this_machine():
+    assert "--force_multi" in command(HOSTS, ("beta",))
+    assert "--force_multi" not in command(HOSTS)
+
+
+def test_a_wrapper_stands_before_each_rank():
+    words = command(wrapper=["numactl", "-m 0"], python="/env/python")
+    assert words[-7:] == ["numactl", "-m 0", "/env/python", "-u", "-m", "ligo_dist", "my config.yaml"]
+    assert words[-8] == "--no_python"
+
+
+def test_deepspeed_is_that_of_the_environment():
+    cluster = Cluster(python="/env with space/bin/python")
+    assert start_command(cluster, HERE, HERE.nodes, ("a", 1), [])[0] == "/env with space/bin/deepspeed"
+
+
+def test_visible_devices_are_named_to_the_runner(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("launcher.command.count_accelerators", lambda environ: 3)
-    assert "--include localhost:5,6 " in by_hand({"CUDA_VISIBLE_DEVICES": "5,6, 7"})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6, 7")
+    assert command()[1:3] == ["--include", "localhost:5,6"]
 
 
-def test_the_whole_command_line_of_pdsh():
-    cluster = Cluster(
-        python="/env/python",
-        directory="/shared",
-        ssh_port=2222,
-        ssh_options=["-F", "my config"],
-        lost_seconds=30.0,
-    )
-    words = pdsh_command(cluster, ["alpha", "beta"], Path("/shared/run/.launch-1/messages"))
-    assert words[0] == "env"
-    name, _, value = words[1].partition("=")
-    assert name == "PDSH_SSH_ARGS_APPEND"
-    assert shlex.split(value)[:5] == ["-F", "my config", "-p", "2222", "-T"]
-    assert words[2:-1] == ["pdsh", "-S", "-N", "-R", "ssh", "-f", "32", "-w", "alpha,beta"]
-    assert words[-1] == (
-        "sh -c 'cd /shared && exec /env/python -u -m launcher.agent %h"
-        " --messages /shared/run/.launch-1/messages'"
-    )
+def test_within_an_allocation():
+    fleet = Fleet([Node("node1", (0, 1)), Node("node2", (0, 1))], "allocation")
+    assert command(fleet, wrapper=["nice"], python="/env/python") == [
+        *(
+            "srun",
+            "--nodes=2",
+            "--ntasks=4",
+            "--ntasks-per-node=2",
+            "--nodelist=node1,node2",
+            "--kill-on-bad-exit=1",
+        ),
+        *("--unbuffered", "--export=ALL", "nice", "/env/python", "-u", "-m", "ligo_dist", "my config.yaml"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "environ", [{"LOCAL_RANK": "0"}, {"PET_NNODES": "4"}, {"WORLD_SIZE": "2", "RANK": "1"}]
+)
+def test_ranks_that_others_start_are_theirs(environ: dict[str, str]):
+    config = load_config(CONFIG, [])
+    with pytest.raises(LigoError, match=f"^{next(iter(environ))}: is .*somebody else starts the ranks"):
+        choose_fleet(config, slurm=False, nproc=2, accelerators=0, environ=environ)
 
 
 def test_a_free_port_can_be_bound():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from launcher.hosts import Node, read_hostfile, select_nodes
-from ligo_dist.errors import LigoError
+from ligo_dist.runtime.errors import LigoError
 
 NODES = [Node("alpha", (0, 1, 2, 3)), Node("beta", (0, 1)), Node("10.0.0.3", (0,))]
 

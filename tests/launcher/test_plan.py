@@ -7,16 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from launcher.dry_run import print_plan
-from launcher.plan import plan_stages
-from launcher.preflight import check_before_start, vocabulary_size
-from ligo_dist.accounting import growing_flops
-from ligo_dist.architectures import get_architecture
-from ligo_dist.config import Config, config_from, stage_shapes
-from ligo_dist.config.overrides import apply_overrides
-from ligo_dist.config.yaml_text import parse_yaml
-from ligo_dist.costs import PhaseCost, StageCost, stage_costs
-from ligo_dist.errors import ConfigError
+from launcher.preflight import check_before_start, plan_of
+from launcher.tables import print_plan
+from ligo_dist.config import Config, config_from
+from ligo_dist.config.yaml_text import apply_overrides, parse_yaml
+from ligo_dist.runtime.errors import ConfigError
+from ligo_dist.schedule.costs import PhaseCost, StageCost
+from ligo_dist.schedule.flops import growing_flops
 
 _CONFIG = """
 run_dir: runs/test
@@ -48,25 +45,7 @@ def config(*overrides: str) -> Config:
 
 
 def costs(*overrides: str, world_size: int = 1) -> list[StageCost]:
-    asked = config(*overrides)
-    shapes = stage_shapes(asked, vocabulary_size(asked))
-    return stage_costs(asked, shapes, world_size)
-
-
-def test_a_sweep_is_learning_too():
-    plain = costs("stages[1].grow={learn: {steps: 4}}")[1].learn
-    swept = costs(
-        "stages[1].grow={learn: {steps: 4, sweep: {learning_rates: [1e-3, 1e-2, 1e-1], steps: 7}}}"
-    )[1]
-    assert plain is not None
-    assert swept.learn is not None
-    assert (plain.steps, swept.learn.steps) == (4, 4 + 3 * 7)
-    assert swept.learn.flops_per_step == plain.flops_per_step
-    assert swept.learn.flops == 25 * plain.flops_per_step
-    unlearned = costs("stages[1].grow={learn: {steps: 0, sweep: {learning_rates: [1e-3, 1e-2], steps: 7}}}")[
-        1
-    ]
-    assert unlearned.learn == PhaseCost()
+    return [stage.cost for stage in plan_of(config(*overrides), world_size).stages]
 
 
 def test_moments_grow_like_the_weights():
@@ -93,9 +72,9 @@ def test_new_units_from_the_next_layer_are_made_apart():
     ids=["a fresh layer", "the unit layer"],
 )
 def test_extra_columns_are_mixed_too(overrides, more_columns):
-    asked = config(*overrides)
-    source, target = stage_shapes(asked, vocabulary_size(asked))
-    architecture = get_architecture(asked.model.family)
+    plan = plan_of(config(*overrides), 1)
+    source, target = (stage.shape for stage in plan.stages)
+    architecture = plan.architecture
     columns = source.layers + more_columns
     cost = costs(*overrides)[1].grow
     assert cost is not None
@@ -123,8 +102,8 @@ def test_images_count_their_patches():
 
 
 def shown(*overrides: str, world_size: int = 1) -> str:
-    asked, text = config(*overrides), io.StringIO()
-    print_plan(plan_stages(asked, vocabulary_size(asked), world_size), text)
+    text = io.StringIO()
+    print_plan(plan_of(config(*overrides), world_size), text)
     return text.getvalue()
 
 

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
-from launcher.environment import ranks_environment
-from launcher.messages import Job, NodeJob
-from launcher.rank_process import rank_environment
+import shlex
+from pathlib import Path
+
+import pytest
+
+from launcher.environment import launcher_environment, ranks_environment
 from ligo_dist.config.cluster import Cluster
+from ligo_dist.runtime.launch import LaunchDirectory
 
 ENVIRON = {
     "MLFLOW_TRACKING_TOKEN": "secret",
+    "MLFLOW_RUN_TAGS": "plain",
+    "OTHER_PASSWORD": "secret",
     "NCCL_DEBUG": "INFO",
     "CUDA_VISIBLE_DEVICES": "5",
     "HOME": "/home/someone",
@@ -15,71 +21,50 @@ ENVIRON = {
 }
 
 
-def job(devices: tuple[int, ...] = (0, 1), environment: dict[str, str] | None = None) -> Job:
-    return Job(
-        nodes=(NodeJob("alpha", 0, (0,)), NodeJob("beta", 1, devices)),
-        master_address="alpha",
-        master_port=1234,
-        directory="/",
-        config="c",
-        overrides=(),
-        wrapper=(),
-        environment=environment or {},
-        logs="logs",
-        hang_seconds=1.0,
-        lost_seconds=1.0,
-        grace_seconds=1.0,
-    )
-
-
 def test_what_goes_to_other_machines():
     cluster = Cluster(
         environment={"A": "1, 2 3"}, forward=["MY_FLAG"], nccl_interface="ib0", gloo_interface="eth0"
     )
-    assert ranks_environment(cluster, ENVIRON, everything=False) == {
+    assert ranks_environment(cluster, ENVIRON, inherits=False) == {
         "MLFLOW_TRACKING_TOKEN": "secret",
+        "MLFLOW_RUN_TAGS": "plain",
         "NCCL_DEBUG": "INFO",
         "MY_FLAG": "1",
         "NCCL_SOCKET_IFNAME": "ib0",
         "GLOO_SOCKET_IFNAME": "eth0",
         "A": "1, 2 3",
+        "LIGO_DIST_HANG_SECONDS": "600.0",
     }
 
 
-def test_on_this_machine_the_ranks_inherit_the_rest():
-    assert ranks_environment(Cluster(environment={"A": "1"}), ENVIRON, everything=True) == {"A": "1"}
+def test_on_this_machine_the_ranks_inherit_all_but_what_is_kept_back():
+    assert ranks_environment(Cluster(environment={"A": "1"}), ENVIRON, inherits=True) == {
+        "MLFLOW_TRACKING_TOKEN": "secret",
+        "MLFLOW_RUN_TAGS": "plain",
+        "OTHER_PASSWORD": "secret",
+        "A": "1",
+        "LIGO_DIST_HANG_SECONDS": "600.0",
+    }
 
 
 def test_the_configuration_wins():
     cluster = Cluster(environment={"NCCL_DEBUG": "WARN"})
-    assert ranks_environment(cluster, ENVIRON, everything=False)["NCCL_DEBUG"] == "WARN"
+    assert ranks_environment(cluster, ENVIRON, inherits=False)["NCCL_DEBUG"] == "WARN"
 
 
-def test_a_rank_knows_its_place():
-    environ = rank_environment(job(), 1, 1, {"PATH": "/bin", "DS_ACCELERATOR": "cpu"})
-    assert environ.pop("OMP_NUM_THREADS").isdecimal()
-    assert environ == {
-        "PATH": "/bin",
-        "DS_ACCELERATOR": "cpu",
-        "RANK": "2",
-        "WORLD_SIZE": "3",
-        "LOCAL_RANK": "1",
-        "LOCAL_WORLD_SIZE": "2",
-        "LOCAL_SIZE": "2",
-        "CROSS_RANK": "1",
-        "CROSS_SIZE": "2",
-        "MASTER_ADDR": "alpha",
-        "MASTER_PORT": "1234",
-    }
-
-
-def test_accelerators_are_those_of_the_slots(monkeypatch):
-    monkeypatch.setattr("launcher.rank_process.count_accelerators", lambda environ: 4)
-    assert rank_environment(job((1, 3)), 1, 0, {})["CUDA_VISIBLE_DEVICES"] == "1,3"
-    assert "DS_ACCELERATOR" not in rank_environment(job(), 1, 0, {})
-    seen = rank_environment(job((0, 2)), 1, 0, {"CUDA_VISIBLE_DEVICES": "4, 5,GPU-7"})
-    assert seen["CUDA_VISIBLE_DEVICES"] == "4,GPU-7"
-
-
-def test_the_number_of_threads_may_be_said():
-    assert rank_environment(job(environment={"OMP_NUM_THREADS": "3"}), 0, 0, {})["OMP_NUM_THREADS"] == "3"
+def test_deepspeeds_launcher_gets_nothing_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".deepspeed_env").write_text("NCCL_DEBUG=WARN\n\n# a comment\n")
+    launch = LaunchDirectory.make(tmp_path / "run")
+    cluster = Cluster(ssh_options=["-F", "my config"], ssh_port=2222)
+    environ = launcher_environment(cluster, ENVIRON, launch, on_processors=True)
+    own = {"LIGO_DIST_LAUNCH": str(launch.path), "DS_ACCELERATOR": "cpu"}
+    file, ssh = environ.pop("DS_ENV_FILE"), shlex.split(environ.pop("PDSH_SSH_ARGS_APPEND"))
+    secret = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_RUN_TAGS", "OTHER_PASSWORD")
+    assert environ == {name: value for name, value in ENVIRON.items() if name not in secret} | own
+    # DeepSpeed reads a `NAME=value` in each line, and nothing else.
+    lines = Path(file).read_text().splitlines()
+    assert lines == ["NCCL_DEBUG=WARN", *(f"{name}={value}" for name, value in own.items())]
+    assert Path(file).stat().st_mode & 0o777 == 0o600
+    assert ssh[:5] == ["-F", "my config", "-p", "2222", "-T"]

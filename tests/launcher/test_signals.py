@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from launcher.signals import Signals, leave_when_warned
-from ligo_dist.exit_codes import REQUEUE
+from ligo_dist.runtime.errors import REQUEUE
 
 WARNINGS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP]
 

@@ -16,8 +16,6 @@ from test_launch import CONFIG, HERE, Site, site  # noqa: F401 - the fixture
 from launcher import cli
 from launcher.hosts import Node
 from launcher.slurm import allocated_nodes
-from launcher.transports import srun_command
-from ligo_dist.config.cluster import Cluster
 
 ALLOCATION = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "4711"}
 
@@ -60,27 +58,20 @@ def test_the_nodes_of_an_allocation(environ: dict[str, str], given: int | None, 
     ]
 
 
-def test_the_whole_command_line_of_srun(monkeypatch: pytest.MonkeyPatch):
-    cluster = Cluster(python="/env with space/python", directory="/shared, here")
-    assert srun_command(cluster, ["node1", "node2"]) == [
-        "srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--nodelist=node1,node2", "--kill-on-bad-exit=0",
-        "--unbuffered", "--input=all", "--export=ALL",
-        "sh", "-c", "cd '/shared, here' && exec '/env with space/python' -u -m launcher.agent slurm",
-    ]  # fmt: skip
-
-
 def test_a_run_in_an_allocation(slurm: Path, site: Site):  # noqa: F811
     values = {"GREETING": "a, b c"}
     environ = {**ALLOCATION, "SLURM_NTASKS_PER_NODE": "2", "MLFLOW_TRACKING_TOKEN": "planted, secret"}
+    (site.directory / "bin" / "python").symlink_to(sys.executable)
     code, out, err = site.launch("--slurm", f"cluster.environment={json.dumps(values)}", **environ)
     assert (code, out) == (0, "rank 0 was started 1 times\n"), err
+    assert "\n  srun --nodes=2 --ntasks=4 " in err
     starts = sorted(site.starts, key=lambda start: start["RANK"])
-    names = ("RANK", "LOCAL_RANK", "CROSS_RANK", "CROSS_SIZE", "WORLD_SIZE", "MASTER_ADDR", "GREETING")
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "GREETING")
     assert [tuple(start[name] for name in names) for start in starts] == [
-        ("0", "0", "0", "2", "4", "node1", "a, b c"),
-        ("1", "1", "0", "2", "4", "node1", "a, b c"),
-        ("2", "0", "1", "2", "4", "node1", "a, b c"),
-        ("3", "1", "1", "2", "4", "node1", "a, b c"),
+        ("0", "0", "4", "node1", "a, b c"),
+        ("1", "1", "4", "node1", "a, b c"),
+        ("2", "0", "4", "node1", "a, b c"),
+        ("3", "1", "4", "node1", "a, b c"),
     ]
     assert {start["MLFLOW_TRACKING_TOKEN"] for start in starts} == {"planted, secret"}
     assert "secret" not in json.dumps(calls(slurm))
@@ -100,7 +91,7 @@ def test_the_job_that_is_submitted(slurm: Path, capsys: pytest.CaptureFixture[st
     assert calls(slurm) == [["sbatch", "--parsable", str(file)]]
     lines = file.read_text().splitlines()
     assert [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH")] == [
-        "--job-name=run", "--nodes=2", "--ntasks-per-node=1", "--partition=long", "--time=2-00:00:00", "--requeue",
+        "--job-name=run", "--nodes=2", "--ntasks-per-node=4", "--partition=long", "--time=2-00:00:00", "--requeue",
         "--open-mode=append", f"--output={slurm}/run/slurm-%j.log", "--signal=B:USR1@150", "--qos=high",
     ]  # fmt: skip
     assert "'tracking.run_name=a, b c' &" in file.read_text()

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from launcher import cli
 from launcher.commands import sync as sync_command
-from ligo_dist.tracking.ledger import LedgerTracker
+from ligo_dist.tracking.record import RunRecord
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +21,7 @@ def run_dir(tmp_path: Path) -> Path:
     """The directory of a run that was killed before its first step."""
     directory = tmp_path / "run"
     directory.mkdir()
-    tracker = LedgerTracker(directory, None, "experiment", False, pytest.fail)
+    tracker = RunRecord(directory, None, "experiment", None, pytest.fail)
     tracker.start_run("run", {}, {})
     return directory
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ligo_dist.growth.algebra import AxisMap
 from ligo_dist.growth.operators import Growth
-from ligo_dist.pictures import operator
-from ligo_dist.pictures.operator import OperatorNumbers, relative_distance, sampled_layers, singular_values
+from ligo_dist.pictures.operator import OperatorNumbers, relative_distance
 from pairs import small_pair, start
 
 
@@ -63,7 +62,7 @@ def measured(growth: Growth, begin: dict[str, Tensor], now: dict[str, Tensor]) -
 
 
 def dense_maps(growth: Growth, values: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """The matrix that each width parameter puts on an axis of elements, and how often it repeats a unit there."""
+    """The matrix that each width parameter puts on an axis of elements."""
     maps = {}
     for spec in growth.target_parameters:
         for dim, dim_map in zip(spec.dims, growth.dim_maps(spec, values), strict=True):
@@ -71,7 +70,7 @@ def dense_maps(growth: Growth, values: dict[str, Tensor]) -> dict[str, np.ndarra
                 if isinstance(axis_map, AxisMap) and not segment.axis.lifted_from:
                     name = growth.width_parameter(segment, spec.layer).name
                     dense = axis_map.apply(torch.eye(axis_map.source_size, dtype=torch.float64), 0)
-                    maps[name] = dense.numpy(), axis_map.unit_size
+                    maps[name] = dense.numpy()
     return maps
 
 
@@ -82,16 +81,9 @@ def test_width_matrices(case: Case):
     dense_start, dense_now = dense_maps(growth, begin), dense_maps(growth, now)
     assert {matrix.parameter.name for matrix in numbers.widths} == set(dense_now)
     for matrix in numbers.widths:
-        before, unit_size = dense_start[matrix.parameter.name]
-        after, _ = dense_now[matrix.parameter.name]
+        before, after = dense_start[matrix.parameter.name], dense_now[matrix.parameter.name]
         moved = np.linalg.norm(after - before) / np.linalg.norm(before)
         assert matrix.moved == pytest.approx(moved, rel=1e-5)
-        sampled = matrix.parameter.layer in (None, 0, growth.target.layers // 2, growth.target.layers - 1)
-        assert (matrix.singular_values is not None) == sampled
-        if matrix.singular_values is not None:
-            for ours, dense in ((matrix.singular_values.start, before), (matrix.singular_values.now, after)):
-                expected = np.linalg.svd(dense, compute_uv=False)
-                np.testing.assert_allclose(np.repeat(ours, unit_size), expected, atol=1e-5)
     assert any(matrix.moved > 0.01 for matrix in numbers.widths)
 
 
@@ -130,36 +122,5 @@ def test_an_operator_that_did_not_move():
     assert {matrix.moved for matrix in numbers.depth.values()} == {0.0}
 
 
-@pytest.mark.parametrize(("largest", "are_there"), [(8, True), (7, False)])
-def test_matrices_beyond_the_bound_are_named(monkeypatch: pytest.MonkeyPatch, largest: int, are_there: bool):
-    """The hidden axis has 8 source units; those of the feed-forward part, 19, are too many in either case."""
-    monkeypatch.setattr(operator, "LARGEST_SIDE", largest)
-    growth = CASES["tied, identity fixed"].growth
-    begin = start(growth, "ligo")
-    numbers = measured(growth, begin, shaken(begin))
-    too_large = {parameter.name for parameter in numbers.too_large}
-    assert {f"layers.{layer}.ffn.out" for layer in (0, 2, 4)} <= too_large
-    assert ("hidden.out" not in too_large) == are_there
-    computed = {matrix.parameter.name for matrix in numbers.widths if matrix.singular_values}
-    assert ("hidden.out" in computed) == are_there
-    assert not computed & too_large
-    assert all(matrix.moved > 0 for matrix in numbers.widths)
-
-
-def test_singular_values_of_wide_flat_and_singular_matrices():
-    generator = torch.Generator().manual_seed(0)
-    for shape in ((7, 4), (4, 7), (5, 5), (3, 1)):
-        matrix = torch.randn(shape, generator=generator)
-        expected = np.linalg.svd(matrix.double().numpy(), compute_uv=False)
-        np.testing.assert_allclose(singular_values(matrix).numpy(), expected, rtol=1e-10)
-    one = torch.outer(torch.arange(1.0, 5), torch.ones(3))
-    np.testing.assert_allclose(singular_values(one).numpy(), [np.sqrt(90), 0, 0], atol=1e-6)
-
-
 def test_relative_distance():
     assert relative_distance(torch.tensor([3.0, 4.0]), torch.tensor([0.0, 4.0])) == 0.75
-
-
-@pytest.mark.parametrize(("layers", "expected"), [(1, {0}), (2, {0, 1}), (3, {0, 1, 2}), (48, {0, 24, 47})])
-def test_sampled_layers(layers: int, expected: set[int]):
-    assert sampled_layers(layers) == expected

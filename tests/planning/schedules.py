@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ligo_dist.config import Config, config_from, stage_shapes
-from ligo_dist.config.overrides import apply_overrides
-from ligo_dist.config.yaml_text import parse_yaml
+from ligo_dist.config import Config, config_from
+from ligo_dist.config.yaml_text import apply_overrides, parse_yaml
 from ligo_dist.planning import Forecast, Setting, StageEstimate, estimate_stages, get_gpu
+from ligo_dist.schedule.plan import Plan
 
 _SCHEDULE = """
 run_dir: runs/test
@@ -31,15 +31,11 @@ def schedule(*overrides: str) -> Config:
 
 
 def estimates(*overrides: str, ranks: int = 1, on_gpu: bool = True) -> list[StageEstimate]:
-    config = schedule(*overrides)
-    setting = Setting.of(config, ranks, on_gpu=on_gpu)
-    return estimate_stages(config, stage_shapes(config, 512), setting)
+    plan = Plan.of(schedule(*overrides), 512, ranks)
+    return estimate_stages(plan, Setting.of(plan, on_gpu=on_gpu))
 
 
-def forecast(
-    *overrides: str, ranks: int = 1, gpu: str = "1e12,1,10", saving: float | None = None
-) -> Forecast:
-    config = schedule(*overrides)
-    setting = Setting.of(config, ranks)
-    stages = estimate_stages(config, stage_shapes(config, 512), setting)
-    return Forecast(stages, setting, get_gpu(gpu), utilisation=0.5, saving=saving)
+def forecast(*overrides: str, ranks: int = 1, gpu: str = "1e12,1,10") -> Forecast:
+    plan = Plan.of(schedule(*overrides), 512, ranks)
+    setting = Setting.of(plan)
+    return Forecast(estimate_stages(plan, setting), setting, get_gpu(gpu), mfu=0.5)

@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor
 
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
-from ligo_dist.models import huggingface_config
+from ligo_dist.huggingface.models import huggingface_config
 from ligo_dist.planning.activations import activations
 from ligo_dist.planning.setting import Setting
 from small_models import random_batch, small_shape

@@ -1,11 +1,11 @@
-"""Time, room and saving: the arithmetic on top of the estimates."""
+"""Time, room and break-even: the arithmetic on top of the estimates."""
 
 from __future__ import annotations
 
 import pytest
 from schedules import estimates, forecast
 
-from ligo_dist.planning.hardware import get_gpu
+from ligo_dist.planning.forecast import get_gpu
 
 
 def test_time_is_that_of_the_slower() -> None:
@@ -39,42 +39,33 @@ def test_one_rank_sends_nothing() -> None:
 def test_fewest_ranks_is_the_boundary(index: int) -> None:
     phase = [phase for stage in estimates() for phase in stage.phases][index + 1]
     (many,) = ([p for stage in estimates(ranks=7) for p in stage.phases][index + 1],)
-    room = many.fullest.total
+    room = many.peak.total
     fewest = phase.fewest_ranks(room)
     assert fewest is not None
     assert 1 < fewest <= 7
     for ranks, fits in ((fewest - 1, False), (fewest, True)):
         there = [p for stage in estimates(ranks=ranks) for p in stage.phases][index + 1]
-        assert (there.fullest.total <= room) == fits
+        assert (there.peak.total <= room) == fits
 
 
 def test_what_fits_nowhere_and_what_fits_at_once() -> None:
     phase = estimates()[0].phases[0]
-    assert phase.fewest_ranks(phase.fullest.total) == 1
-    activations = min(moment.activations for moment in phase.moments if moment.moment == "loss")
+    assert phase.fewest_ranks(phase.peak.total) == 1
+    activations = min(point.activations for point in phase.peaks if point.point == "loss")
     assert phase.fewest_ranks(activations) is None
 
 
-def test_saving_worked_out_by_hand() -> None:
-    plan = forecast(saving=0.25)
-    (saving,) = plan.savings()
-    small, large = (stage.cost for stage in plan.stages)
+def test_the_break_even_worked_out_by_hand() -> None:
+    plan = forecast()
+    (stage,) = plan.break_evens()
+    small, large = (stage.plan.cost for stage in plan.stages)
     so_far = small.train.flops + large.learn.flops + large.grow.flops + large.train.flops
-    assert (saving.so_far, saving.train_steps) == (so_far, 10)
-    assert saving.scratch_steps == pytest.approx(so_far / large.train.flops_per_step)
-    scratch = (so_far - small.train.flops) / 0.75
-    assert saving.scratch == pytest.approx(scratch)
-    assert saving.with_sources == pytest.approx(1 - so_far / scratch)
-    assert plan.assumed == (0.25, "as asked for")
+    assert (stage.so_far, stage.train_steps) == (so_far, 10)
+    assert stage.scratch_steps == pytest.approx(so_far / large.train.flops_per_step)
 
 
-def test_the_assumption_is_the_published_one_of_its_kind() -> None:
-    assert forecast().assumed == (0.225, "LiGO's published saving for GPT2-Medium")
-    assert forecast("model.family=bert").assumed == (0.447, "LiGO's published saving for BERT-Base")
-
-
-def test_scratch_saves_nothing_and_is_not_told() -> None:
-    assert forecast("stages[1].grow={method: scratch}").savings() == []
+def test_scratch_has_none() -> None:
+    assert forecast("stages[1].grow={method: scratch}").break_evens() == []
 
 
 def test_a_gpu_leaves_a_tenth() -> None:

@@ -7,12 +7,18 @@ from typing import Any
 import pytest
 
 from ligo_dist.architectures import ModelShape, get_architecture
-from ligo_dist.distributed import World
-from ligo_dist.planning.gathering import forward_and_backward, gathered
+from ligo_dist.engine.world import World
 from ligo_dist.planning.setting import Setting
 from ligo_dist.planning.traffic import engine_traffic
-from ligo_dist.planning.weights import Module, Weight, all_weights, model_modules
-from ligo_dist.zero3 import Zero3
+from ligo_dist.planning.weights import (
+    Module,
+    Weight,
+    all_weights,
+    forward_and_backward,
+    gathered,
+    model_modules,
+)
+from ligo_dist.runtime.zero3 import Zero3
 from ranks import run_ranks
 
 NOTHING_AHEAD = {"prefetch_bucket": 0, "persistence_threshold": 0}

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from ligo_dist.errors import LigoError
-from ligo_dist.planning.hardware import GPUS_PER_NODE, get_gpu, gpu_names
+from ligo_dist.planning.forecast import GPUS_PER_NODE, get_gpu, gpu_names
+from ligo_dist.runtime.errors import LigoError
 
 
 def test_names_are_those_of_the_data_sheets() -> None:
@@ -46,5 +46,5 @@ def test_the_slowest_link_counts() -> None:
 
 def test_seconds_of_computing_and_of_sending() -> None:
     gpu = get_gpu("1e12,10,1")
-    assert gpu.seconds(flops=8e12, sent=3e9, ranks=4, utilisation=0.5) == (4.0, 3.0)
-    assert gpu.seconds(flops=8e12, sent=0, ranks=1, utilisation=0.5) == (16.0, 0.0)
+    assert gpu.seconds(flops=8e12, sent=3e9, ranks=4, mfu=0.5) == (4.0, 3.0)
+    assert gpu.seconds(flops=8e12, sent=0, ranks=1, mfu=0.5) == (16.0, 0.0)

@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ligo_dist.architectures import ModelShape
-from ligo_dist.config import Config, load_config, stage_shapes
+from ligo_dist.config import load_config
 from ligo_dist.planning import PhaseEstimate, Setting, StageEstimate, Traffic, estimate_stages
-from ligo_dist.planning.estimate import growth_layout
+from ligo_dist.schedule.plan import Plan
 from measuring import Measured, measured_run
 from runs import RunFiles, Site
 
@@ -47,12 +46,11 @@ PIECES, LENGTH, BATCH = 420, 64, 8
 class Case:
     """A run, what was measured on its first rank, and what was planned."""
 
-    config: Config
+    plan: Plan
     files: RunFiles
     ranks: int
     measured: Measured
     stages: list[StageEstimate]
-    shapes: list[ModelShape]
 
     def phases(self) -> Iterator[tuple[StageEstimate, PhaseEstimate]]:
         return ((stage, phase) for stage in self.stages for phase in stage.phases)
@@ -70,10 +68,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     raw["checkpoints"] = {"every_steps": 100, "keep": 10, "export_stages": True}
     files.config.write_text(yaml.safe_dump(raw))
     (measured, *_) = measured_run(files, ranks)
-    config = load_config(files.config, [])
-    shapes = stage_shapes(config, PIECES)
-    stages = estimate_stages(config, shapes, Setting.of(config, ranks, on_gpu=False))
-    return Case(config, files, ranks, measured, stages, shapes)
+    plan = Plan.of(load_config(files.config, []), PIECES, ranks)
+    stages = estimate_stages(plan, Setting.of(plan, on_gpu=False))
+    return Case(plan, files, ranks, measured, stages)
 
 
 def test_all_phases_were_measured(case: Case) -> None:
@@ -89,7 +86,7 @@ def test_parameters_are_those_of_the_engines(case: Case) -> None:
         if phase.kind != "grow"
     }
     assert planned == case.measured.parameters
-    assert [phase.source for _, phase in case.phases()][1:3] == [case.stages[0].parameters] * 2
+    assert [phase.source for _, phase in case.phases()][1:3] == [case.stages[0].plan.parameters] * 2
 
 
 def test_flops_of_a_step_are_those_that_torch_counts(case: Case) -> None:
@@ -104,18 +101,16 @@ def not_counted(case: Case, stage: StageEstimate, phase: PhaseEstimate) -> int:
     what grows biases and norms; and the last product of a GPT-2 block, which torch need not compute again."""
     if phase.kind == "train":
         return 0
-    train = case.config.stages[-1].train
-    assert train is not None
-    shape = stage.shape
+    train, shape = case.plan.last.train, stage.plan.shape
     last = 2 * BATCH * LENGTH * shape.layers * shape.width * shape.ffn
-    skipped = last if case.config.model.family == "gpt2" else 0
+    skipped = last if case.plan.config.model.family == "gpt2" else 0
     return skipped + BATCH // train.micro_batch_size * outer_products(case)
 
 
 def outer_products(case: Case) -> int:
-    grow = case.config.stages[1].grow
+    grow = case.plan.stages[1].grow
     assert grow is not None
-    layout = growth_layout(Setting.of(case.config, 1), grow, *case.shapes)
+    layout = grow.layout
     vectors = (spec for spec in layout.target_parameters if len(spec.shape) == 1)
     axes = (layout.axis_of(segment.axis) for spec in vectors for segment in spec.dims[0])
     return sum(2 * axis.units(layout.target) * axis.units(layout.source) for axis in axes)
@@ -147,16 +142,16 @@ def test_memory_is_within_15_percent(case: Case) -> None:
             if (stage.name, phase.kind) == (stage_name, kind):
                 compared.append((planned_bytes(phase, moment) / measured, stage_name, kind, moment))
     assert len(compared) == 3 + 3 + 3 + 3
-    print(case.config.model.family, case.config.precision, case.ranks, *sorted(compared), sep="\n  ")
+    print(
+        case.plan.config.model.family, case.plan.config.precision, case.ranks, *sorted(compared), sep="\n  "
+    )
     assert all(0.85 <= ratio <= 1.15 for ratio, *_ in compared), sorted(compared)
 
 
 def planned_bytes(phase: PhaseEstimate, moment: str) -> int:
     """Of a moment; an optimizer step has several."""
     apart = ("evaluation", "checkpoint", "transfer", "random model")
-    moments = [
-        m for m in phase.moments if (m.moment == moment if moment != "step" else m.moment not in apart)
-    ]
+    moments = [m for m in phase.peaks if (m.point == moment if moment != "step" else m.point not in apart)]
     return max(memory.total for memory in moments)
 
 

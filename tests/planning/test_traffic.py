@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from ligo_dist.architectures import ModelShape, get_architecture
 from ligo_dist.growth.layout import GrowthLayout
-from ligo_dist.planning.gathering import Gathered
-from ligo_dist.planning.setting import Setting, micro_steps
+from ligo_dist.planning.setting import Setting
 from ligo_dist.planning.traffic import (
     Traffic,
     engine_traffic,
@@ -15,8 +14,8 @@ from ligo_dist.planning.traffic import (
     sub_groups,
     transfer_traffic,
 )
-from ligo_dist.planning.weights import Weight
-from ligo_dist.zero3 import Zero3
+from ligo_dist.planning.weights import Gathered, Weight
+from ligo_dist.runtime.zero3 import Zero3
 
 GPT2 = get_architecture("gpt2")
 SOURCE = ModelShape(layers=1, width=1, heads=1, key_value_heads=1, ffn=1, vocab=3, positions=2, tied=True)
@@ -73,7 +72,3 @@ def test_the_optimizer_takes_groups_and_parts_of_them() -> None:
     assert sub_groups(weights, 1, Zero3()) == [30, 10]
     assert sub_groups(weights, 1, Zero3(sub_group=20)) == [20, 10, 10]
     assert sub_groups(weights, 2, Zero3(sub_group=11)) == [15, 5]
-
-
-def test_micro_steps_are_rounded_up() -> None:
-    assert [micro_steps(32, 4, ranks) for ranks in (1, 2, 3, 8, 9, 100)] == [8, 4, 3, 1, 1, 1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ligo_dist.report.curves import Spread, cost_to_reach, falling, spread
+from ligo_dist.report.compare import Spread, cost_to_reach, falling, spread
 
 
 def test_falling_is_the_nearest_sequence_that_never_rises() -> None:

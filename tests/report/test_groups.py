@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ligo_dist.errors import LigoError
 from ligo_dist.report.report import build_report
+from ligo_dist.runtime.errors import LigoError
 from recorded_runs import GROWN, SCRATCH, SMALL, Leg, Recorder
 
 

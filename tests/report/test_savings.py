@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ligo_dist.report.compare import Comparison
 from ligo_dist.report.report import Report, build_report
-from ligo_dist.report.savings import Comparison
 from recorded_runs import GROWN, SCRATCH, SECONDS_PER_FLOP, SMALL, Leg, Recorder, shifted
 
 OTHER = partial(Recorder, parameters={"precision": "bf16"})

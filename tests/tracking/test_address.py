@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ligo_dist.errors import LigoError
+from ligo_dist.runtime.errors import LigoError
 from ligo_dist.tracking.address import artifact_directory, how_to_open, tracking_address
 
 RUN = Path("/data/runs/journey")

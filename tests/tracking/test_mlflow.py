@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from mlflow.tracking import MlflowClient
 
-from ligo_dist.errors import LigoError
+from ligo_dist.runtime.errors import LigoError
 from ligo_dist.tracking import Tracker, read_records
 from servers import free_port
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from ligo_dist.tracking.jsonl import Record
-from ligo_dist.tracking.ledger import PARENT
 from ligo_dist.tracking.points import Point, compare, points_of
+from ligo_dist.tracking.record import PARENT, Record
 
 
 def points(*places: tuple[int, int], metric: str = "loss") -> list[Point]:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
 
-from ligo_dist import tracking
-from ligo_dist.errors import LigoError
+from ligo_dist.runtime.errors import LigoError
 from ligo_dist.tracking import Tracker
-from ligo_dist.tracking.background import BackgroundTracker
 from ligo_dist.tracking.failures import Refused
-from ligo_dist.tracking.ledger import Ledger
 from ligo_dist.tracking.mlflow import MlflowStore
 from ligo_dist.tracking.points import Point
+from ligo_dist.tracking.record import TrackingState
 from ligo_dist.tracking.sync import check_run_dir, main, store_address
 from servers import free_port
 
@@ -151,7 +148,7 @@ def test_batches_that_were_refused_in_the_middle_are_delivered(
         send(store, run_id, points)
 
     monkeypatch.setattr(MlflowStore, "send_points", refuse_some)
-    monkeypatch.setattr("ligo_dist.tracking.mlflow_tracker.METRIC_BATCH", 1)
+    monkeypatch.setattr("ligo_dist.tracking.mirror.METRIC_BATCH", 1)
     tracker = desk.tracker()
     journey(tracker)
     tracker.close()
@@ -166,9 +163,7 @@ def test_batches_that_were_refused_in_the_middle_are_delivered(
     assert capsys.readouterr().out.endswith("nothing was missing\n")
 
 
-def test_records_that_were_dropped_beyond_the_capacity_are_delivered(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_answers_late_misses_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     reachable, connect = threading.Event(), MlflowStore.connect
 
     def late(store: MlflowStore) -> None:
@@ -176,16 +171,11 @@ def test_records_that_were_dropped_beyond_the_capacity_are_delivered(
         connect(store)
 
     monkeypatch.setattr(MlflowStore, "connect", late)
-    monkeypatch.setattr(tracking, "BackgroundTracker", partial(BackgroundTracker, capacity=10))
     tracker = desk.tracker()
     journey(tracker)
     reachable.set()
     tracker.close()
-    assert desk.warnings == [
-        f"MLflow: not everything of this run was recorded; `ligo-dist sync {desk.run_dir}` delivers the rest"
-    ]
-    assert there(desk, "journey").total() < wanted(desk.run_dir, None).total()
-    assert sync(desk) == 0
+    assert desk.warnings == []
     assert_complete(desk)
 
 
@@ -303,12 +293,12 @@ def test_where_to_deliver(
 ) -> None:
     if variable is not None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
-    ledger = Ledger(identity="1", address=recorded, experiment="x")
+    ledger = TrackingState(identity="1", address=recorded, experiment="x")
     assert store_address(ledger, Path("/runs/journey"), uri) == address
 
 
 def test_a_password_that_nobody_knows_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger: Any = Ledger(identity="1", address="postgresql://***@db/x", experiment="x")
+    ledger: Any = TrackingState(identity="1", address="postgresql://***@db/x", experiment="x")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@other/x")
     with pytest.raises(LigoError, match=r"^the password of postgresql://\*\*\*@db/x is kept nowhere; put"):
         store_address(ledger, Path("/runs/journey"), None)

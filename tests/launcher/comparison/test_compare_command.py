@@ -11,10 +11,10 @@ from launcher import cli
 from launcher.commands import compare as compare_command
 from launcher.comparison.checks import run_text
 from launcher.comparison.runs import derive_runs
-from ligo_dist.accounting import training_step_flops
 from ligo_dist.architectures import get_architecture
 from ligo_dist.config import load_config, stage_shapes
-from ligo_dist.quantities import flops
+from ligo_dist.runtime.quantities import flops
+from ligo_dist.schedule.flops import training_step_flops
 
 
 @pytest.fixture(autouse=True)
@@ -189,4 +189,4 @@ def test_nodes_that_others_start(config_file: Path, capsys, monkeypatch: pytest.
     for name, value in {"NNODES": "3", "NODE_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(f"PET_{name}", value)
     assert compare(config_file) == 2
-    assert "the environment says that somebody else starts the other nodes" in capsys.readouterr().err
+    assert "PET_NNODES: is '3', so somebody else starts the ranks here" in capsys.readouterr().err

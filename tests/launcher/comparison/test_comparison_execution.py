@@ -14,12 +14,12 @@ import pytest
 
 from launcher.comparison import execution
 from launcher.comparison.execution import run_comparison
-from launcher.comparison.runs import ComparedRun, comparison_root, derive_runs
-from launcher.comparison.table import plan_runs
+from launcher.comparison.runs import comparison_root, derive_runs
+from launcher.comparison.table import PlannedRun, plan_runs
 from launcher.signals import Signals
 from ligo_dist.config import load_config
-from ligo_dist.errors import LigoError
-from ligo_dist.quantities import duration
+from ligo_dist.runtime.errors import LigoError
+from ligo_dist.runtime.quantities import duration
 
 ALL = [f"{method} seed {seed}" for seed in (0, 4) for method in ("source", "scratch", "stack", "ligo")]
 
@@ -41,7 +41,8 @@ class Stand:
     report_code: int = 0
     meanwhile: Callable[[str], None] = lambda name: None
 
-    def start(self, run: ComparedRun) -> int:
+    def start(self, one: PlannedRun) -> int:
+        run = one.run
         self.started.append(run.name)
         assert load_config(run.file).values() == run.config.values()
         self.meanwhile(run.name)

@@ -11,7 +11,7 @@ from launcher.comparison.runs import ComparedRun, derive_runs
 from ligo_dist.config import load_config
 from ligo_dist.config.huggingface import SourceConfig
 from ligo_dist.config.source import complete
-from ligo_dist.errors import ConfigError
+from ligo_dist.runtime.errors import ConfigError
 
 
 def derived(file: Path, *overrides: str) -> dict[str, ComparedRun]:

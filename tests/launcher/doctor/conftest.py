@@ -7,14 +7,15 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from launcher.command import free_port
-from launcher.doctor import Report, run_preflight
+from launcher.doctor import DoctorReport, run_preflight
+from launcher.fleet import Fleet
 from launcher.hosts import Node
-from launcher.remote import RemoteCommand, ssh_command
+from launcher.preflight import plan_of
 from ligo_dist.config import Config, load_config
 
 HERE = Path(__file__).parent
@@ -39,10 +40,18 @@ class Hosts:
     Attributes:
         directory: the working directory, with `my.yaml`.
         told: what they are told, and the arguments that `ssh` got.
+        programs: the first directory of the PATH.
     """
 
     directory: Path
     told: Path
+    programs: Path
+
+    def program(self, name: str, script: str) -> None:
+        """Put a shell script on the PATH."""
+        path = self.programs / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
 
     def tell(self, host: str, **behaviour: Any) -> None:
         """What the host does; see `fake_host_ssh.py`."""
@@ -61,13 +70,12 @@ class Hosts:
         *overrides: str,
         nodes: tuple[str, ...] = ("node1", "node2", "node3"),
         port: int = 0,
-        remote: RemoteCommand = ssh_command,
-    ) -> Report:
+        kind: Literal["here", "hosts", "allocation"] = "hosts",
+    ) -> DoctorReport:
         """The preflight of the configuration, two ranks on each node."""
-        config = self.config(*overrides)
-        named = [Node(name, (0, 1)) for name in nodes]
-        port = port or free_port()
-        return run_preflight(named, config, "my.yaml", config.cluster, "127.0.0.1", port, remote)
+        fleet = Fleet([Node(name, (0, 1)) for name in nodes], kind)
+        plan = plan_of(self.config(*overrides), fleet.world_size)
+        return run_preflight(fleet, plan, "127.0.0.1", port or free_port())
 
     def files(self) -> set[str]:
         """What is in the working directory."""
@@ -80,15 +88,15 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hosts:
     for path in (directory, told, programs):
         path.mkdir()
     (directory / "my.yaml").write_text(_CONFIG)
-    ssh = programs / "ssh"
-    ssh.write_text(f'#!/bin/sh\nexec {sys.executable} -S {HERE / "fake_host_ssh.py"} "$@"\n')
-    ssh.chmod(0o755)
+    hosts = Hosts(directory, told, programs)
+    hosts.program("ssh", f'exec {sys.executable} -S {HERE / "fake_host_ssh.py"} "$@"')
+    hosts.program("pdsh", "echo 'rcmd modules: ssh,rsh,exec (default: rsh)'")
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     monkeypatch.setenv("FAKE_SSH", str(told))
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the code that is tested, whichever is installed
     monkeypatch.chdir(directory)
-    return Hosts(directory, told)
+    return hosts
 
 
 @pytest.fixture(scope="session")

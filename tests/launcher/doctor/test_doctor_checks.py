@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.doctor.checks import ALLOWED_CLOCK_SECONDS, Check, Expected, judge
-from launcher.doctor.needs import Memory
-from launcher.doctor.ssh_failures import Failure
-from launcher.doctor.visits import Look, Visit
+from launcher.doctor.checks import ALLOWED_CLOCK_SECONDS, Check, Expected, RankMemory, judge
+from launcher.doctor.inspection import Look, Questions, Visit
+from launcher.doctor.ssh import SshFailure
 from launcher.hosts import Node
 
 GB = 10**9
@@ -16,7 +15,6 @@ LOOK = Look(
     executable="/env/bin/python",
     packages={"torch": "2.13.0", "mlflow": "3.17.0"},
     code="c0de",
-    config="c0ffee",
     accelerators=[80 * GB, 80 * GB],
     memory=500 * GB,
     disk=900 * GB,
@@ -29,15 +27,10 @@ EXPECTED = Expected(
     python="3.11.9",
     packages={"torch": "2.13.0", "mlflow": "3.17.0"},
     code="c0de",
-    config_path="my.yaml",
-    config="c0ffee",
-    directory="/shared",
-    run_dir="runs/my",
     disk=900 * GB,
-    memory=Memory(host=0, device=80 * GB),
+    memory=RankMemory(host=0, device=80 * GB),
     on_processors=False,
-    master_address="node1",
-    master_port=29500,
+    questions=Questions("/shared", "runs/my", python_path=[], master_address="node1", master_port=29500),
 )
 NODE = Node("node2", (0, 1))
 
@@ -64,7 +57,6 @@ def test_all_is_well_at_the_very_bounds():
         "answers": "yes",
         "python": "3.11.9",
         "packages": "same",
-        "config": "same",
         "devices": "2",
         "run_dir": "shared",
         "disk": "900 GB",
@@ -75,7 +67,7 @@ def test_all_is_well_at_the_very_bounds():
 
 
 def test_a_host_that_does_not_answer_is_judged_no_further():
-    (check,) = judge(NODE, Failure("it is silent", "wake it"), EXPECTED)
+    (check,) = judge(NODE, SshFailure("it is silent", "wake it"), EXPECTED)
     assert (check.name, str(check)) == ("answers", "node2: it is silent; wake it")
 
 
@@ -97,10 +89,6 @@ def test_a_host_that_does_not_answer_is_judged_no_further():
         ),
         ({"code": None}, "ligo_dist is missing from /env/bin/python; install this project there"),
         ({"code": "other"}, "ligo_dist's code is not the launcher's; install the same commit there"),
-        (
-            {"config": None},
-            "'my.yaml' in /shared cannot be read; share the directory, or say in cluster.directory where it is there",
-        ),
         (
             {"accelerators": [80 * GB]},
             "1 accelerator, and the host file has 2 slots; correct its slots, or see what `nvidia-smi` says there",
@@ -170,14 +158,14 @@ def test_clocks_may_differ_a_little(sign):
 
 
 def test_accelerators_are_counted_up_to_the_last_one_used():
-    assert wrong({"accelerators": [GB] * 7}, node=Node("node2", (7,)), memory=Memory(0, 0)) == [
+    assert wrong({"accelerators": [GB] * 7}, node=Node("node2", (7,)), memory=RankMemory(0, 0)) == [
         "node2: 7 accelerators, and the host file has 8 slots; correct its slots, or see what `nvidia-smi` says there"
     ]
     assert wrong({"accelerators": [0, 80 * GB]}, node=Node("node2", (1,))) == []
 
 
 def test_ranks_on_processors_share_the_memory():
-    on_processors = {"on_processors": True, "memory": Memory(host=200 * GB, device=0)}
+    on_processors = {"on_processors": True, "memory": RankMemory(host=200 * GB, device=0)}
     assert wrong({"accelerators": [], "memory": 400 * GB}, **on_processors) == []
     assert wrong({"accelerators": [], "memory": 399 * GB}, **on_processors) == [
         "node2: 399 GB of memory free, and 2 ranks hold at least 400 GB; use more nodes, or end what takes it there"

@@ -6,6 +6,7 @@ import pytest
 import ssh_messages
 
 from launcher import cli
+from launcher.command import free_port
 from launcher.commands import doctor
 
 
@@ -17,8 +18,6 @@ def hostfile(hosts):
 
 @pytest.fixture(autouse=True)
 def _no_fixed_port(monkeypatch):
-    from launcher.command import free_port
-
     monkeypatch.setattr(doctor, "FIRST_PORT", free_port())
 
 
@@ -90,13 +89,12 @@ def test_wrong_arguments(hosts, hostfile, arguments, said, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_nodes_that_somebody_else_starts(hosts, monkeypatch, capsys):
-    for name, value in {
-        "NNODES": "2",
-        "NODE_RANK": "0",
-        "MASTER_ADDR": "pod-0",
-        "MASTER_PORT": "23456",
-    }.items():
-        monkeypatch.setenv(f"PET_{name}", value)
-    assert cli.main(["doctor", "my.yaml"]) == 2
-    assert "somebody else starts the other nodes; no host can be checked from here" in capsys.readouterr().err
+def test_a_machine_that_cannot_start_the_run(hosts, hostfile, capsys):
+    hosts.program("pdsh", "echo 'rcmd modules: rsh,exec'")
+    assert cli.main(["doctor", "my.yaml", LOCAL, "--hostfile", hostfile]) == 2
+    fault, verdict = capsys.readouterr().out.splitlines()[-2:]
+    assert fault.startswith("this machine: its pdsh cannot go through ssh: its rcmd modules are rsh, exec; ")
+    assert verdict == "3 nodes ready, but this machine cannot start the run"
+    assert cli.main(["run", "my.yaml", LOCAL, "--hostfile", hostfile, "--master-port", str(free_port())]) == 2
+    assert capsys.readouterr().err == f"ligo-dist: {verdict}\n  {fault}\n"
+    assert not (hosts.directory / "runs").exists()

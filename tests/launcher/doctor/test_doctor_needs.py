@@ -2,23 +2,26 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.doctor.needs import TOLERANCE, Memory, disk_held, planned, rank_memory
-from ligo_dist.planning import Needs
+from launcher.doctor.checks import TOLERANCE, RankMemory, disk_held, rank_memory
+from launcher.preflight import plan_of
+from ligo_dist.planning import Needs, needs
 
 WIDTH = 32
 PARAMETERS = (512 + 64) * WIDTH + 2 * (12 * WIDTH**2 + 13 * WIDTH) + 2 * WIDTH
 """Of GPT-2 by hand: embeddings, positions, 2 blocks of 12 w^2 + 13 w, the last norm; the head is tied."""
 SHARE = -(-PARAMETERS // 3)
-PLAN = Needs(memory=1000, phase="small train, backward", checkpoints=0, exports=0)
+NEEDED = Needs(memory=1000, checkpoints=0, exports=0)
 
 
-def test_the_plan_is_of_all_stages(hosts):
-    small = planned(hosts.config(), 1, on_processors=True)
-    large = planned(hosts.config("stages[0].size={layers: 2, width: 64, heads: 4}"), 1, on_processors=True)
+def test_the_needs_are_of_all_stages(hosts):
+    def needed(*overrides: str, ranks: int = 1) -> Needs:
+        return needs(plan_of(hosts.config(*overrides), ranks), on_gpu=False)
+
+    small, large = needed(), needed("stages[0].size={layers: 2, width: 64, heads: 4}")
     assert small.exports == 4 * PARAMETERS
     assert small.checkpoints >= 3 * 12 * PARAMETERS
     assert large.memory > small.memory > 16 * PARAMETERS
-    assert planned(hosts.config(), 3, on_processors=True).memory < small.memory
+    assert needed(ranks=3).memory < small.memory
 
 
 def test_what_a_resumed_run_has_written_already(tmp_path):
@@ -31,19 +34,19 @@ def test_what_a_resumed_run_has_written_already(tmp_path):
 
 @pytest.mark.parametrize("keys", ["{}", "{zero_optimization: {offload_optimizer: {device: none}}}"])
 def test_a_rank_holds_what_the_plan_says(hosts, keys):
-    config = hosts.config(f"deepspeed={keys}")
+    plan = plan_of(hosts.config(f"deepspeed={keys}"), 3)
     least = int(1000 * (1 - TOLERANCE))
-    assert rank_memory(config, 3, PLAN, on_processors=False) == Memory(0, least)
-    assert rank_memory(config, 3, PLAN, on_processors=True) == Memory(least, 0)
+    assert rank_memory(plan, NEEDED, on_processors=False) == RankMemory(0, least)
+    assert rank_memory(plan, NEEDED, on_processors=True) == RankMemory(least, 0)
 
 
 @pytest.mark.parametrize(
     ("offloaded", "memory"),
     [
-        ("{offload_optimizer: {device: cpu}}", Memory(16 * SHARE, 2 * SHARE)),
-        ("{offload_param: {device: cpu}, offload_optimizer: {device: cpu}}", Memory(18 * SHARE, 0)),
+        ("{offload_optimizer: {device: cpu}}", RankMemory(16 * SHARE, 2 * SHARE)),
+        ("{offload_param: {device: cpu}, offload_optimizer: {device: cpu}}", RankMemory(18 * SHARE, 0)),
     ],
 )
 def test_what_is_offloaded_is_held_beside_the_processors(hosts, offloaded, memory):
-    config = hosts.config(f"deepspeed={{zero_optimization: {offloaded}}}", "precision=bf16")
-    assert rank_memory(config, 3, PLAN, on_processors=False) == memory
+    plan = plan_of(hosts.config(f"deepspeed={{zero_optimization: {offloaded}}}", "precision=bf16"), 3)
+    assert rank_memory(plan, NEEDED, on_processors=False) == memory

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -11,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ import pytest
 
 from launcher.command import free_port
 from launcher.doctor import probe
-from launcher.doctor.conversation import Conversation
+from launcher.doctor.ssh import Conversation
 from ligo_dist.config.cluster import Cluster
 
 SOURCE = Path(probe.__file__).read_text()
@@ -35,11 +35,12 @@ def _in_an_empty_directory(tmp_path, monkeypatch):
 
 @contextmanager
 def started(**cluster: Any) -> Iterator[Conversation]:
-    conversation = Conversation("here", Cluster.model_validate(cluster), remote=None)
-    try:
-        yield conversation
-    finally:
-        conversation.end()
+    with tempfile.NamedTemporaryFile() as errors:
+        conversation = Conversation("here", Cluster.model_validate(cluster), None, Path(errors.name))
+        try:
+            yield conversation
+        finally:
+            conversation.end()
 
 
 def look(conversation: Conversation, **asked: Any) -> dict[str, Any]:
@@ -48,7 +49,6 @@ def look(conversation: Conversation, **asked: Any) -> dict[str, Any]:
             "do": "look",
             "directory": os.getcwd(),
             "python_path": [],
-            "config": "my.yaml",
             "run_dir": "runs/my",
             "mark": "of-the-launcher",
             "trace": "of-the-host",
@@ -67,13 +67,11 @@ def _bare_python() -> Path:
 
 
 def test_what_it_says_is_so():
-    Path("my.yaml").write_text("a: 1\n")
     with started() as conversation:
         answer = look(conversation)
     assert answer["python"] == platform.python_version()
     assert answer["executable"] == sys.executable
     assert answer["packages"] == {name: importlib.metadata.version(name) for name in probe.PACKAGES}
-    assert answer["config"] == hashlib.sha256(b"a: 1\n").hexdigest()
     assert 0 < answer["memory"] <= psutil.virtual_memory().total
     assert 0 < answer["disk"] <= shutil.disk_usage(".").total
 
@@ -82,7 +80,7 @@ def test_it_needs_nothing_installed_and_says_what_is_missing():
     with started(python=str(_bare_python())) as conversation:
         answer = look(conversation)
     assert answer["packages"] == dict.fromkeys(probe.PACKAGES)
-    assert (answer["code"], answer["config"]) == (None, None)
+    assert answer["code"] is None
 
 
 def test_it_is_for_the_standard_library_and_python_3_8_alone():
@@ -114,10 +112,8 @@ def test_a_directory_that_somebody_uses_by_now_stays():
 def test_it_tidies_up_when_the_launcher_is_gone():
     with started() as conversation:
         look(conversation)
-        process = conversation._process
-        assert process.stdin is not None
-        process.stdin.close()
-        assert process.wait(10) == 0
+        conversation._channel.shutdown(socket.SHUT_RDWR)
+        assert conversation._process.wait(10) == 0
     assert list(Path.cwd().iterdir()) == []
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 import ssh_messages
 
-from launcher.doctor.ssh_failures import explain, no_answer
+from launcher.doctor.ssh import explain, no_answer
 from ligo_dist.config.cluster import Cluster
 
 

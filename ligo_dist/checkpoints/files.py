@@ -1,0 +1,274 @@
+"""What a checkpoint is on disk: a directory with `COMPLETE.json` and a file of each rank, its fp32 partitions as
+safetensors under `group/name`. Only the first rank changes names among a run's checkpoints.
+
+    step-00000400-1-train              a complete one: global step, stage number, phase
+    .writing-step-00000500-1-train     one that is being written
+    .removing-step-00000300-1-train    one that is being removed
+    damaged-step-00000450-1-train      one that was found damaged, and was set aside
+
+A directory takes and loses the first kind of name whole, so a run that is killed anywhere leaves no half checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ligo_dist.engine.shards import Shards
+from ligo_dist.runtime.errors import CheckpointError
+from ligo_dist.runtime.heartbeat import beat
+from ligo_dist.schedule.state import RunState
+
+_UNFINISHED, _LEAVING, _DAMAGED = ".writing-", ".removing-", "damaged-"
+_NAME = re.compile(r"step-(\d+)-(\d+)-(learn|train)")
+
+
+def checkpoint_path(directory: Path, state: RunState, global_step: int) -> Path:
+    """Where the checkpoint of a state lies; `global_step` counts the optimizer steps of the whole run."""
+    return directory / f"step-{global_step:08d}-{state.stage}-{state.phase}"
+
+
+def unfinished_path(path: Path) -> Path:
+    """Where a checkpoint lies while it is being written."""
+    return path.with_name(_UNFINISHED + path.name)
+
+
+def newest_first(directory: Path) -> list[Path]:
+    """The checkpoints in a directory, by global step, then stage, then phase: `learn` comes before `train`."""
+    found = [
+        ((int(match[1]), int(match[2]), match[3] == "train"), path)
+        for path in directory.glob("step-*")
+        if (match := _NAME.fullmatch(path.name))
+    ]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def give_name(path: Path) -> None:
+    """Give a checkpoint its name, now that all its files are on disk; one that has the name is removed.
+
+    Raises:
+        OSError: a full disk, say.
+    """
+    unfinished = unfinished_path(path)
+    _sync(unfinished)
+    if path.exists():
+        _remove(path)
+    unfinished.rename(path)
+    _sync(path.parent)
+
+
+def remove_old(directory: Path, keep: int) -> None:
+    """Remove the checkpoints beyond the newest `keep`."""
+    for path in newest_first(directory)[keep:]:
+        _remove(path)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what there is of a checkpoint that cannot be written."""
+    shutil.rmtree(unfinished_path(path), ignore_errors=True)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what a killed run was writing or removing."""
+    for prefix in (_UNFINISHED, _LEAVING):
+        for leftover in directory.glob(f"{prefix}*"):
+            shutil.rmtree(leftover)
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged checkpoint a name under which it is not looked at again; returns its new place."""
+    aside, number = path.with_name(_DAMAGED + path.name), 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{_DAMAGED}{path.name}-{number}")
+    return path.rename(aside)
+
+
+def _remove(path: Path) -> None:
+    """Take a checkpoint's name away, then its files: killed in between, no half of it is taken for a whole one."""
+    leaving = path.with_name(_LEAVING + path.name)
+    path.rename(leaving)
+    # What stays, held open on a network disk perhaps, is removed when the run is started again.
+    shutil.rmtree(leaving, ignore_errors=True)
+
+
+def _sync(directory: Path) -> None:
+    """Have the names in a directory on disk."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+MANIFEST = "COMPLETE.json"
+_FORMAT = 2
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A checkpoint that is not what was written; the message is the file and what is wrong with it."""
+
+
+class RankFile(NamedTuple):
+    """What is known of one rank's file: its bytes and their crc32."""
+
+    size: int
+    checksum: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint.
+
+    Attributes:
+        path: its directory.
+        state: where the run stood.
+        config: the resolved configuration it was made with.
+        world_size: the number of ranks it was made on.
+        numels: elements of each whole tensor, by `group/name`.
+        files: of the ranks, by file name.
+    """
+
+    path: Path
+    state: RunState
+    config: dict[str, Any]
+    world_size: int
+    numels: dict[str, int]
+    files: dict[str, RankFile]
+
+
+def write_manifest(checkpoint: Checkpoint, directory: Path) -> None:
+    """Write a checkpoint's manifest into the directory of its files, and have it on disk.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    content = {
+        "format": _FORMAT,
+        "state": checkpoint.state.to_dict(),
+        "world_size": checkpoint.world_size,
+        "files": checkpoint.files,
+        "numels": checkpoint.numels,
+        "config": checkpoint.config,
+    }
+    with (directory / MANIFEST).open("w", encoding="utf-8") as file:
+        json.dump({**content, "checksum": _checksum(content)}, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_manifest(path: Path) -> Checkpoint:
+    """The checkpoint in a directory, by what its manifest says; its other files are not looked at.
+
+    Raises:
+        DamagedCheckpoint: the manifest is missing, or not what was written.
+        CheckpointError: it has the format of another version.
+    """
+    file = path / MANIFEST
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        checksum, found = content.pop("checksum", None), content["format"]
+    except FileNotFoundError as error:
+        raise DamagedCheckpoint(f"{file} is missing") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedCheckpoint(f"{file} cannot be read ({error})") from error
+    if found != _FORMAT:
+        raise CheckpointError(f"{file}: format {found}, this version reads {_FORMAT}")
+    if checksum != _checksum(content):
+        raise DamagedCheckpoint(f"{file} is not what was written (checksum)")
+    return Checkpoint(
+        path,
+        RunState.from_dict(content["state"]),
+        content["config"],
+        content["world_size"],
+        content["numels"],
+        {name: RankFile(*values) for name, values in content["files"].items()},
+    )
+
+
+def _checksum(content: dict[str, Any]) -> int:
+    """Of what a manifest says: JSON that was read and is written again is the same text."""
+    return zlib.crc32(json.dumps(content).encode())
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint holds of one rank. Nothing may change its tensors afterwards: they are written later.
+
+    Attributes:
+        groups: this rank's partitions by group (`model`, `source`, `operator`, `exp_avg`, ...).
+        numels: elements of each whole tensor, by group.
+    """
+
+    groups: dict[str, Shards]
+    numels: dict[str, dict[str, int]]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The partitions in the processor's memory, by `group/name`; those that lie there are not copied."""
+        return {
+            f"{group}/{name}": shard.contiguous().cpu()
+            for group, shards in self.groups.items()
+            for name, shard in shards.items()
+        }
+
+    def whole_numels(self) -> dict[str, int]:
+        """Elements of each whole tensor, by `group/name`."""
+        return {f"{group}/{name}": n for group, part in self.numels.items() for name, n in part.items()}
+
+
+def rank_file_name(rank: int) -> str:
+    return f"rank-{rank:05d}.safetensors"
+
+
+def write_rank_file(path: Path, tensors: Mapping[str, Tensor]) -> RankFile:
+    """Write tensors and have them on disk.
+
+    Raises:
+        CheckpointError: they cannot be written: a full disk, say.
+    """
+    try:
+        save_file(dict(tensors), path)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        return RankFile(path.stat().st_size, _file_checksum(path))
+    except (OSError, SafetensorError) as error:  # safetensors tells of a full disk by an error of its own
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise CheckpointError(f"{path}: {reason or error}") from error
+
+
+def check_rank_file(path: Path, written: RankFile) -> None:
+    """Hold a file against what was written.
+
+    Raises:
+        DamagedCheckpoint: it is missing, shorter or longer, cannot be read, or has another checksum.
+    """
+    try:
+        size = path.stat().st_size
+        if size != written.size:
+            raise DamagedCheckpoint(f"{path} has {size} bytes, {written.size} were written")
+        if _file_checksum(path) != written.checksum:
+            raise DamagedCheckpoint(f"{path} is not what was written (checksum)")
+    except FileNotFoundError as error:
+        raise DamagedCheckpoint(f"{path} is missing") from error
+    except OSError as error:
+        raise DamagedCheckpoint(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _file_checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            beat(f"checksum of {path.name}")
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum

@@ -1,0 +1,115 @@
+"""What sections come to: the shapes of the stages' models and the method of a growth, the family's and the method's
+defaults filled in."""
+
+from __future__ import annotations
+
+from ligo_dist.architectures import Architecture, ModelShape, get_architecture
+from ligo_dist.config.schema import Config, Data, Grow, Learn, Model, Size, Train
+from ligo_dist.growth.registry import METHODS, Method, get_method
+from ligo_dist.runtime.errors import ConfigError, Fault
+
+PARTIAL_ROTARY_KEYS = ("partial_rotary_factor", "rotary_pct")
+"""What the library's configurations call the part of each head that rotates."""
+
+
+def stage_shapes(config: Config, pieces: int) -> list[ModelShape]:
+    """The shapes of all stages' models; `pieces` is the tokenizer's number of pieces, 0 for images.
+
+    Raises:
+        ConfigError: `model.vocab_size` leaves pieces without a row of the embedding.
+    """
+    vocab = config.model.vocab_size or pieces
+    if vocab < pieces:
+        wrong = f"{vocab} is less than the {pieces} pieces of the tokenizer; at least {pieces} would be right"
+        raise ConfigError([Fault("model.vocab_size", wrong)])
+    sizes = [stage.size for stage in config.stages if stage.size is not None]
+    assert len(sizes) == len(config.stages), "the size of a source is filled in before anything is built"
+    return [model_shape(config.model, config.data, size, vocab) for size in sizes]
+
+
+def model_shape(model: Model, data: Data, size: Size, vocab: int) -> ModelShape:
+    """The shape of one stage's model with `vocab` rows of the embedding."""
+    architecture = get_architecture(model.family)
+    tied = architecture.tied_by_default if model.tie_embeddings is None else model.tie_embeddings
+    shape = {
+        "layers": size.layers,
+        "width": size.width,
+        "heads": size.heads,
+        "key_value_heads": size.heads if size.key_value_heads is None else size.key_value_heads,
+        "ffn": architecture.default_ffn(size.width) if size.ffn is None else size.ffn,
+        "head_size": size.head_size or 0,
+    }
+    if is_image_family(architecture):
+        return ModelShape(
+            **shape,
+            tied=False,
+            labels=data.labels or 0,
+            image_size=data.image_size or 0,
+            patch_size=model.patch_size or 0,
+            channels=data.channels,
+        )
+    return ModelShape(
+        **shape,
+        tied=tied,
+        vocab=vocab,
+        positions=model.max_positions or 0,
+        token_types=_token_types(architecture, model),
+    )
+
+
+def is_image_family(architecture: Architecture) -> bool:
+    """Whether the family reads images, not text."""
+    return architecture.objective == "image_classification"
+
+
+def groups_heads(architecture: Architecture) -> bool:
+    """Whether the family can have fewer key/value heads than query heads."""
+    return any(axis.grouped for axis in architecture.axes.values())
+
+
+def tokens_per_sample(architecture: Architecture, shape: ModelShape, sequence_length: int) -> int:
+    """Positions that the blocks work on: the sequence, or an image's patches and the tokens beside them."""
+    if is_image_family(architecture):
+        return architecture.axes["position"].size(shape)
+    return sequence_length
+
+
+def rotary_part(architecture: Architecture, model: Model) -> float:
+    """The part of each head that rotates. Where a family rotates a part only, `model.huggingface` may say another,
+    under any of the library's names."""
+    if architecture.rotary_part == 1:
+        return 1.0
+    nested = model.huggingface.get("rope_parameters")
+    for keys in (nested if isinstance(nested, dict) else {}, model.huggingface):
+        for name in PARTIAL_ROTARY_KEYS:
+            # Any other value is told where the library's class refuses it.
+            if isinstance(keys.get(name), int | float):
+                return float(keys[name])
+    return architecture.rotary_part
+
+
+def _token_types(architecture: Architecture, model: Model) -> int:
+    """`model.huggingface` may say it under the library's own name: no other key of ours does."""
+    for key, attribute in architecture.config_keys.items():
+        if attribute == "token_types":
+            return model.huggingface.get(key, architecture.token_types)
+    return 0
+
+
+def method_of(grow: Grow) -> Method | None:
+    """The method that a `grow` section stands for; None if it has no operator, or an unknown method."""
+    if grow.method not in METHODS:
+        return None
+    return get_method(grow.method, grow.depth, grow.width, grow.noise)
+
+
+def learn_steps(grow: Grow) -> int:
+    """Steps that the operator is learned for: those asked for, else the method's own; none without an operator."""
+    if method_of(grow) is None:
+        return 0
+    return METHODS[grow.method].learn_steps if grow.learn.steps is None else grow.learn.steps
+
+
+def learn_batch(learn: Learn | Train, train: Train) -> tuple[int, int]:
+    """Batch and micro-batch with which the operator is learned: its own, else the stage's."""
+    return learn.batch_size or train.batch_size, learn.micro_batch_size or train.micro_batch_size

@@ -1,0 +1,79 @@
+"""Modules that ZeRO-3 partitions as they are built, and the DeepSpeed configuration of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.accelerator import get_accelerator
+from torch import Tensor, nn
+from transformers.integrations.deepspeed import prevent_arange_dtype_change
+
+from ligo_dist.engine.shards import Shards, padded, partition_range
+from ligo_dist.engine.world import World
+from ligo_dist.runtime.zero3 import Zero3
+
+
+@contextmanager
+def partitioned_parameters(dtype: torch.dtype) -> Iterator[None]:
+    """Modules built inside have their parameters partitioned over the ranks as soon as each is built."""
+    # By configuration: zero.Init ignores its `dtype` argument where the accelerator has no fp16.
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "bf16": {"enabled": dtype == torch.bfloat16},
+        "zero_optimization": {"stage": 3},
+    }
+    with prevent_arange_dtype_change(), deepspeed.zero.Init(config_dict_or_path=config):
+        yield
+
+
+def partitioned_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of the whole parameters of a module built under `partitioned_parameters`, by name."""
+    parameters: Iterator[tuple[str, Any]] = module.named_parameters()
+    return {name: tuple(parameter.ds_shape) for name, parameter in parameters}
+
+
+def partitions(module: nn.Module, world: World) -> Shards:
+    """Copies of this rank's partitions of a module built under `partitioned_parameters`."""
+    parameters: Iterator[tuple[str, Any]] = module.named_parameters()
+    return {name: without_padding(parameter, parameter.ds_tensor, world) for name, parameter in parameters}
+
+
+def without_padding(parameter: Any, local: Tensor, world: World) -> Tensor:
+    """A copy with the padding zeroed: DeepSpeed leaves uninitialised memory in it."""
+    start, stop = partition_range(parameter.ds_numel, world.rank, world.size)
+    return padded(local.detach()[: stop - start], local.numel())
+
+
+def engine_config(
+    precision: str, micro_batch_size: int, accumulation: int, clipping: float, user: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The DeepSpeed configuration of one engine: ours, with the user's keys merged in."""
+    ours: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": clipping,
+        "steps_per_print": 10**12,
+        "bf16": {"enabled": precision == "bf16"},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": {
+            "stage": 3,
+            "overlap_comm": get_accelerator().device_name() != "cpu",
+            "reduce_bucket_size": Zero3.reduce_bucket,
+            "stage3_prefetch_bucket_size": Zero3.prefetch_bucket,
+            "stage3_param_persistence_threshold": Zero3.persistence_threshold,
+        },
+    }
+    return _merged(ours, user)
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merged(result[key], value) if both else value
+    return result

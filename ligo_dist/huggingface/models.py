@@ -1,0 +1,139 @@
+"""Hugging Face models as this system builds them: partitioned from the first parameter on, or on the meta device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch._dynamo  # loaded here: importing it under zero.Init fails, as that replaces torch.Tensor.__new__
+import transformers
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
+from transformers.integrations.deepspeed import initialize_weights_zero3
+
+from ligo_dist.architectures import Architecture, ModelShape
+from ligo_dist.engine import get_accelerator_name, partitioned_parameters, partitioned_shapes, partitions
+from ligo_dist.engine.shards import Shards
+from ligo_dist.engine.world import World, seed_everything
+
+
+def huggingface_config(
+    architecture: Architecture, shape: ModelShape, extra: Mapping[str, Any], epsilon_factor: float = 1.0
+) -> PretrainedConfig:
+    """The library's configuration of a model: what the shape sets, the user's further keys, no key-value cache.
+
+    Args:
+        architecture: the family.
+        shape: of the model.
+        extra: further keys.
+        epsilon_factor: what the norms' epsilon is multiplied by (`growth.preserves.epsilon_factor`).
+    """
+    config_class = getattr(transformers, architecture.config_class)
+    keys = {**_no_dropout(config_class), **_fast_attention(), **architecture.library_keys(shape), **extra}
+    if architecture.objective == "causal_lm":
+        keys["use_cache"] = False
+    config = config_class(**keys, architectures=[architecture.model_class])
+    if epsilon_factor != 1.0:
+        epsilon = getattr(config, architecture.norm_epsilon)
+        setattr(config, architecture.norm_epsilon, epsilon * epsilon_factor)
+    return config
+
+
+def _fast_attention() -> dict[str, str]:
+    """On processors the plain attention: torch's fused one takes over a third of a bf16 step there."""
+    return {"attn_implementation": "eager"} if get_accelerator_name() == "cpu" else {}
+
+
+def _no_dropout(config_class: type[PretrainedConfig]) -> dict[str, float]:
+    """Dropout off unless the user asks for it: pre-training sees each token once or a few times."""
+    defaults = config_class().to_dict()
+    return {name: 0.0 for name in defaults if name.endswith(("_pdrop", "_dropout", "_dropout_prob"))}
+
+
+def build_partitioned_model(
+    architecture: Architecture, shape: ModelShape, config: PretrainedConfig, dtype: torch.dtype
+) -> PreTrainedModel:
+    """A model whose parameters are ZeRO-3 partitions with unset values: every one of them must be written.
+
+    Raises:
+        ArchitectureError: if its parameters do not fit the family's table.
+    """
+    model = _untied_partitioned_model(architecture, config, dtype)
+    model.tie_weights()
+    architecture.check_model(shape, partitioned_shapes(model))
+    _take_losses_in_fp32(architecture, model)
+    return model
+
+
+def build_meta_model(
+    architecture: Architecture,
+    shape: ModelShape,
+    config: PretrainedConfig,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> PreTrainedModel:
+    """A model whose parameters have shapes and a dtype only, while its buffers (rotary frequencies) are real.
+
+    The dtype is that of the weights it will be called with: a vision model gives its pixels that of its parameters.
+
+    Raises:
+        ArchitectureError: if its parameters do not fit the family's table.
+    """
+    model_class = getattr(transformers, architecture.model_class)
+    with no_init_weights(), device, _parameters_on_meta():
+        model = model_class(config)
+    model.tie_weights()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    architecture.check_model(shape, {name: tuple(p.shape) for name, p in model.named_parameters()})
+    _take_losses_in_fp32(architecture, model)
+    return model
+
+
+def _take_losses_in_fp32(architecture: Architecture, model: PreTrainedModel) -> None:
+    """Let the head give fp32: the library takes the loss of causal models in fp32, of others in the head's precision,
+    in which bf16 rounds a loss of 6 to steps of 0.03."""
+    if architecture.objective in ("masked_lm", "image_classification"):
+        head = model.get_output_embeddings() or model.get_submodule("classifier")
+        head.register_forward_hook(lambda module, inputs, output: output.float())
+
+
+def initial_shards(architecture: Architecture, config: PretrainedConfig, seed: int, world: World) -> Shards:
+    """The library's own initialisation of a model, partitioned: the same for every number of ranks.
+
+    The first rank initialises module by module, in fp32, from the seed alone; nothing larger than a module and its
+    direct children is ever whole.
+    """
+    # Tied after it, as the library does: a tied weight would be drawn twice.
+    model = _untied_partitioned_model(architecture, config, torch.float32)
+    seed_everything(seed)
+    initialize_weights_zero3(model)
+    model.tie_weights()
+    return partitions(model, world)
+
+
+def _untied_partitioned_model(
+    architecture: Architecture, config: PretrainedConfig, dtype: torch.dtype
+) -> PreTrainedModel:
+    with no_init_weights(), partitioned_parameters(dtype):
+        return getattr(transformers, architecture.model_class)(config)
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Move every parameter to the meta device as it is registered; buffers stay where they are made."""
+    register = nn.Module.register_parameter
+
+    def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and not parameter.is_meta:
+            parameter = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]

@@ -1,0 +1,102 @@
+"""What phases cost: `flops`, applied to the phases of a schedule. Known before anything runs, and what the run itself
+counts; without torch, as the launcher shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ligo_dist.architectures import Architecture, ModelShape
+from ligo_dist.growth.layout import GrowthLayout
+from ligo_dist.schedule.batch_split import BatchSplit
+from ligo_dist.schedule.flops import growing_flops, learning_step_flops, training_step_flops
+
+
+@dataclass(frozen=True)
+class PhaseCost:
+    """What one phase costs over all ranks; evaluation is left out.
+
+    Attributes:
+        steps: optimizer steps.
+        tokens: tokens that it reads.
+        flops: FLOPs.
+        flops_per_step: the same for one of its steps; 0 if it has none.
+        padding: part of what its ranks compute that is padding, which tokens and FLOPs leave out.
+    """
+
+    steps: int = 0
+    tokens: int = 0
+    flops: int = 0
+    flops_per_step: int = 0
+    padding: float = 0.0
+
+    def __add__(self, other: PhaseCost) -> PhaseCost:
+        return PhaseCost(self.steps + other.steps, self.tokens + other.tokens, self.flops + other.flops)
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What the phases of one stage cost; `learn` and `grow` are None where nothing grows."""
+
+    learn: PhaseCost | None
+    grow: PhaseCost | None
+    train: PhaseCost
+
+    @property
+    def total(self) -> PhaseCost:
+        return sum((cost for cost in (self.learn, self.grow) if cost), self.train)
+
+
+def training_cost(
+    architecture: Architecture,
+    shape: ModelShape,
+    steps: int,
+    split: BatchSplit,
+    tokens: int,
+    *,
+    checkpointed: bool,
+) -> PhaseCost:
+    """Training a model.
+
+    Args:
+        architecture: the family.
+        shape: the model.
+        steps: optimizer steps.
+        split: of their batches over the ranks.
+        tokens: of one sample.
+        checkpointed: the blocks' activations are computed again in the backward pass.
+    """
+    flops = training_step_flops(architecture, shape, tokens, split.batch_size, checkpointed=checkpointed)
+    return _cost(steps, split, tokens, flops)
+
+
+def learning_cost(layout: GrowthLayout, steps: int, split: BatchSplit, tokens: int) -> PhaseCost:
+    """Learning an operator; the arguments as in `training_cost`."""
+    step = learning_step_flops(
+        layout.architecture,
+        layout.source,
+        layout.target,
+        tokens,
+        split.batch_size,
+        micro_batch_size=split.micro_batch_size,
+        world_size=split.world_size,
+        columns=layout.columns,
+    )
+    return _cost(steps, split, tokens, step.model + _generations(layout) * (step.mixing + step.expansion))
+
+
+def growing_cost(layout: GrowthLayout, states: int) -> PhaseCost:
+    """Applying an operator to the weights, and (`states` of 3) to AdamW's moments: each has its own map."""
+    once = growing_flops(layout.architecture, layout.source, layout.target, columns=layout.columns)
+    return PhaseCost(flops=states * _generations(layout) * once)
+
+
+def _generations(layout: GrowthLayout) -> int:
+    """New units with depth coefficients of their own are made apart: everything is generated twice."""
+    return 2 if layout.new_depth else 1
+
+
+def _cost(steps: int, split: BatchSplit, tokens: int, flops: int) -> PhaseCost:
+    """A phase of so many steps: the split of their batches, the tokens of one sample, the FLOPs of one step."""
+    if not steps:
+        return PhaseCost()
+    return PhaseCost(steps, steps * split.batch_size * tokens, steps * flops, flops, split.padding)

@@ -1,0 +1,271 @@
+"""The plan: what a configuration comes to, resolved once. Command line, dry run, forecast and ranks all take it.
+
+A stage is grown (`learn`, then the operator is applied) unless it is the first, then trained (`train`). Nothing here
+loads torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ligo_dist.architectures import Architecture, ModelShape
+from ligo_dist.config import Config, stage_shapes
+from ligo_dist.config.resolve import learn_batch, learn_steps, method_of, tokens_per_sample
+from ligo_dist.config.schema import Learn, Schedule, Stage, Train
+from ligo_dist.growth.layout import GrowthLayout
+from ligo_dist.growth.registry import Method
+from ligo_dist.runtime.adamw import OptimizerSettings
+from ligo_dist.schedule.batch_split import BatchSplit
+from ligo_dist.schedule.costs import PhaseCost, StageCost, growing_cost, learning_cost, training_cost
+from ligo_dist.schedule.flops import parameter_count
+from ligo_dist.schedule.learning_rate import LearningRate
+from ligo_dist.schedule.state import LEARN, TRAIN
+
+if TYPE_CHECKING:
+    from ligo_dist.growth.operators import Growth
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """One phase of optimizer steps.
+
+    Attributes:
+        kind: `learn` (the operator) or `train` (the model).
+        steps: optimizer steps.
+        batch_size: sequences per step, over all ranks.
+        micro_batch_size: the most sequences per rank and forward pass.
+        optimizer: AdamW's settings.
+        learning_rate: of each step.
+        activation_checkpointing: recompute the blocks' activations in the backward pass.
+        first_step: the run's global step when the phase begins.
+        first_sample: global number of the first training sample it takes.
+    """
+
+    kind: str
+    steps: int
+    batch_size: int
+    micro_batch_size: int
+    optimizer: OptimizerSettings
+    learning_rate: LearningRate
+    activation_checkpointing: bool
+    first_step: int = 0
+    first_sample: int = 0
+
+    def rates(self, step: int) -> dict[str, float]:
+        """The learning rate of each kind of parameter at a step of the phase."""
+        kinds = ("model",) if self.kind == TRAIN else ("depth", "width")
+        return dict.fromkeys(kinds, self.learning_rate(step))
+
+    def split(self, world_size: int) -> BatchSplit:
+        """Its batches over so many ranks."""
+        return BatchSplit(self.batch_size, self.micro_batch_size, world_size)
+
+
+@dataclass(frozen=True)
+class GrowPlan:
+    """How a stage's model is made from the one before.
+
+    Attributes:
+        layout: the pair of models and the operator's parameters.
+        method: where the operator starts.
+        learn: how it is learned.
+        optimizer_state: `fresh`, `grown` or `asymmetric` moments of AdamW.
+    """
+
+    layout: GrowthLayout
+    method: Method
+    learn: PhasePlan
+    optimizer_state: str
+
+    @property
+    def states(self) -> int:
+        """What grows of each weight: itself, or AdamW's two moments too."""
+        return 1 if self.optimizer_state == "fresh" else 3
+
+    @cached_property
+    def obstacles(self) -> list[str]:
+        """Why the target will not compute the source's function right after growing; empty if it will."""
+        return self.layout.obstacles(self.method)
+
+    @cached_property
+    def growth(self) -> Growth:
+        """The pair with its operator, to be applied: for the ranks, as it loads torch."""
+        from ligo_dist.growth.operators import Growth
+
+        return Growth.of(self.layout)
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage.
+
+    Attributes:
+        section: what the configuration says of it.
+        index: its place in the schedule.
+        shape: of its model.
+        parameters: of its model; a head tied to the embedding counts once.
+        grow: how it grows out of the stage before; None for the first, and for one that starts from scratch.
+        train: how the model is trained.
+        cost: of its phases.
+        epsilon_factor: what the library's norm epsilon is multiplied by, all growths so far together.
+    """
+
+    section: Stage
+    index: int
+    shape: ModelShape
+    parameters: int
+    grow: GrowPlan | None
+    train: PhasePlan
+    cost: StageCost
+    epsilon_factor: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """The user's name for it."""
+        return self.section.name
+
+    @property
+    def phases(self) -> list[PhasePlan]:
+        return [self.train] if self.grow is None else [self.grow.learn, self.train]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration, resolved for a number of ranks.
+
+    Attributes:
+        config: the checked configuration, with what the source says filled in.
+        architecture: the family of its models.
+        pieces: of the tokenizer; 0 for images.
+        world_size: number of ranks.
+        tokens_per_sample: positions that the blocks work on.
+        stages: in their order.
+    """
+
+    config: Config
+    architecture: Architecture
+    pieces: int
+    world_size: int
+    tokens_per_sample: int
+    stages: tuple[StagePlan, ...]
+
+    @classmethod
+    def of(cls, config: Config, pieces: int, world_size: int) -> Plan:
+        """What a checked configuration comes to.
+
+        Raises:
+            ConfigError: `model.vocab_size` leaves pieces of the tokenizer without a row of the embedding.
+            ArchitectureError: for a growth that the family or the method does not allow.
+        """
+        architecture = config.architecture
+        shapes = stage_shapes(config, pieces)
+        tokens = tokens_per_sample(architecture, shapes[0], config.data.sequence_length)
+        stages: list[StagePlan] = []
+        epsilon = 1.0
+        for index, (section, shape) in enumerate(zip(config.stages, shapes, strict=True)):
+            grow = _grow_plan(architecture, section, shapes[index - 1], shape)
+            if section.grow is not None:
+                # From scratch nothing is inherited, the rescaled epsilon neither.
+                epsilon = 1.0 if grow is None else epsilon * grow.layout.epsilon_factor(grow.method)
+            train = _phase(TRAIN, section.train, section.train.steps if section.train else 0, section.train)
+            cost = _stage_cost(architecture, shape, grow, train, tokens, world_size)
+            count = parameter_count(architecture, shape)
+            stages.append(StagePlan(section, index, shape, count, grow, train, cost, epsilon))
+        return cls(config, architecture, pieces, world_size, tokens, tuple(_numbered(stages)))
+
+    @property
+    def last(self) -> StagePlan:
+        return self.stages[-1]
+
+    @property
+    def cost(self) -> PhaseCost:
+        """Of all stages."""
+        return sum((stage.cost.total for stage in self.stages), PhaseCost())
+
+
+def _grow_plan(
+    architecture: Architecture, stage: Stage, source: ModelShape, target: ModelShape
+) -> GrowPlan | None:
+    section, method = stage.grow, None if stage.grow is None else method_of(stage.grow)
+    if section is None or method is None:
+        return None
+    layout = GrowthLayout.for_method(
+        architecture,
+        source,
+        target,
+        method,
+        tied=section.tied,
+        identity=section.identity,
+        share_depth=section.share_depth,
+        share_width=section.share_width,
+    )
+    learn = _phase(LEARN, section.learn, learn_steps(section), stage.train)
+    return GrowPlan(layout, method, learn, section.optimizer_state)
+
+
+def _phase(kind: str, section: Learn | Train | None, steps: int, train: Train | None) -> PhasePlan:
+    """A phase; without a section one of no step, for a model that is taken as it is."""
+    section, train = section or _AS_IT_IS, train or _AS_IT_IS
+    batch_size, micro_batch_size = learn_batch(section, train)
+    optimizer = section.optimizer
+    return PhasePlan(
+        kind=kind,
+        steps=steps,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        optimizer=OptimizerSettings(
+            optimizer.learning_rate,
+            optimizer.betas,
+            optimizer.epsilon,
+            optimizer.weight_decay,
+            optimizer.gradient_clipping,
+        ),
+        learning_rate=_learning_rate(optimizer.learning_rate, section.schedule, steps),
+        activation_checkpointing=isinstance(section, Train) and section.activation_checkpointing,
+    )
+
+
+_AS_IT_IS = Train(steps=0, batch_size=1, micro_batch_size=1)
+
+
+def _learning_rate(peak: float, schedule: Schedule, steps: int) -> LearningRate:
+    return LearningRate(
+        schedule.kind, peak, steps, schedule.warmup_steps, schedule.decay_steps or 0, schedule.final_ratio
+    )
+
+
+def _stage_cost(
+    architecture: Architecture,
+    shape: ModelShape,
+    grow: GrowPlan | None,
+    train: PhasePlan,
+    tokens: int,
+    world_size: int,
+) -> StageCost:
+    checkpointed = train.activation_checkpointing
+    trained = training_cost(
+        architecture, shape, train.steps, train.split(world_size), tokens, checkpointed=checkpointed
+    )
+    if grow is None:
+        return StageCost(None, None, trained)
+    learned = learning_cost(grow.layout, grow.learn.steps, grow.learn.split(world_size), tokens)
+    return StageCost(learned, growing_cost(grow.layout, grow.states), trained)
+
+
+def _numbered(stages: list[StagePlan]) -> Iterator[StagePlan]:
+    """Fill in where each phase begins: steps and samples are counted through the whole run."""
+    step = sample = 0
+
+    def placed(phase: PhasePlan) -> PhasePlan:
+        nonlocal step, sample
+        here = replace(phase, first_step=step, first_sample=sample)
+        step += phase.steps
+        sample += phase.steps * phase.batch_size
+        return here
+
+    for stage in stages:
+        grow = stage.grow and replace(stage.grow, learn=placed(stage.grow.learn))
+        yield replace(stage, grow=grow, train=placed(stage.train))

@@ -1,0 +1,304 @@
+"""An MLflow store as the mirror of a run directory while the run goes on, in a thread: training never waits for it."""
+
+from __future__ import annotations
+
+import threading
+import time as clock
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ligo_dist.runtime.heartbeat import beat
+from ligo_dist.runtime.redaction import redact
+from ligo_dist.tracking.delivery import deliver, files_of, send_missing_files
+from ligo_dist.tracking.failures import OutOfReach, Refused, Unusable
+from ligo_dist.tracking.mlflow import MlflowStore
+from ligo_dist.tracking.parameters import METRIC_BATCH
+from ligo_dist.tracking.points import Point, points_of
+from ligo_dist.tracking.record import (
+    METRICS_FILE,
+    PARENT,
+    Record,
+    RunRecord,
+    TrackedRun,
+    parse_records,
+    read_state,
+)
+
+_PERIOD_SECONDS = 1.0
+"""Between two rounds, so long as the run goes on."""
+_PAUSES = (1.0, 5.0, 30.0, 120.0)
+"""After the first, second, ... round in a row that found the store out of reach."""
+_LAST_ATTEMPT_SECONDS = 10.0
+"""How long `close` waits for a store that has not answered."""
+_UPLOAD_BYTES_PER_SECOND = 10e6
+"""What a model to be registered is expected to be sent with, at least: `close` waits so much longer for it."""
+_ROUND_BYTES = 1 << 20
+"""Of metrics that are read in one round: what waits in memory is no more."""
+
+
+@dataclass
+class _Mirrored:
+    """A run in the store.
+
+    Attributes:
+        run_id: in the store.
+        sent: the run as the store has it.
+        spare: points that the store has of steps that a resumed run takes again, by metric and step.
+        waiting: points that are to be sent.
+    """
+
+    run_id: str
+    sent: TrackedRun
+    spare: Counter[tuple[str, int]]
+    waiting: list[Point] = field(default_factory=list)
+
+
+class Mirror:
+    """Reads what is new in a run's files, and brings the store to it; a resumed run goes on in the same MLflow runs.
+
+    A store that is out of reach is tried again after a pause that grows; what it misses is read when it is back, so
+    that it misses nothing in the end. What it refuses is left out. Each kind of trouble is told once.
+
+    Args:
+        store: the store; used by the thread alone.
+        run_dir: the run's directory.
+        record: writes the files.
+        resume: whether the run goes on with an earlier one.
+        warn: takes messages for the user, from any thread.
+        remedy: the command that delivers what was not recorded, for the messages.
+        close_seconds: how long `close` waits for a store that answers; one that does not gets a last attempt.
+    """
+
+    def __init__(
+        self,
+        store: MlflowStore,
+        run_dir: Path,
+        record: RunRecord,
+        resume: bool,
+        warn: Callable[[str], None],
+        remedy: str,
+        close_seconds: float = 60.0,
+    ) -> None:
+        self._store, self._run_dir, self._warn, self._remedy = store, run_dir, warn, remedy
+        self._history, self._resume, self._close_seconds = record.history, resume, close_seconds
+        self._earlier = {key: run.given for key, run in record.earlier.runs()} if record.earlier else {}
+        self._abandoned = record.earlier.identity if record.earlier and not resume else None
+        self._position = (run_dir / METRICS_FILE).stat().st_size
+        self._records: list[Record] = []  # read, and not yet given to the runs
+        self._runs: dict[str, _Mirrored] = {}
+        self._changed, self._closing = threading.Event(), threading.Event()
+        self._connected, self._usable, self._done = False, True, False
+        self._failures = 0  # rounds in a row
+        self._complete = True  # nothing was refused
+        self._reported: set[str] = set()
+        self._thread = threading.Thread(target=self._work, name="MLflow mirror", daemon=True)
+        record.on_change, record.on_close = self._changed.set, self.close
+        self._thread.start()
+
+    def close(self) -> None:
+        """Wait for what is left to be sent, showing meanwhile that this rank does not hang."""
+        if self._closing.is_set():
+            return
+        seconds = self._close_seconds + self._model_bytes() / _UPLOAD_BYTES_PER_SECOND
+        self._closing.set()
+        self._changed.set()
+        patience = min(seconds, _LAST_ATTEMPT_SECONDS)
+        self._wait(patience)
+        if not self._failures:
+            self._wait(seconds - patience)
+        if self._usable and not (self._done and self._complete):
+            self._report(
+                "close", f"not everything of this run was recorded; {self._remedy} delivers the rest"
+            )
+
+    def _wait(self, seconds: float) -> None:
+        deadline = clock.monotonic() + seconds
+        while self._thread.is_alive() and (left := deadline - clock.monotonic()) > 0:
+            beat("recording the rest in MLflow")
+            self._thread.join(min(left, 1.0))
+
+    def _model_bytes(self) -> int:
+        """Of the models that are to be registered."""
+        state = read_state(self._run_dir)
+        runs = [] if state is None else [run for _, run in state.runs()]
+        paths = {self._run_dir / run.files[name] for run in runs for name in run.registered.values()}
+        return sum(file.stat().st_size for path in paths for file, _ in files_of(path, ""))
+
+    def _work(self) -> None:
+        while self._usable:
+            self._changed.wait()
+            self._changed.clear()
+            closing = self._closing.is_set()  # before the round: what comes later is not in it
+            try:
+                more = self._round()
+            except Unusable as error:
+                self._usable = False
+                place = f"this run is recorded in its directory only; {self._remedy} delivers it"
+                self._report("unusable", f"{error}; {place}")
+                return
+            except OutOfReach as error:
+                self._failures += 1
+                plan = f"trying again now and then; if it stays away, {self._remedy} delivers the rest"
+                self._report("out of reach", f"{error}; going on and {plan}")
+                if closing:
+                    return
+                self._closing.wait(_PAUSES[min(self._failures, len(_PAUSES)) - 1])
+                self._changed.set()
+                continue
+            except Exception as error:  # whatever a store's client may raise
+                self._leave_out(error)
+                more = False
+            if self._failures:
+                self._failures = 0
+                self._report("back", "answers again")
+            if more:
+                self._changed.set()
+            elif closing:
+                self._done = True
+                return
+            else:
+                self._closing.wait(_PERIOD_SECONDS)
+
+    def _round(self) -> bool:
+        """Bring the store to what the files say now; whether there is more to read. May be called again after it
+        raised.
+
+        Raises:
+            OutOfReach: the store does not answer.
+            Unusable: it can record nothing of this run.
+        """
+        more = bool(self._records) or self._read()
+        state = read_state(self._run_dir)  # after the records: it has all of their stages
+        if state is None or state.run is None:
+            return False
+        self._connect()
+        for key, run in state.runs():
+            if key not in self._runs:
+                self._begin(key, run)
+        for record in self._records:
+            self._give(record)
+        self._records = []
+        for key, run in state.runs():
+            if key in self._runs:
+                self._update(self._runs[key], run)
+        return more
+
+    def _read(self) -> bool:
+        """Read records that were not read yet; whether there are more."""
+        with (self._run_dir / METRICS_FILE).open("rb") as file:
+            file.seek(self._position)
+            lines = file.read(_ROUND_BYTES)
+        whole = lines[: lines.rfind(b"\n") + 1]
+        self._position += len(whole)
+        self._records = parse_records(whole)
+        return len(lines) == _ROUND_BYTES
+
+    def _connect(self) -> None:
+        if self._connected:
+            return
+        try:
+            self._store.connect()
+            if self._abandoned is not None:
+                self._store.end_running(self._abandoned)
+        except Refused as error:
+            raise Unusable(str(error)) from error
+        self._connected = True
+
+    def _begin(self, key: str, run: TrackedRun) -> None:
+        """Find the run of that key, or make it; on resuming, send what it missed."""
+        try:
+            done = deliver(self._store, key, run, points_of(self._history, key))
+        except Refused as error:
+            if key == PARENT:
+                raise Unusable(str(error)) from error
+            self._leave_out(error)
+            return
+        if done.is_new and key == PARENT and self._resume and self._earlier:
+            where = redact(self._store.address)
+            self._warn(f"MLflow: {where} does not have the run that is resumed; it begins there now")
+        sent = run.model_copy(update={"given": self._earlier.get(key, {}) if self._resume else {}})
+        self._runs[key] = _Mirrored(done.run_id, sent, done.spare)
+
+    def _give(self, record: Record) -> None:
+        """Have the points of a record wait for being sent: to the parent, whose charts show the whole schedule, and to
+        the stage."""
+        points = points_of([record], PARENT)
+        for key in dict.fromkeys((PARENT, record["stage"])):
+            run = self._runs.get(key)
+            if run is None:
+                continue
+            for point in points:
+                if run.spare[point.metric, point.step] > 0:
+                    run.spare[point.metric, point.step] -= 1
+                else:
+                    run.waiting.append(point)
+
+    def _update(self, mirrored: _Mirrored, run: TrackedRun) -> None:
+        """Send what has changed of a run."""
+        store, run_id, sent = self._store, mirrored.run_id, mirrored.sent
+        while batch := mirrored.waiting[:METRIC_BATCH]:
+            with self._left_out():
+                store.send_points(run_id, batch)
+            del mirrored.waiting[:METRIC_BATCH]
+        parameters = {name: value for name, value in run.parameters.items() if name not in sent.parameters}
+        tags = {name: value for name, value in run.tags.items() if sent.tags.get(name) != value}
+        with self._left_out():
+            store.send_parameters(run_id, parameters)
+            store.send_tags(run_id, tags)
+        for name, times in run.given.items():
+            if sent.given.get(name) != times:
+                self._send_artifact(run_id, run, name)
+                sent.given = {**sent.given, name: times}
+        if run.status != sent.status:
+            with self._left_out():
+                store.set_status(run_id, run.status, run.ended)
+        mirrored.sent = run.model_copy(update={"given": sent.given})
+
+    def _send_artifact(self, run_id: str, run: TrackedRun, name: str) -> None:
+        store, models = self._store, [model for model, of in run.registered.items() if of == name]
+        with self._optional(f"artifact {name} was not stored"):
+            if name in run.texts:
+                store.send_text(run_id, run.texts[name], name)
+                return
+            path = self._run_dir / run.files[name]
+            files = list(files_of(path, name))
+            if not files:
+                raise Refused(f"there is no {path}")
+            there = store.artifacts(run_id) if models else {}
+            send_missing_files(store, run_id, files, there)
+        for model in models:
+            with self._optional(f"model {model} was not registered"):
+                version = store.register(run_id, model, name)
+                if version is not None:
+                    self._warn(f"MLflow: {path} is version {version} of the registered model {model}")
+
+    @contextmanager
+    def _optional(self, failed: str) -> Iterator[None]:
+        """Something to do with files: a failure is worth another try only while the whole store is out of reach, as
+        it may well have no place for files, or no registry."""
+        try:
+            yield
+        except Exception as error:
+            self._store.find(PARENT)  # raises where the store is out of reach
+            self._leave_out(Refused(f"{failed}: {error}"))
+
+    @contextmanager
+    def _left_out(self) -> Iterator[None]:
+        """What is refused costs only itself."""
+        try:
+            yield
+        except Refused as error:
+            self._leave_out(error)
+
+    def _leave_out(self, error: Exception) -> None:
+        message = redact(str(error) or repr(error))
+        self._complete = False
+        self._report(message, f"{message}; going on without it")
+
+    def _report(self, fault: str, message: str) -> None:
+        if fault not in self._reported:
+            self._reported.add(fault)
+            self._warn(f"MLflow: {message}")

@@ -1,0 +1,1 @@
+"""What the ranks do: build models and engines, run phases step by step, grow from stage to stage."""

@@ -1,0 +1,120 @@
+"""Building the models of a schedule and the engines around them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig
+
+from ligo_dist.architectures import ModelShape
+from ligo_dist.checkpoints import Snapshot
+from ligo_dist.engine import Engine, engine_config
+from ligo_dist.engine.shards import Shards
+from ligo_dist.engine.world import World
+from ligo_dist.growth.layout import GrowthLayout
+from ligo_dist.growth.learner import LearnedGrowth, operator_name
+from ligo_dist.growth.sharded import SourceShards
+from ligo_dist.huggingface.models import (
+    build_meta_model,
+    build_partitioned_model,
+    huggingface_config,
+    initial_shards,
+)
+from ligo_dist.huggingface.reader import read_shards
+from ligo_dist.schedule.plan import GrowPlan, PhasePlan, Plan, StagePlan
+
+_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Builds what stages need.
+
+    Attributes:
+        plan: of the run.
+        world: the ranks.
+        library_keys: what the corpus adds to the library's configuration.
+        source: directory of the first stage's model; None: it begins with random values.
+    """
+
+    plan: Plan
+    world: World
+    library_keys: Mapping[str, Any] = field(default_factory=dict)
+    source: Path | None = None
+
+    def huggingface_config(self, stage: StagePlan) -> PretrainedConfig:
+        """The library's configuration of a stage's model."""
+        return self._huggingface_config(stage.shape, stage.epsilon_factor)
+
+    def _huggingface_config(self, shape: ModelShape, epsilon_factor: float = 1.0) -> PretrainedConfig:
+        keys = {**self.library_keys, **self.plan.config.model.huggingface}
+        return huggingface_config(self.plan.architecture, shape, keys, epsilon_factor)
+
+    def model_engine(self, stage: StagePlan) -> Engine:
+        """The engine of a stage's model, its weights unset."""
+        config = self.huggingface_config(stage)
+        model = build_partitioned_model(self.plan.architecture, stage.shape, config, self._dtype)
+        if stage.train.activation_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        return Engine(model, stage.train.optimizer, self._engine_config(stage.train), self.world)
+
+    def first_shards(self, stage: StagePlan) -> Shards:
+        """The values that a stage begins with if it does not grow: the given model's, or random ones."""
+        if stage.index == 0 and self.source is not None:
+            config = self.huggingface_config(stage)
+            return read_shards(self.source, self.plan.architecture, stage.shape, config, self.world)
+        return self.random_shards(stage)
+
+    def random_shards(self, stage: StagePlan) -> Shards:
+        """The library's own random values of a stage's model."""
+        config = self.huggingface_config(stage)
+        return initial_shards(self.plan.architecture, config, self.plan.config.seed, self.world)
+
+    def fresh_layers(self, stage: StagePlan, layout: GrowthLayout) -> Shards | None:
+        """The layers, as the library initialises them, that depth coefficients mix beside the source's own."""
+        if not layout.fresh_layers:
+            return None
+        config = self._huggingface_config(replace(layout.source, layers=layout.fresh_layers))
+        # Another seed than the first stage's, which may have had such layers too.
+        seed = self.plan.config.seed + 1 + stage.index
+        return initial_shards(self.plan.architecture, config, seed, self.world)
+
+    def learning_engine(self, stage: StagePlan, grow: GrowPlan, source: SourceShards) -> Engine:
+        """The engine of the operator that makes a stage's model, its values unset."""
+        config = self.huggingface_config(stage)
+        target = build_meta_model(self.plan.architecture, stage.shape, config, self.world.device, self._dtype)
+        module = LearnedGrowth(grow.growth, source, target, self._dtype, self.world)
+        kinds = {parameter.name: parameter.kind for parameter in grow.layout.operator_parameters}
+        return Engine(
+            module,
+            grow.learn.optimizer,
+            self._engine_config(grow.learn),
+            self.world,
+            external_parameters=module.external_parameters(),
+            rename=operator_name,
+            kind_of=kinds.__getitem__,
+        )
+
+    def _engine_config(self, phase: PhasePlan) -> dict[str, Any]:
+        config, split = self.plan.config, phase.split(self.world.size)
+        return engine_config(
+            config.precision,
+            split.rows,
+            split.micro_steps,
+            phase.optimizer.gradient_clipping,
+            config.deepspeed,
+        )
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return _DTYPES[self.plan.config.precision]
+
+
+def snapshot_of(engine: Engine, group: str) -> Snapshot:
+    """What a checkpoint holds of an engine: its weights as `group`, and the optimizer's moments."""
+    groups = {group: engine.read_shards(), **engine.read_moments()}
+    return Snapshot(groups, dict.fromkeys(groups, engine.numels))

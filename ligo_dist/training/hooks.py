@@ -1,0 +1,241 @@
+"""What is done between optimizer steps: guarding, counting, measuring, showing, saving, stopping."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from ligo_dist.engine import EvaluationResult
+from ligo_dist.engine.world import World, gather_numbers, max_over_ranks
+from ligo_dist.runtime.errors import NonFiniteLossError, Preempted
+from ligo_dist.runtime.progress import PhaseProgress
+from ligo_dist.runtime.signals import StopReason, StopSignals
+from ligo_dist.schedule.state import RunState
+from ligo_dist.tracking import Tracker
+from ligo_dist.tracking.system import SystemMetrics
+from ligo_dist.training.loop import Step
+
+
+@dataclass
+class StopAtNonFinite:
+    """Stops the run when the loss or the gradient is not a number any more; all ranks see the same and stop alike."""
+
+    stage: str
+    last_checkpoint: Callable[[], Path | None]
+    every: int = 1
+
+    def __call__(self, step: Step) -> None:
+        loss, norm = step.result.loss, step.result.gradient_norm
+        if step.result.is_finite:
+            return
+        what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
+        last = self.last_checkpoint()
+        where = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+        raise NonFiniteLossError(
+            f"stage {self.stage}, {step.phase.kind} step {step.number} (global step {step.global_number}): {what};"
+            f" {where}"
+        )
+
+
+@dataclass
+class Account:
+    """Adds each step to what the run has cost."""
+
+    state: RunState
+    tokens_per_step: int
+    flops_per_step: float
+    every: int = 1
+
+    def __call__(self, step: Step) -> None:
+        self.state.step = step.number
+        self.state.add(self.tokens_per_step, self.flops_per_step, step.seconds)
+
+
+@dataclass
+class Evaluate:
+    """Measures the validation loss, and of classifiers the accuracy."""
+
+    measure: Callable[[], EvaluationResult | None]
+    state: RunState
+    tracker: Tracker
+    every: int
+    measured: Step | None = None
+
+    def __call__(self, step: Step) -> None:
+        self.run(step.global_number)
+        self.measured = step
+
+    def run(self, global_step: int) -> None:
+        """Measure now, and record it."""
+        began = time.perf_counter()
+        measured = self.measure()
+        if measured is None:
+            return
+        record = self.state.record
+        record.final_loss, record.final_accuracy = measured.loss, measured.accuracy
+        record.seconds += time.perf_counter() - began
+        metrics = {"evaluate/loss": measured.loss}
+        if measured.accuracy is not None:
+            metrics["evaluate/accuracy"] = measured.accuracy
+        self.tracker.log({**metrics, **cumulative(self.state)}, global_step)
+
+
+@dataclass
+class Show:
+    """Shows each step to whoever is watching, with the validation loss where it was just measured."""
+
+    show: PhaseProgress
+    tokens_per_step: int
+    evaluation: Evaluate
+    remaining_fraction: Callable[[], float]
+    every: int = 1
+
+    def __call__(self, step: Step) -> None:
+        evaluated = self.evaluation.measured is step
+        record = self.evaluation.state.record
+        self.show.update(
+            step.number,
+            loss=step.result.loss,
+            tokens_per_second=self.tokens_per_step / step.seconds,
+            validation_loss=record.final_loss if evaluated else None,
+            accuracy=record.final_accuracy if evaluated else None,
+            remaining_fraction=self.remaining_fraction(),
+        )
+
+
+@dataclass
+class LogMetrics:
+    """Records the metrics of a step, and with some steps the load of the nodes."""
+
+    state: RunState
+    tracker: Tracker
+    tokens_per_step: int
+    world: World
+    every: int
+    system: SystemMetrics | None = None
+
+    def __call__(self, step: Step) -> None:
+        kind = step.phase.kind
+        memory = [float(memory_bytes(self.world.device)), float(peak_memory_bytes(self.world.device))]
+        # One exchange for all: another one would cost every rank more than what it carries.
+        rows = gather_numbers([*memory, *(self.system.row() if self.system else ())], self.world)
+        held, peak = (max(row[index] for row in rows) for index in range(len(memory)))
+        self.tracker.log(
+            {
+                f"{kind}/loss": step.result.loss,
+                f"{kind}/learning_rate": step.learning_rate,
+                f"{kind}/gradient_norm": step.result.gradient_norm,
+                f"{kind}/tokens_per_second": self.tokens_per_step / step.seconds,
+                "memory/held_bytes": held,
+                "memory/peak_bytes": peak,
+                **cumulative(self.state),
+            },
+            step.global_number,
+        )
+        load = self.system.record([row[len(memory) :] for row in rows]) if self.system else {}
+        if load:
+            self.tracker.log(load, step.global_number)
+
+
+@dataclass
+class CompleteCheckpoint:
+    """Completes the checkpoint that is being written, as soon as every rank has done its part."""
+
+    advance: Callable[[], None]
+    every: int = 1
+
+    def __call__(self, step: Step) -> None:
+        self.advance()
+
+
+@dataclass
+class SaveCheckpoint:
+    """Saves what is needed to go on from here."""
+
+    save: Callable[[int], None]
+    every: int
+    saved: Step | None = None
+
+    def __call__(self, step: Step) -> None:
+        self.save(step.global_number)
+        self.saved = step
+
+    def save_once(self, step: Step) -> None:
+        """Save a step now, unless it has just been saved."""
+        if self.saved is not step:
+            self(step)
+
+
+def cumulative(state: RunState) -> dict[str, float]:
+    """What the run has cost so far, beside every loss."""
+    return {
+        "cumulative/tokens": state.tokens,
+        "cumulative/flops": state.flops,
+        "cumulative/seconds": state.seconds,
+    }
+
+
+def memory_bytes(device: torch.device) -> int:
+    """The memory this process holds now: of the accelerator, or resident where there is none."""
+    if device.type != "cpu":
+        return torch.get_device_module(device).memory_allocated(device)
+    return psutil.Process().memory_info().rss
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory this process has held: of the accelerator, or resident where there is none."""
+    if device.type != "cpu":
+        return torch.get_device_module(device).max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def stop_if_asked(signals: StopSignals, world: World, where: str, save: Callable[[], object]) -> None:
+    """Stop here if any rank has been asked to. Collective.
+
+    Args:
+        signals: of this rank.
+        world: the ranks.
+        where: for the message: `medium learn step 17`.
+        save: writes what is not in a complete checkpoint yet; done before stopping.
+
+    Raises:
+        Preempted: on every rank.
+    """
+    number = int(max_over_ranks(float(signals.requested or 0), world))
+    if number:
+        save()
+        words = StopReason(number).words
+        raise Preempted(f"{words} after {where}; the same command goes on from the last checkpoint")
+
+
+@dataclass
+class StopWhenAsked:
+    """The hook of each step; it comes last.
+
+    Attributes:
+        stage: name of the stage.
+        signals: of this rank.
+        world: the ranks.
+        save: has a step in a complete checkpoint.
+        ends_run: whether nothing follows the phase but the export: then its last step stops nothing.
+    """
+
+    stage: str
+    signals: StopSignals
+    world: World
+    save: Callable[[Step], None]
+    ends_run: bool
+    every: int = 1
+
+    def __call__(self, step: Step) -> None:
+        if step.is_last and self.ends_run:
+            return
+        where = f"{self.stage} {step.phase.kind} step {step.number} (global step {step.global_number})"
+        stop_if_asked(self.signals, self.world, where, lambda: self.save(step))

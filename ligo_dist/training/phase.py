@@ -1,0 +1,170 @@
+"""Running one phase of a schedule: the loop with everything that hangs on it, and the checkpoints of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ligo_dist.checkpoints import CheckpointWriter, Snapshot
+from ligo_dist.corpus import Corpus
+from ligo_dist.corpus.batches import Batches, fixed_batches
+from ligo_dist.engine import Engine, EvaluationResult
+from ligo_dist.engine.world import World
+from ligo_dist.runtime.heartbeat import beating, enter
+from ligo_dist.runtime.progress import PhaseProgress, Progress
+from ligo_dist.runtime.signals import StopSignals
+from ligo_dist.schedule.plan import PhasePlan, Plan, StagePlan
+from ligo_dist.schedule.state import TRAIN, RunState
+from ligo_dist.tracking import Tracker
+from ligo_dist.tracking.system import SystemMetrics
+from ligo_dist.training.hooks import (
+    Account,
+    CompleteCheckpoint,
+    Evaluate,
+    LogMetrics,
+    SaveCheckpoint,
+    Show,
+    StopAtNonFinite,
+    StopWhenAsked,
+    stop_if_asked,
+)
+from ligo_dist.training.loop import Hook, Step, run_phase
+
+
+@dataclass
+class PhaseRunner:
+    """Runs phases and keeps the run's state while it does.
+
+    Attributes:
+        plan: of the run.
+        corpus: what is trained on.
+        world: the ranks.
+        tracker: where metrics go.
+        progress: where a person looks.
+        checkpoints: what writes them.
+        state: where the run stands.
+        signals: that may ask the run to stop.
+        system: reads the load of the nodes; None: it is not recorded.
+    """
+
+    plan: Plan
+    corpus: Corpus
+    world: World
+    tracker: Tracker
+    progress: Progress
+    checkpoints: CheckpointWriter
+    state: RunState = field(default_factory=RunState)
+    signals: StopSignals = field(default_factory=StopSignals)
+    system: SystemMetrics | None = None
+
+    def run(
+        self,
+        stage: StagePlan,
+        phase: PhasePlan,
+        engine: Engine,
+        flops_per_step: float,
+        snapshot: Callable[[], Snapshot],
+    ) -> None:
+        """Take the steps of a phase that are not done yet; a model that is not to be trained is evaluated once.
+
+        Args:
+            stage: the stage it belongs to.
+            phase: its steps.
+            engine: whose weights are trained.
+            flops_per_step: over all ranks.
+            snapshot: what a checkpoint should hold now.
+        """
+        self.signals.defer()
+        self.tracker.start_phase(phase.kind)
+        enter(f"{stage.name} {phase.kind}")
+        batches = Batches(self.corpus.train, self.plan.config.seed, phase.batch_size, phase.first_sample)
+        done = self.state.step
+        with self.progress.phase(stage.name, phase.kind, phase.steps, done) as show:
+            if phase.kind == TRAIN and phase.steps == 0:
+                self._evaluation(engine).run(phase.first_step)
+                record = self.state.record
+                show.update(0, validation_loss=record.final_loss, accuracy=record.final_accuracy)
+            hooks = self._hooks(stage, phase, engine, flops_per_step, snapshot, show)
+            run_phase(engine, batches, phase, done, self.plan.config.seed, hooks)
+
+    def validation_loss(self, engine: Engine) -> float | None:
+        """Mean loss per prediction on the fixed validation set; None for a model that predicts nothing."""
+        measured = self.evaluate(engine)
+        return None if measured is None else measured.loss
+
+    def evaluate(self, engine: Engine, beat: str = "evaluating") -> EvaluationResult | None:
+        """Loss and accuracy on the fixed validation set; None for a model that predicts nothing. `beat`: what the
+        heartbeat says meanwhile."""
+        evaluation, world = self.plan.config.evaluation, self.world
+        if not self.corpus.validation.labelled:
+            return None
+        batches = fixed_batches(
+            self.corpus.validation,
+            evaluation.sequences,
+            world.rank,
+            world.size,
+            evaluation.micro_batch_size,
+        )
+        return engine.evaluate(beating(batches, beat))
+
+    def save(self, global_step: int, snapshot: Snapshot) -> None:
+        """Begin a checkpoint of the run as it stands; it is written while the run goes on."""
+        self.checkpoints.save(self.state, global_step, snapshot)
+
+    def settle(self) -> Path | None:
+        """Wait until a checkpoint that is being written is complete; returns the newest one."""
+        return self.checkpoints.settle()
+
+    def stop_if_asked(self, where: str) -> None:
+        """Stop here, once what is being saved is complete, if a signal has asked any rank to. Collective.
+
+        Raises:
+            Preempted: on every rank.
+        """
+        stop_if_asked(self.signals, self.world, where, self.settle)
+
+    def _evaluation(self, engine: Engine) -> Evaluate:
+        def measure() -> EvaluationResult | None:
+            return self.evaluate(engine, f"evaluating after step {self.state.step}")
+
+        return Evaluate(measure, self.state, self.tracker, self.plan.config.evaluation.every_steps)
+
+    def _hooks(
+        self,
+        stage: StagePlan,
+        phase: PhasePlan,
+        engine: Engine,
+        flops_per_step: float,
+        snapshot: Callable[[], Snapshot],
+        show: PhaseProgress,
+    ) -> list[Hook]:
+        config, state = self.plan.config, self.state
+        tokens = phase.batch_size * self.corpus.train.tokens_per_sample
+        evaluate = self._evaluation(engine)
+        planned_flops = self.plan.cost.flops
+
+        def remaining_fraction() -> float:
+            return max(0.0, 1 - state.flops / planned_flops)
+
+        def save(step: int) -> None:
+            self.settle()  # first, so that there is one copy of the partitions at a time
+            self.save(step, snapshot())
+
+        checkpoint = SaveCheckpoint(save, config.checkpoints.every_steps)
+
+        def save_and_wait(step: Step) -> None:
+            checkpoint.save_once(step)
+            self.settle()
+
+        ends_run = stage.index == self.plan.last.index and phase.kind == TRAIN
+        return [
+            StopAtNonFinite(stage.name, self.settle),
+            Account(state, tokens, flops_per_step),
+            LogMetrics(state, self.tracker, tokens, self.world, config.tracking.log_every_steps, self.system),
+            evaluate,
+            Show(show, tokens, evaluate, remaining_fraction),
+            CompleteCheckpoint(self.checkpoints.advance),
+            checkpoint,
+            StopWhenAsked(stage.name, self.signals, self.world, save_and_wait, ends_run),
+        ]

@@ -1,0 +1,88 @@
+"""Going on from a checkpoint: finding it, and refusing one that another configuration made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ligo_dist.checkpoints import Checkpoint, newest_sound
+from ligo_dist.checkpoints.files import remove_leftovers
+from ligo_dist.config import comparable, difference
+from ligo_dist.engine.world import World, first_rank_only, raise_together
+from ligo_dist.runtime.errors import CheckpointError, LigoError
+from ligo_dist.runtime.files import LOCK_FILE
+
+LOCK_SECONDS = "LIGO_DIST_LOCK_SECONDS"
+"""Environment variable: how long to wait for the run directory. A run that is started again after a failure may meet
+the last ranks of the attempt before it, on a node that had been cut off."""
+
+
+@contextmanager
+def run_lock(run_dir: Path, world: World) -> Iterator[None]:
+    """Make a run directory and keep other runs out of it. Collective; the first rank holds the lock.
+
+    Raises:
+        LigoError: on every rank, if another run is in it or it cannot be written.
+    """
+    lock = FileLock(run_dir / LOCK_FILE)
+    failure: LigoError | None = None
+    if world.is_first:
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=float(os.environ.get(LOCK_SECONDS, 0)))
+        except Timeout:
+            failure = LigoError(
+                f"run_dir: another run is using {run_dir}; wait for it, or choose another directory"
+            )
+        except OSError as error:
+            failure = LigoError(f"run_dir: {run_dir} cannot be written: {error.strerror or error}")
+    raise_together(failure, world)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def find_checkpoint(
+    directory: Path, config: dict[str, Any], world: World
+) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint to go on from, None for a new run. Leftovers of killed runs are removed. Collective.
+
+    Args:
+        directory: where checkpoints lie.
+        config: what the run is asked to do now, as `recorded_config` gives it.
+        world: the ranks.
+
+    Returns:
+        The checkpoint, and a line for each damaged one that it takes the place of.
+
+    Raises:
+        CheckpointError: on every rank, if all are damaged, or it was made by another configuration: every changed key
+            is named.
+    """
+
+    def accept(checkpoint: Checkpoint) -> None:
+        changed = difference(comparable(checkpoint.config), comparable(config))
+        if changed:
+            lines = "\n".join(f"  {line}" for line in changed)
+            raise CheckpointError(
+                f"{checkpoint.path} was made with another configuration:\n{lines}\n"
+                "resume with the old values, or choose another run_dir"
+            )
+
+    first_rank_only(lambda: remove_leftovers(directory), world)
+    return newest_sound(directory, accept, world)
+
+
+def recorded_config(
+    resolved: dict[str, Any], corpus_fingerprint: str, source_fingerprint: str | None = None
+) -> dict[str, Any]:
+    """The configuration as checkpoints keep it: with the fingerprints of the corpus and its tokenizer, and of the
+    model that the first stage begins from, if there is one."""
+    fingerprints = {"corpus_fingerprint": corpus_fingerprint, "source_fingerprint": source_fingerprint}
+    return {**resolved, **fingerprints}

@@ -1,0 +1,306 @@
+"""The loop and what hangs on it, with a stand-in for the engine."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from ligo_dist.checkpoints import CheckpointWriter
+from ligo_dist.config import config_from
+from ligo_dist.config.yaml_text import parse_yaml
+from ligo_dist.engine import EvaluationResult, OptimizerSettings, StepResult
+from ligo_dist.engine.world import World
+from ligo_dist.runtime.errors import NonFiniteLossError
+from ligo_dist.runtime.progress import Progress
+from ligo_dist.schedule.learning_rate import LearningRate
+from ligo_dist.schedule.plan import PhasePlan, Plan
+from ligo_dist.schedule.state import LEARN, TRAIN, RunState, StageRecord
+from ligo_dist.tracking.system import Place, SystemMetrics
+from ligo_dist.training.hooks import Account, Evaluate, LogMetrics, StopAtNonFinite
+from ligo_dist.training.loop import Step, run_phase, training_steps
+from ligo_dist.training.phase import PhaseRunner
+
+CONFIG = """
+run_dir: runs/test
+model: {family: gpt2, max_positions: 64}
+stages:
+  - name: small
+    size: {layers: 1, width: 8, heads: 2}
+    train: {steps: 1, batch_size: 1, micro_batch_size: 1}
+data: {sequence_length: 64}
+tokenizer: {vocab_size: 512}
+evaluation: {every_steps: 1, sequences: 3, micro_batch_size: 2}
+"""
+
+
+def phase(steps: int = 5, first_step: int = 100, kind: str = TRAIN) -> PhasePlan:
+    return PhasePlan(
+        kind=kind,
+        steps=steps,
+        batch_size=8,
+        micro_batch_size=4,
+        optimizer=OptimizerSettings(1.0, (0.9, 0.95), 1e-8, 0.0, 1.0),
+        learning_rate=LearningRate("linear", 1.0, steps, 0, 0, 0.0),
+        activation_checkpointing=False,
+        first_step=first_step,
+    )
+
+
+@dataclass
+class StandIn:
+    """Engine and batches in one: notes what it is asked for."""
+
+    losses: list[float] = field(default_factory=lambda: [1.0] * 100)
+    world: World = field(default_factory=lambda: World(0, 1, torch.device("cpu")))
+    taken: list[tuple[int, float]] = field(default_factory=list)
+    random: list[float] = field(default_factory=list)
+
+    def micro_batches(self, step: int, rank: int, world_size: int, size: int) -> Iterator[Tensor]:
+        assert (rank, world_size, size) == (0, 1, 4)
+        yield torch.tensor(step)
+
+    def train_step(
+        self, micro_batches: Iterable[Tensor], batch_size: int, learning_rates: Mapping[str, float]
+    ) -> StepResult:
+        assert batch_size == 8
+        (step,), learning_rate = micro_batches, learning_rates["model"]
+        self.taken.append((int(step), round(learning_rate, 6)))
+        self.random.append(torch.rand(()).item())
+        return StepResult(self.losses[int(step)], 0.5)
+
+
+@dataclass
+class Note:
+    every: int
+    steps: list[int] = field(default_factory=list)
+
+    def __call__(self, step: Step) -> None:
+        self.steps.append(step.number)
+
+
+def run(stand_in: Any, plan: PhasePlan, done: int, hooks: list[Any]) -> None:
+    run_phase(stand_in, stand_in, plan, done, seed=3, hooks=hooks)
+
+
+def test_each_step_takes_its_own_batch_and_learning_rate():
+    stand_in = StandIn()
+    run(stand_in, phase(), 0, [])
+    assert stand_in.taken == [(0, 0.8), (1, 0.6), (2, 0.4), (3, 0.2), (4, 0.0)]
+
+
+def test_hooks_come_every_so_often_and_after_the_last_step():
+    every_two, every_seven, each = Note(2), Note(7), Note(1)
+    run(StandIn(), phase(), 0, [every_two, every_seven, each])
+    assert (every_two.steps, every_seven.steps, each.steps) == ([2, 4, 5], [5], [1, 2, 3, 4, 5])
+    whole_multiple = Note(5)
+    run(StandIn(), phase(), 0, [whole_multiple])
+    assert whole_multiple.steps == [5]
+
+
+def test_a_resumed_phase_takes_the_rest_alike():
+    whole, rest = StandIn(), StandIn()
+    run(whole, phase(), 0, [])
+    note = Note(2)
+    run(rest, phase(), 3, [note])
+    assert rest.taken == whole.taken[3:]
+    assert rest.random == whole.random[3:], "random numbers are a function of seed and step"
+    assert note.steps == [4, 5]
+    finished = StandIn()
+    run(finished, phase(), 5, [])
+    assert finished.taken == []
+
+
+def test_steps_are_counted_through_the_whole_run():
+    steps = list(training_steps(StandIn(), StandIn(), phase(3), 0, 0))  # type: ignore[arg-type]
+    assert [(step.number, step.global_number, step.is_last) for step in steps] == [
+        (1, 101, False),
+        (2, 102, False),
+        (3, 103, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("losses", "norm", "last", "message"),
+    [
+        (
+            [1.0, 1.0, float("nan")],
+            1.0,
+            Path("runs/a/checkpoints/step-00000100-1-train"),
+            "stage large, train step 3 (global step 103): loss is nan;"
+            " the last good checkpoint is runs/a/checkpoints/step-00000100-1-train",
+        ),
+        (
+            [1.0, float("inf")],
+            1.0,
+            None,
+            "stage large, train step 2 (global step 102): loss is inf; there is no checkpoint yet",
+        ),
+    ],
+)
+def test_a_loss_that_is_no_number_stops_the_run(
+    losses: list[float], norm: float, last: Path | None, message: str
+):
+    stand_in, later = StandIn(losses), Note(1)
+    with pytest.raises(NonFiniteLossError) as caught:
+        run(stand_in, phase(), 0, [StopAtNonFinite("large", lambda: last), later])
+    assert str(caught.value) == message
+    assert later.steps == list(range(1, len(losses))), "what comes after it does not see the broken step"
+
+
+def test_a_gradient_that_is_no_number_stops_the_run():
+    step = Step(1, phase(kind=LEARN), StepResult(2.0, float("inf")), 0.1, 0.5)
+    with pytest.raises(NonFiniteLossError, match=r"learn step 1 \(global step 101\): gradient norm is inf"):
+        StopAtNonFinite("large", lambda: None)(step)
+
+
+def test_the_account_adds_tokens_and_flops():
+    state = RunState()
+    run(StandIn(), phase(), 0, [Account(state, tokens_per_step=128, flops_per_step=7.0)])
+    assert (state.step, state.tokens, state.flops) == (5, 5 * 8 * 16, 35.0)
+    assert (state.record.tokens, state.record.flops) == (640, 35.0)
+    state.enter(1, LEARN)
+    before = state.seconds
+    state.add(10, 1.0, 2.0)
+    assert (state.step, state.tokens, state.record.tokens) == (0, 650, 10)
+    assert (before > 0, state.seconds) == (True, before + 2), "over all stages"
+
+
+def test_the_state_survives_being_written():
+    state = RunState()
+    state.enter(1, LEARN)
+    state.add(10, 1.0, 2.0)
+    state.record.grown_loss = 3.5
+    assert RunState.from_dict(state.to_dict()) == state
+
+
+# --- evaluation ---
+
+
+class Tracker:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[dict[str, float], int]] = []
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self.records.append((metrics, step))
+
+    def start_phase(self, kind: str) -> None:
+        pass
+
+
+def test_what_is_measured_is_recorded_with_the_accuracy():
+    state, tracker = RunState(flops=5.0, records=[StageRecord(seconds=7.0)]), Tracker()
+    evaluate = Evaluate(lambda: EvaluationResult(2.5, 0.75), state, tracker, every=2)  # type: ignore[arg-type]
+    run(StandIn(), phase(), 0, [evaluate])
+    assert (state.record.final_loss, state.record.final_accuracy) == (2.5, 0.75)
+    assert [step for _, step in tracker.records] == [102, 104, 105]
+    seconds = [metrics.pop("cumulative/seconds") for metrics, _ in tracker.records]
+    assert 7 < seconds[0] < seconds[1] < seconds[2] == state.seconds, "the evaluation's own time is in it"
+    assert tracker.records[0][0] == {
+        "evaluate/loss": 2.5,
+        "evaluate/accuracy": 0.75,
+        "cumulative/tokens": 0,
+        "cumulative/flops": 5.0,
+    }
+
+
+def test_text_has_no_accuracy_and_a_model_without_an_objective_no_loss():
+    state, tracker = RunState(), Tracker()
+    Evaluate(lambda: EvaluationResult(2.5), state, tracker, every=1).run(7)  # type: ignore[arg-type]
+    assert set(tracker.records[0][0]) == {
+        "evaluate/loss",
+        "cumulative/tokens",
+        "cumulative/flops",
+        "cumulative/seconds",
+    }
+    Evaluate(lambda: None, state, tracker, every=1).run(8)  # type: ignore[arg-type]
+    assert len(tracker.records) == 1
+    assert (state.record.final_loss, state.record.final_accuracy) == (2.5, None)
+
+
+@pytest.mark.parametrize("kind", [TRAIN, LEARN])
+def test_the_learning_rate_is_logged(kind: str):
+    tracker = Tracker()
+    log = LogMetrics(RunState(), tracker, 128, World(0, 1, torch.device("cpu")), every=1)  # type: ignore[arg-type]
+    log(Step(1, phase(kind=kind), StepResult(2.0, 0.5), 0.1, 0.5))
+    ((metrics, _),) = tracker.records
+    assert metrics[f"{kind}/learning_rate"] == 0.1
+    assert metrics[f"{kind}/tokens_per_second"] == 256
+
+
+def test_the_load_of_the_nodes_is_a_record_of_its_own():
+    tracker = Tracker()
+    system = SystemMetrics([lambda: {"cpu_utilization_percentage": 50.0}], [Place("a", 0)], every_seconds=1e6)
+    log = LogMetrics(RunState(), tracker, 128, World(0, 1, torch.device("cpu")), 1, system)  # type: ignore[arg-type]
+    for number in (1, 2):
+        log(Step(number, phase(), StepResult(2.0, 0.5), 0.1, 0.5))
+    assert [step for _, step in tracker.records] == [101, 101, 102]
+    first, load, second = (metrics for metrics, _ in tracker.records)
+    assert load == {"system/a/cpu_utilization_percentage": 50.0}
+    assert set(first) == set(second)
+
+
+@dataclass
+class Numbers:
+    """Samples that are their own index."""
+
+    labelled: bool = True
+    tokens_per_sample: int = 1
+
+    def __len__(self) -> int:
+        return 10
+
+    def read(self, indices: Any, draws: Any) -> dict[str, Tensor]:
+        return {"labels": torch.tensor(indices)}
+
+
+class Measured(StandIn):
+    """Counts its evaluations."""
+
+    evaluations: int = 0
+
+    def evaluate(self, batches: Any) -> EvaluationResult:
+        assert sum(valid for _, valid in batches) == 3
+        self.evaluations += 1
+        return EvaluationResult(2.5, 0.75)
+
+
+def run_without_steps(tmp_path: Path, kind: str, labelled: bool = True) -> tuple[Measured, RunState, str]:
+    engine, log = Measured(), tmp_path / "run.log"
+    config = config_from(parse_yaml(CONFIG))
+    plan = Plan.of(config, 512, 1)
+    corpus: Any = SimpleNamespace(train=Numbers(labelled), validation=Numbers(labelled))
+    progress = Progress(Console(file=io.StringIO()), log)
+    tracker: Any = Tracker()
+    checkpoints = CheckpointWriter(tmp_path, {}, 1, "stop", engine.world, progress.message)
+    runner = PhaseRunner(plan, corpus, engine.world, tracker, progress, checkpoints)
+    runner.run(plan.last, phase(0, kind=kind), engine, 1.0, lambda: pytest.fail("nothing to save"))  # type: ignore[arg-type]
+    assert engine.taken == []
+    assert [step for _, step in tracker.records] == [100] * engine.evaluations
+    return engine, runner.state, log.read_text()
+
+
+def test_a_model_that_is_not_trained_is_evaluated_once(tmp_path: Path):
+    engine, state, log = run_without_steps(tmp_path, TRAIN)
+    assert (engine.evaluations, state.record.final_loss, state.record.final_accuracy) == (1, 2.5, 0.75)
+    assert "small train  0/0 done  validation 2.500  accuracy 75.0 %" in log
+
+
+def test_an_operator_that_is_not_learned_is_not_evaluated(tmp_path: Path):
+    engine, state, _ = run_without_steps(tmp_path, LEARN)
+    assert (engine.evaluations, state.record.final_loss) == (0, None)
+
+
+def test_a_model_without_an_objective_is_not_evaluated(tmp_path: Path):
+    engine, state, _ = run_without_steps(tmp_path, TRAIN, labelled=False)
+    assert (engine.evaluations, state.record.final_loss) == (0, None)
