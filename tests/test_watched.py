@@ -119,7 +119,7 @@ def struck(by: str, files: RunFiles) -> Iterator[Started]:
     started = Started(process, files)
     everything: list[psutil.Process] = []
     try:
-        started.wait_for(lambda: any(record["time"] > began for record in files.records()))
+        started.wait_for(lambda: any(r["time"] > began and "train/loss" in r for r in files.records()))
         everything = started.everything
         assert len(everything) >= 5, "the command, two ranks, two watchdogs"
         yield started

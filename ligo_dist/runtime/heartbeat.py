@@ -67,9 +67,10 @@ def limit(seconds: float) -> None:
 
 
 def enter(place: str) -> None:
-    """Begin something: what is told to `beat` belongs to it."""
-    _HEART.place = place
-    beat("")
+    """Begin something: what is told to `beat` belongs to it. A beat that always counts."""
+    if threading.current_thread() is threading.main_thread():
+        _HEART.place, _HEART.doing = place, ""
+        _count(time.monotonic())
 
 
 def beat(doing: str) -> None:
@@ -80,9 +81,7 @@ def beat(doing: str) -> None:
     _HEART.doing = doing
     now = time.monotonic()
     if now - _HEART.counted >= SECONDS:
-        _HEART.counted = now
-        watchdog.tell(doing=where())
-        _set_timer(now)
+        _count(now)
 
 
 def beating(items: Iterable[T], doing: str) -> Iterator[T]:
@@ -95,6 +94,12 @@ def beating(items: Iterable[T], doing: str) -> Iterator[T]:
 def where() -> str:
     """What this rank is at: `medium learn step 17`."""
     return f"{_HEART.place} {_HEART.doing}".strip()
+
+
+def _count(now: float) -> None:
+    _HEART.counted = now
+    watchdog.tell(doing=where())
+    _set_timer(now)
 
 
 def _set_timer(now: float) -> None:
