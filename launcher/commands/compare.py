@@ -31,7 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--methods",
         type=_names,
         metavar="A,B,...",
-        help="`scratch` and names of `ligo-dist methods`, also NAME+learn and NAME+fixed",
+        help="`scratch` and names of `ligo-dist methods`, also NAME+learn and NAME+fixed; of `compare.variants`",
     )
     parser.add_argument("--seeds", type=_seeds, metavar="N", help="the seeds 0 to N-1; or a list: 0,3,5")
     parser.add_argument(

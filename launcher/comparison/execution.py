@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from launcher.comparison.checks import run_text
-from launcher.comparison.runs import SOURCE, ComparedRun
+from launcher.comparison.runs import ComparedRun
 from launcher.comparison.table import PlannedRun
 from launcher.signals import Signals
 from ligo_dist.config import Config
+from ligo_dist.config.compare import SOURCE
 from ligo_dist.runtime.errors import FAILED, FINISHED, MISTAKE, MORE_NODES, REQUEUE, LigoError
 from ligo_dist.runtime.files import replace_text
 from ligo_dist.runtime.quantities import duration

@@ -1,27 +1,26 @@
 """The runs of a comparison, derived from one configuration.
 
 For each seed the stages before the last are one run, the source's; from its export each method begins the last stage,
-with the same samples in the same order. Scratch is the last stage alone, with random values.
+with the same samples in the same order. Scratch is the last stage alone, with random values. A variant that needs
+another source, or more of it than its weights, runs all stages itself.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ligo_dist.config import Config, config_from
-from ligo_dist.config.compare import Contender, read_contender
+from ligo_dist.config.compare import SOURCE, Contender, read_contender
 from ligo_dist.config.resolve import is_image_family, learn_steps
-from ligo_dist.growth.registry import METHODS  # noqa: TID251 - names alone: no torch
+from ligo_dist.config.yaml_text import set_value
+from ligo_dist.growth.registry import METHODS, SCRATCH  # noqa: TID251 - names alone: no torch
 from ligo_dist.runtime.errors import ConfigError, Fault
 from ligo_dist.runtime.files import EXPORTS_DIRECTORY
 from ligo_dist.tracking import tracking_address
 from ligo_dist.tracking.address import database_file
 from ligo_dist.training.summary import SUMMARY_FILE
-
-SOURCE = "source"
-"""Names the run of the stages before the last."""
 
 _LEARN_STEPS = METHODS["ligo"].learn_steps
 """Of a method that is to be learned, where neither it nor the configuration says for how long."""
@@ -77,22 +76,27 @@ def derive_runs(config: Config, origin: str) -> list[ComparedRun]:
     faults = _stage_faults(config)
     if faults:
         raise ConfigError(faults, origin)
-    contenders = [read_contender(name) for name in config.compare.methods]
+    contenders = [read_contender(name, config.compare.variants) for name in config.compare.methods]
     runs: list[ComparedRun] = []
     for seed in config.compare.seeds:
         place = comparison_root(config) / f"seed-{seed}"
-        needs = place / SOURCE if _trains_source(config) else None
-        if needs and not all(contender.is_scratch for contender in contenders):
-            runs.append(_derived(config, SOURCE, seed, config.values()["stages"][:-1]))
+        common = place / SOURCE if _trains_source(config) else None
+        of_seed = []
         for contender in contenders:
             try:
-                stages = _stages(config, contender, needs)
-                of_run = None if contender.is_scratch else needs
-                runs.append(_derived(config, contender.name, seed, stages, of_run))
+                of_seed.append(_contender_run(config, contender, seed, common))
             except ConfigError as error:
-                faults += [_for_contender(fault, contender, len(config.stages)) for fault in error.faults]
+                faults += [
+                    Fault(
+                        "compare.methods", f"{contender.name!r} does not suit: {fault.path}: {fault.message}"
+                    )
+                    for fault in error.faults
+                ]
         if faults:  # they would be those of each seed
             raise ConfigError(faults, origin)
+        if any(run.needs == common for run in of_seed) and common is not None:
+            runs.append(_derived(config, SOURCE, seed, config.values()["stages"][:-1]))
+        runs += of_seed
     return runs
 
 
@@ -115,16 +119,43 @@ def _trains_source(config: Config) -> bool:
     return len(config.stages) > 2 or not is_taken
 
 
-def _stages(config: Config, contender: Contender, needs: Path | None) -> list[dict[str, Any]]:
-    """The last stage, with what it grows from before it."""
-    *_, before, last = config.values()["stages"]
-    # A stage asks for nodes where a run comes to it from the one before; here it is the whole run.
+def _contender_run(config: Config, contender: Contender, seed: int, common: Path | None) -> ComparedRun:
+    """The run of a contender; `common` is the directory of the source's run, None where a model is taken as it is."""
+    changed = _changed(config, contender)
+    *before, last = changed.values()["stages"]
+    # A stage asks for nodes where a run comes to it from the one before; here it may be the whole run.
     last["nodes"] = None
-    if contender.is_scratch:
-        return [{**last, "grow": None}]
-    given = before["from"] if needs is None else str(needs / EXPORTS_DIRECTORY / before["name"])
-    source = {**before, "from": given, "grow": None, "train": None, "nodes": None}
-    return [source, {**last, "grow": _grow(config, contender)}]
+    own = changed.stages[-1].grow
+    assert own is not None, "every stage but the first grows"
+    if (contender.method or own.method) == SCRATCH:
+        return _derived(changed, contender.name, seed, [{**last, "grow": None}])
+    last["grow"] = _grow(changed, contender)
+    if common is not None and (changed.stages[:-1] != config.stages[:-1] or _grows_moments(last)):
+        return _derived(changed, contender.name, seed, [*before, last])
+    source = before[-1]
+    given = source["from"] if common is None else str(common / EXPORTS_DIRECTORY / source["name"])
+    source |= {"from": given, "grow": None, "train": None, "nodes": None}
+    try:
+        return _derived(changed, contender.name, seed, [source, last], common)
+    except ConfigError as error:  # in terms of the configuration whose last stage is this one's second
+        here = f"stages[{len(before)}]"
+        raise ConfigError(
+            [replace(f, path=f.path.replace("stages[1]", here)) for f in error.faults]
+        ) from None
+
+
+def _changed(config: Config, contender: Contender) -> Config:
+    """The configuration with what a variant writes over it."""
+    if not contender.changes:
+        return config
+    raw = config.values()
+    faults = [set_value(raw, key, value) for key, value in contender.changes.items()]
+    changed = config_from(raw, contender.name, [fault for fault in faults if fault is not None])
+    return changed.model_copy(update={"cluster": config.cluster, "compare": config.compare})
+
+
+def _grows_moments(stage: dict[str, Any]) -> bool:
+    return bool(stage["grow"]["optimizer_state"] != "fresh")
 
 
 def _grow(config: Config, contender: Contender) -> dict[str, Any]:
@@ -133,10 +164,10 @@ def _grow(config: Config, contender: Contender) -> dict[str, Any]:
     own = config.stages[-1].grow
     assert own is not None, "every stage but the first grows"
     raw: dict[str, Any] = own.model_dump(mode="json")
-    steps = learn_steps(own)
-    if contender.method != own.method:
-        raw = {"method": contender.method, "learn": raw["learn"]}
-        steps = METHODS[contender.method].learn_steps and (steps or _LEARN_STEPS)
+    method, steps = contender.method or own.method, learn_steps(own)
+    if method != own.method:
+        raw = {"method": method, "learn": raw["learn"], "optimizer_state": "fresh"}
+        steps = METHODS[method].learn_steps and (steps or _LEARN_STEPS)
     if contender.learned is not None:
         steps = (learn_steps(own) or _LEARN_STEPS) if contender.learned else 0
     raw["learn"]["steps"] = steps
@@ -172,9 +203,3 @@ def _tracking_uri(config: Config) -> str | None:
         return tracking.uri
     address = tracking_address(tracking.uri, comparison_root(config))
     return tracking.uri if database_file(address) is None else address
-
-
-def _for_contender(fault: Fault, contender: Contender, num_stages: int) -> Fault:
-    """A fault of a derived configuration, whose last stage is its second, in terms of the one that is compared."""
-    path = fault.path.replace("stages[1]", f"stages[{num_stages - 1}]")
-    return Fault("compare.methods", f"{contender.name!r} does not suit: {path}: {fault.message}")

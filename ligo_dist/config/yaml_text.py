@@ -98,15 +98,11 @@ def dotted(keys: Sequence[Key]) -> str:
     return path
 
 
-def _apply(raw: dict[str, Any], override: str) -> Fault | None:
-    path, equals, text = override.partition("=")
-    path = path.strip()
-    if not equals or not _PATH.fullmatch(path):
-        return Fault(override, "is no override; write key.path=value, such as stages[1].train.steps=5")
-    try:
-        value = parse_yaml(text)
-    except ValueError as error:
-        return Fault(path, f"the value {text!r} is not YAML: {error}")
+def set_value(raw: dict[str, Any], path: str, value: Any) -> Fault | None:
+    """Write a value where a dotted path leads, `stages[1].train.steps` or `stages.1.train.steps`; sections that are
+    absent come to be. Gives what is wrong with the path."""
+    if not _PATH.fullmatch(path):
+        return Fault(path, "is no key; write it as stages[1].train.steps")
     keys = _INDEX.sub(r".\1", path).split(".")
     node: Any = raw
     walked: list[Key] = []
@@ -128,3 +124,15 @@ def _apply(raw: dict[str, Any], override: str) -> Fault | None:
                 node[key] = {}
             node = node[key]
     return None
+
+
+def _apply(raw: dict[str, Any], override: str) -> Fault | None:
+    path, equals, text = override.partition("=")
+    path = path.strip()
+    if not equals or not _PATH.fullmatch(path):
+        return Fault(override, "is no override; write key.path=value, such as stages[1].train.steps=5")
+    try:
+        value = parse_yaml(text)
+    except ValueError as error:
+        return Fault(path, f"the value {text!r} is not YAML: {error}")
+    return set_value(raw, path, value)

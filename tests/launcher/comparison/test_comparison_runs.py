@@ -10,6 +10,7 @@ import pytest
 from launcher.comparison.runs import ComparedRun, derive_runs
 from ligo_dist.config import load_config
 from ligo_dist.config.huggingface import SourceConfig
+from ligo_dist.config.resolve import learn_steps
 from ligo_dist.config.source import complete
 from ligo_dist.runtime.errors import ConfigError
 
@@ -101,6 +102,43 @@ def test_another_method_has_of_it_only_how_it_is_learned(config_file: Path) -> N
     assert (grow["noise"], own["noise"]) == (0.0, 0.25)
 
 
+def variant(file: Path, changes: str) -> dict[str, ComparedRun]:
+    words = f"compare={{methods: [scratch, own], seeds: [4], variants: {{own: {changes}}}}}"
+    return derived(file, words)
+
+
+def test_a_variant_is_the_last_stage_with_something_written_over_it(config_file: Path) -> None:
+    runs = variant(config_file, "{'stages[1].grow': {method: ligo, tied: false}, stages.1.train.steps: 6}")
+    assert list(runs) == ["source seed 4", "scratch seed 4", "own seed 4"]
+    source, target = runs["own seed 4"].config.stages
+    assert source.from_ == "runs/set/seed-4/source/export/small"
+    assert target.grow is not None
+    assert (target.grow.method, target.grow.tied, learn_steps(target.grow)) == ("ligo", False, 100)
+    assert target.train is not None
+    assert target.train.steps == 6
+
+
+@pytest.mark.parametrize(
+    "changes", ["{'stages[0].train.steps': 20}", "{'stages[1].grow.optimizer_state': grown}"]
+)
+def test_a_variant_that_the_common_source_does_not_serve_trains_its_own(
+    config_file: Path, changes: str
+) -> None:
+    runs = variant(config_file, changes)
+    assert list(runs) == ["scratch seed 4", "own seed 4"]
+    own = runs["own seed 4"]
+    assert (own.needs, [stage.from_ for stage in own.config.stages]) == (None, [None, None])
+    assert own.config.stages[0].train is not None
+
+
+def test_a_variant_from_random_values(config_file: Path) -> None:
+    runs = variant(config_file, "{'stages[1].grow': {method: scratch}, 'stages[1].train.steps': 30}")
+    (only,) = runs["own seed 4"].config.stages
+    assert only.grow is None
+    assert only.train is not None
+    assert only.train.steps == 30
+
+
 def test_the_stages_before_the_last_are_one_run(config_file: Path) -> None:
     middle = "{name: middle, size: {layers: 2, width: 40, heads: 5}, grow: {method: lossless}}"
     large = "{name: large, size: {layers: 3, width: 48, heads: 6}, grow: {}, nodes: 2}"
@@ -168,14 +206,22 @@ def test_a_shared_directory_of_a_cluster(config_file: Path) -> None:
             "stages[1].train.steps: 0: nothing is trained in the last stage, so there are no losses to compare",
         ),
         (
-            ["compare.methods=[scratch, hypercloning, lossless]", "stages[1].grow.optimizer_state=grown"],
-            "set.yaml: 4 faults\n"
+            ["compare.methods=[scratch, hypercloning, lossless]"],
+            "set.yaml: 3 faults\n"
             "  compare.methods: 'hypercloning' does not suit: stages[1].grow.method: width 'hypercloning' repeats all",
         ),
         (
-            ["compare.methods=[scratch, lossless]", "stages[1].grow.optimizer_state=grown"],
-            "compare.methods: 'lossless' does not suit: stages[1].grow.optimizer_state: 'grown': the stage before is"
-            " not trained and has no moments to grow; 'fresh' would be right",
+            [
+                "compare.methods=[scratch, own]",
+                "compare.variants={own: {'stages[2].name': a}}",
+            ],
+            "set.yaml: 1 fault\n"
+            "  compare.methods: 'own' does not suit: stages[2].name: stages is a list with items 0 to 1, so there is no"
+            " '2'",
+        ),
+        (
+            ["compare.methods=[scratch, own]", "compare.variants={own: {'stages[1].size.heads': 5}}"],
+            "compare.methods: 'own' does not suit: stages[1].size.heads: 5 heads do not divide the width 48",
         ),
     ],
 )
