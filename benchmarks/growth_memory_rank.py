@@ -55,7 +55,7 @@ def _ours(growth: Growth, config: PretrainedConfig, world: World, memory: PeakMe
     engine = _learning_engine(growth, source, config, world)
     method = get_method("ligo")
     assert method is not None
-    engine.write_shards(initial_operator_shards(growth, method, 0, world))
+    engine.write_shards(initial_operator_shards(growth, method, "0", world))
     memory.restart()
     for step in range(STEPS):
         batch = _batch(growth, step, world)
@@ -78,7 +78,7 @@ def _plain(growth: Growth, config: PretrainedConfig, world: World, memory: PeakM
     specs = growth.architecture.parameters(growth.source)
     source = {spec.name: gather_tensor(shards.pop(spec.name), spec.shape, world).clone() for spec in specs}
     operator: dict[str, Tensor] = {
-        p.name: initial_value(growth, method, p, 0).requires_grad_() for p in growth.operator_parameters
+        p.name: initial_value(growth, method, p, "0").requires_grad_() for p in growth.operator_parameters
     }
     target = build_meta_model(growth.architecture, growth.target, config, world.device)
     optimizer = torch.optim.AdamW(list(operator.values()), lr=1e-4)

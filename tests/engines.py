@@ -86,7 +86,7 @@ def bare_learner(world: World, growth: Growth, dtype: torch.dtype) -> LearnedGro
     config = huggingface_config(growth.architecture, growth.target, {})
     target = build_meta_model(growth.architecture, growth.target, config, world.device)
     learner = LearnedGrowth(growth, SourceShards.build(growth, shards, world), target, dtype, world)
-    start = {p.name: initial_value(growth, get_method("ligo"), p, 0) for p in growth.operator_parameters}
+    start = {p.name: initial_value(growth, get_method("ligo"), p, "0") for p in growth.operator_parameters}
     for name, parameter in learner.named_parameters():
         parameter.data = start.pop(operator_name(name)).to(dtype)
     assert not start, "every operator parameter is a parameter of the learner"

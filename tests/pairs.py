@@ -58,7 +58,7 @@ def start(growth: Growth, method: str | Method, seed: int = 0) -> dict[str, Tens
     """The operator's first values."""
     if isinstance(method, str):
         method = method_named(method)
-    return {p.name: initial_value(growth, method, p, seed) for p in growth.operator_parameters}
+    return {p.name: initial_value(growth, method, p, f"{seed}") for p in growth.operator_parameters}
 
 
 def source_weights(growth: Growth) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from deepspeed.utils import (
     safe_get_local_fp32_param,
     safe_get_local_optimizer_state,
     safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
 )
 from torch import Tensor, nn
 
@@ -189,10 +190,10 @@ class Engine:
         """Elements of each whole parameter."""
         return {name: parameter.ds_numel for name, parameter in self.parameters.items()}
 
-    def read_shards(self) -> Shards:
-        """A copy of this rank's fp32 partitions."""
+    def read_shards(self, device: torch.device | None = None) -> Shards:
+        """A copy of this rank's fp32 partitions; on another device if one is given, and there one by one."""
         return {
-            name: without_padding(p, safe_get_local_fp32_param(p), self.world)
+            name: without_padding(p, safe_get_local_fp32_param(p), self.world, device)
             for name, p in self.parameters.items()
         }
 
@@ -224,13 +225,14 @@ class Engine:
             persistent[0].all_gather(persistent)
         optimizer.invalidate_secondary_tensor()
 
-    def read_moments(self) -> dict[str, Shards]:
-        """Copies of this rank's Adam moments, by moment and parameter; empty before the first step."""
+    def read_moments(self, device: torch.device | None = None) -> dict[str, Shards]:
+        """Copies of this rank's Adam moments, by moment and parameter, on a device as in `read_shards`; empty before
+        the first step."""
         if not self._inner_optimizer.state:
             return {}
         return {
             moment: {
-                name: without_padding(p, safe_get_local_optimizer_state(p, moment), self.world)
+                name: without_padding(p, safe_get_local_optimizer_state(p, moment), self.world, device)
                 for name, p in self.parameters.items()
             }
             for moment in ADAM_MOMENTS
@@ -246,9 +248,8 @@ class Engine:
             }
         for moment, shards in moments.items():
             for name, parameter in self.parameters.items():
-                # A view of the optimizer's own state, as with the master weights.
                 whole = padded(shards[name], parameter.partition_numel())
-                safe_get_local_optimizer_state(parameter, moment).copy_(whole)
+                safe_set_local_optimizer_state(parameter, whole, moment)
 
     @property
     def _inner_optimizer(self) -> torch.optim.Optimizer:

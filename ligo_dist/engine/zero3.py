@@ -42,10 +42,13 @@ def partitions(module: nn.Module, world: World) -> Shards:
     return {name: without_padding(parameter, parameter.ds_tensor, world) for name, parameter in parameters}
 
 
-def without_padding(parameter: Any, local: Tensor, world: World) -> Tensor:
-    """A copy with the padding zeroed: DeepSpeed leaves uninitialised memory in it."""
+def without_padding(
+    parameter: Any, local: Tensor, world: World, device: torch.device | None = None
+) -> Tensor:
+    """A copy, on a device of its own if one is given, with the padding zeroed: DeepSpeed leaves uninitialised memory in
+    it."""
     start, stop = partition_range(parameter.ds_numel, world.rank, world.size)
-    return padded(local.detach()[: stop - start], local.numel())
+    return padded(local.detach()[: stop - start].to(device or local.device), local.numel())
 
 
 def engine_config(

@@ -1,4 +1,4 @@
-"""Where the depth coefficients start: how each target layer is made of the source's (`growth.names.DEPTHS`).
+"""Where the depth coefficients start: how each target layer is made of the source's (`growth.registry.DEPTHS`).
 
 Shape suffixes: R roles of a block, C columns (source layers, fresh layers, the unit layer).
 """

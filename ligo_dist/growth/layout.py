@@ -7,6 +7,8 @@ The operator's parameters, by name:
     layers.{l}.depth                    depth coefficients of target layer l: roles x columns
     layers.{l}.new_depth                the same for the units that the source had not, where they have their own
 
+An axis that does not grow has no matrix: its units are carried over as they are.
+
 A column is a layer that coefficients mix: the source's layers, then the fresh ones (as the library initialises them),
 then the unit layer (gains one, all else zero), where a method asks for those.
 
@@ -219,6 +221,10 @@ class GrowthLayout:
         """The axis whose operator an axis has: its own, or the one it is lifted from."""
         return self.architecture.axes[axis.lifted_from] if axis.lifted_from else axis
 
+    def is_copied(self, segment: Segment) -> bool:
+        """Whether a segment of a parameter's dim is the source's, element by element."""
+        return segment.side is None or is_copied(self.architecture, segment.axis, self.source, self.target)
+
     def width_parameter(self, segment: Segment, layer: int | None) -> OperatorParameter:
         """The matrix that expands a segment of a parameter's dim; it may have no rows."""
         axis = self.axis_of(segment.axis)
@@ -226,8 +232,23 @@ class GrowthLayout:
         scope = layer if axis.scope == "layer" and not self.share_width else None
         prefix = "" if scope is None else f"layers.{scope}."
         large, small = axis.units(self.target), axis.units(self.source)
-        shape = (large - small if self.fixed_identity else large, small)
+        only_new = self.fixed_identity or not grows(axis, self.source, self.target)
+        shape = (large - small if only_new else large, small)
         return OperatorParameter(f"{prefix}{axis.name}.{side}", shape, axis.name, side, scope)
+
+
+def grows(axis: Axis, source: ModelShape, target: ModelShape) -> bool:
+    """Whether an axis has an operator: it gets units; or norms inside it follow the epsilon of all norms, which changes
+    with the width."""
+    if axis.normed and source.width != target.width:
+        return True
+    return axis.units(source) != axis.units(target)
+
+
+def is_copied(architecture: Architecture, axis: Axis, source: ModelShape, target: ModelShape) -> bool:
+    """Whether what lies on an axis, which may be lifted from another, is the source's, element by element."""
+    own = architecture.axes[axis.lifted_from] if axis.lifted_from else axis
+    return not grows(own, source, target) and axis.size(source) == axis.size(target)
 
 
 def growth_faults(source: ModelShape, target: ModelShape) -> list[str]:

@@ -1,6 +1,6 @@
 """The first values that a method gives to an operator.
 
-Each is a pure function of (method, parameter, seed): no rank needs another one's to make it.
+Each is a pure function of (method, parameter, stream): no rank needs another one's to make it.
 """
 
 from __future__ import annotations
@@ -13,17 +13,24 @@ from ligo_dist.growth.registry import Method
 from ligo_dist.growth.width import generator_of, width_value
 
 
-def initial_value(growth: Growth, method: Method, parameter: OperatorParameter, seed: int) -> Tensor:
-    """A parameter's start, fp32, the same on every rank."""
+def initial_value(growth: Growth, method: Method, parameter: OperatorParameter, stream: str) -> Tensor:
+    """A parameter's start, fp32, the same on every rank.
+
+    Args:
+        growth: the pair of models.
+        method: where the operator starts.
+        parameter: of the operator.
+        stream: what random numbers are drawn by, beside the parameter: the run's seed and the stage.
+    """
     if parameter.side == "new":
         assert parameter.layer is not None
         value = new_depth_value(growth, method.depth, parameter.layer)
     elif parameter.axis is None:
         assert parameter.layer is not None
-        generator = generator_of(f"{seed}/depth/{parameter.layer}")
+        generator = generator_of(f"{stream}/depth/{parameter.layer}")
         value = depth_value(growth, method.depth, parameter.layer, generator)
     else:
-        value = width_value(growth, _width_in(growth, method, parameter), parameter, method.noise, seed)
+        value = width_value(growth, _width_in(growth, method, parameter), parameter, method.noise, stream)
     assert tuple(value.shape) == parameter.shape, (parameter.name, tuple(value.shape), parameter.shape)
     return value
 

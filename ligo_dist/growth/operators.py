@@ -55,11 +55,11 @@ class Growth(GrowthLayout):
 
     def whole_matrix(self, parameter: OperatorParameter, value: Tensor) -> Tensor:
         """A width matrix, target units x source units, from its parameter: new rows alone where the identity is
-        fixed."""
-        if not self.fixed_identity:
-            return value
+        fixed; none where the axis does not grow."""
         assert parameter.axis is not None
         axis, small = self.architecture.axes[parameter.axis], parameter.shape[1]
+        if len(value) == axis.units(self.target):
+            return value
         whole = torch.cat([torch.eye(small, dtype=value.dtype, device=value.device), value])
         placed = placed_units(axis, self.source, self.target)
         if torch.equal(placed, torch.arange(small)):
@@ -74,6 +74,16 @@ class Growth(GrowthLayout):
             parameter = self.width_parameter(segment, spec.layer)
             placements[parameter.name] = self.placement(self.axis_of(segment.axis))
         return replace(self, fixed_identity=False).dim_maps(spec, placements)
+
+    def kept_elements(self, spec: ParameterSpec, start: int, stop: int) -> Tensor:
+        """For the elements [start, stop) of a flattened target parameter: 1 where they continue the source's, else
+        0."""
+        at = torch.arange(start, stop)
+        kept, stride = torch.ones(stop - start), spec.numel
+        for size, dim_map in zip(spec.shape, self.kept_maps(spec), strict=True):
+            stride //= size
+            kept *= dim_map.apply(torch.ones(sum(dim_map.source_sizes)), 0)[at // stride % size]
+        return kept
 
     def placement(self, axis: Axis) -> Tensor:
         """The matrix of `kept_maps` of an axis: target units x source units, one 1 per source unit."""
@@ -146,7 +156,7 @@ class Growth(GrowthLayout):
         return 0, torch.zeros(spec.shape[0], dtype=torch.bool)
 
     def _segment_map(self, segment: Segment, layer: int | None, matrices: Mapping[str, Tensor]) -> SegmentMap:
-        if segment.side is None:
+        if self.is_copied(segment):
             return None
         axis = self.axis_of(segment.axis)
         parameter = self.width_parameter(segment, layer)

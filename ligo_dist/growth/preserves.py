@@ -51,10 +51,10 @@ def obstacles(
             )
     elif depth == "noisy-stack":
         found.append("depth 'noisy-stack' mixes other layers in")
-    if width == "random":
-        found.append("width 'random' keeps no unit as it was")
     if not _widens(source, target):
         return found
+    if width == "random":
+        found.append("width 'random' keeps no unit as it was")
     if noise:
         found.append(f"noise of {noise:g} is added to the new units")
     if width == "identity-random":

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ligo_dist.engine.shards import Shards, partition_range, shard_of
 from ligo_dist.engine.world import World, gather_tensor
-from ligo_dist.growth.algebra import expand_flat_range
 from ligo_dist.growth.depth import is_new_layer
 from ligo_dist.growth.methods import Method, initial_value
 from ligo_dist.growth.operators import Growth
@@ -30,18 +29,31 @@ def gathered_operator(growth: Growth, shards: Shards, world: World) -> OperatorV
     return lambda name: gather_tensor(shards[name], shapes[name], world)
 
 
-def initial_operator(growth: Growth, method: Method, seed: int, world: World) -> OperatorValues:
-    """The values a method starts from, made on each rank alike: for a method that is applied as it is."""
+def initial_operator(growth: Growth, method: Method, stream: str, world: World) -> OperatorValues:
+    """The values a method starts from, made on each rank alike: for a method that is applied as it is.
+
+    Those of the whole model, which every block asks for, are made once.
+    """
     parameters = {parameter.name: parameter for parameter in growth.operator_parameters}
-    return lambda name: initial_value(growth, method, parameters[name], seed).to(world.device)
+    of_model: dict[str, Tensor] = {}
+
+    def value(name: str) -> Tensor:
+        if name in of_model:
+            return of_model[name]
+        made = initial_value(growth, method, parameters[name], stream).to(world.device)
+        if parameters[name].layer is None:
+            of_model[name] = made
+        return made
+
+    return value
 
 
 def initial_operator_shards(
-    growth: Growth, method: Method, seed: int, world: World
+    growth: Growth, method: Method, stream: str, world: World
 ) -> Iterator[tuple[str, Tensor]]:
     """This rank's partitions of the operator's start, one parameter at a time."""
     for parameter in growth.operator_parameters:
-        value = initial_value(growth, method, parameter, seed)
+        value = initial_value(growth, method, parameter, stream)
         yield parameter.name, shard_of(value, world.rank, world.size).to(world.device)
 
 
@@ -108,6 +120,5 @@ def grown_moments(
             if spec.layer is not None and is_new_layer(growth, depth, spec.layer):
                 moment = torch.zeros_like(moment)
             start, stop = partition_range(spec.numel, world.rank, world.size)
-            old = torch.ones(growth.source_by_role[spec.role].shape, device=moment.device)
-            moment = moment * expand_flat_range(old, growth.kept_maps(spec), start, stop)
+            moment = moment * growth.kept_elements(spec, start, stop).to(moment.device)
         yield name, moment

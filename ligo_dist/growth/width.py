@@ -1,4 +1,4 @@
-"""Where the width matrices start: how each axis expands, side by side (`growth.names.WIDTHS`).
+"""Where the width matrices start: how each axis expands, side by side (`growth.registry.WIDTHS`).
 
 A method that keeps the function needs, for what reads an axis, `in^T @ out = I`; for norms, that their statistics stay;
 for a tied head, which reads the last norm through the embedding's own `out`, `out^T @ head_gain = I` in place of that.
@@ -31,11 +31,13 @@ _READING = ("in", "head_gain", "head_bias")
 """Sides through which an axis's units add up in what reads them."""
 
 
-def width_value(growth: Growth, width: str, parameter: OperatorParameter, noise: float, seed: int) -> Tensor:
+def width_value(
+    growth: Growth, width: str, parameter: OperatorParameter, noise: float, stream: str
+) -> Tensor:
     """The start of a width matrix, [U, V] (or its new rows alone, where the identity is fixed)."""
     assert parameter.axis is not None and parameter.side is not None
     axis = growth.architecture.axes[parameter.axis]
-    at = _Place(growth, axis, parameter.side, parameter.layer, seed)
+    at = _Place(growth, axis, parameter.side, parameter.layer, stream)
     value_UV = _MAKERS[width](at)
     new = new_units(axis, growth.source, growth.target)
     if axis.normed and parameter.side == "out":
@@ -65,7 +67,7 @@ class _Place:
     axis: Axis
     side: str
     layer: int | None
-    seed: int
+    stream: str
 
     @property
     def large(self) -> int:
@@ -82,13 +84,13 @@ class _Place:
     def generator(self, what: str | None = None) -> torch.Generator:
         """All sides of an axis draw the same numbers, unless `what` tells them apart."""
         place = self.axis.name if what is None else f"{self.axis.name}/{what}"
-        return generator_of(f"{self.seed}/{place}/{self.layer}")
+        return generator_of(f"{self.stream}/{place}/{self.layer}")
 
     @property
     def shared_generator(self) -> torch.Generator:
         """What is copied is drawn alike for all axes that belong together: those of the heads, those of the model."""
         belongs_to = "heads" if self.axis.heads else "model" if self.axis.scope == "model" else self.axis.name
-        return generator_of(f"{self.seed}/{belongs_to}/{self.layer}")
+        return generator_of(f"{self.stream}/{belongs_to}/{self.layer}")
 
     @property
     def lies_on_stream(self) -> bool:

@@ -101,15 +101,32 @@ def _take_losses_in_fp32(architecture: Architecture, model: PreTrainedModel) -> 
         head.register_forward_hook(lambda module, inputs, output: output.float())
 
 
-def initial_shards(architecture: Architecture, config: PretrainedConfig, seed: int, world: World) -> Shards:
+def initial_shards(
+    architecture: Architecture,
+    config: PretrainedConfig,
+    seeds: tuple[int, ...],
+    world: World,
+    layers: int | None = None,
+) -> Shards:
     """The library's own initialisation of a model, partitioned: the same for every number of ranks.
 
-    The first rank initialises module by module, in fp32, from the seed alone; nothing larger than a module and its
+    The first rank initialises module by module, in fp32, from the seeds alone; nothing larger than a module and its
     direct children is ever whole.
+
+    Args:
+        architecture: the family.
+        config: of the model.
+        seeds: what the random numbers are drawn by.
+        world: the ranks.
+        layers: of the model that these layers will be a part of, where that is another one: some families draw what
+            writes to the residual stream the smaller, the more layers do.
     """
     # Tied after it, as the library does: a tied weight would be drawn twice.
     model = _untied_partitioned_model(architecture, config, torch.float32)
-    seed_everything(seed)
+    if layers is not None:
+        (key,) = (key for key, attribute in architecture.config_keys.items() if attribute == "layers")
+        setattr(model.config, key, layers)
+    seed_everything(*seeds)
     initialize_weights_zero3(model)
     model.tie_weights()
     return partitions(model, world)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from ligo_dist.engine.world import World
 from ligo_dist.growth.operators import Growth
-from ligo_dist.growth.registry import Method
-from ligo_dist.growth.transfer import OperatorValues, initial_operator
+from ligo_dist.growth.transfer import OperatorValues
 from ligo_dist.pictures.operator import OperatorNumbers
 from ligo_dist.runtime.files import replace_text
 from ligo_dist.runtime.heartbeat import beating
@@ -43,24 +42,24 @@ class Album:
 
     run_dir: Path
     metrics: Path
-    seed: int
     world: World
     tracker: Tracker
     tell: Callable[[str], None]
     enabled: bool = True
 
-    def add_operator(self, stage: str, growth: Growth, method: Method, operator: OperatorValues) -> None:
+    def add_operator(
+        self, stage: str, growth: Growth, start: OperatorValues, operator: OperatorValues
+    ) -> None:
         """Show what learning has made of an operator. Collective: all ranks gather its values, the first one draws.
 
         Args:
             stage: the stage that it makes the model of.
             growth: the pair of models.
-            method: where the operator started.
+            start: the operator's first values.
             operator: its values now.
         """
         if not self.enabled:
             return
-        start = initial_operator(growth, method, self.seed, self.world)
         numbers = OperatorNumbers(growth, start)
         goes_well = self.world.is_first
         for parameter in beating(growth.operator_parameters, "measuring the operator"):

@@ -126,8 +126,15 @@ class EngineMemory:
 
     @property
     def snapshot(self) -> int:
-        """Bytes of the copies that go into a checkpoint: weights and moments."""
+        """Bytes of the copies that go into a checkpoint, weights and moments; an accelerator holds one at a time."""
+        if self.setting.on_gpu:
+            return self.largest_copy
         return self._own * FP32 * (1 + _MOMENTS)
+
+    @property
+    def largest_copy(self) -> int:
+        """Bytes of the largest partition of a weight."""
+        return FP32 * max(weight.partition(self.setting.ranks) for weight in self.weights)
 
     @property
     def _own(self) -> int:
@@ -265,7 +272,7 @@ def growing_peaks(
     peaks = [
         held.plus("transfer", gathered=_transfer(setting, layout)),
         held.plus("evaluation", activations=_evaluating(evaluated), gathered=most + engine.in_flight),
-        held.plus("checkpoint", buffers=own),
+        held.plus("checkpoint", buffers=engine.largest_copy if setting.on_gpu else own),
     ]
     if compares:
         peaks.append(held.plus("random model", buffers=2 * own, gathered=FP32 * largest))
@@ -311,13 +318,18 @@ class Generated:
         mixed = sum(layout.source_by_role[spec.role].numel for spec in block) * len(layout.depth_names(0))
         made = sum(_half_expanded(layout, spec) + _put_together(layout, spec) for spec in block)
         ends = max(2 * spec.numel + layout.source_by_role[spec.role].numel for spec in outside)
-        plain = weights + number * mixed
+        # What no dim of grows is the mixed tensor itself.
+        plain = number * (mixed + sum(spec.numel for spec in block if not _is_copied(layout, spec)))
         return cls(weights, plain, plain + number * made, number * ends)
+
+
+def _is_copied(layout: GrowthLayout, spec: ParameterSpec) -> bool:
+    return all(layout.is_copied(segment) for dim in spec.dims for segment in dim)
 
 
 def _half_expanded(layout: GrowthLayout, spec: ParameterSpec) -> int:
     """Elements of a tensor of which all dims but the last are expanded, where that is one more product."""
-    if len(spec.shape) < 2 or not all(segment.side for dim in spec.dims for segment in dim):
+    if len(spec.shape) < 2 or any(all(map(layout.is_copied, dim)) for dim in spec.dims):
         return 0
     return spec.numel // spec.shape[-1] * layout.source_by_role[spec.role].shape[-1]
 
@@ -326,7 +338,7 @@ def _put_together(layout: GrowthLayout, spec: ParameterSpec) -> int:
     """Elements of the matrices that are made of a fixed identity and the learned rows."""
     if not layout.fixed_identity:
         return 0
-    axes = [layout.axis_of(s.axis) for dim in spec.dims for s in dim if s.side]
+    axes = [layout.axis_of(s.axis) for dim in spec.dims for s in dim if not layout.is_copied(s)]
     return sum(axis.units(layout.target) * axis.units(layout.source) for axis in axes)
 
 

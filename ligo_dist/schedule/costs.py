@@ -80,18 +80,25 @@ def learning_cost(layout: GrowthLayout, steps: int, split: BatchSplit, tokens: i
         micro_batch_size=split.micro_batch_size,
         world_size=split.world_size,
         columns=layout.columns,
+        generations=_generations(layout),
     )
-    return _cost(steps, split, tokens, step.model + _generations(layout) * (step.mixing + step.expansion))
+    return _cost(steps, split, tokens, step.total)
 
 
 def growing_cost(layout: GrowthLayout, states: int) -> PhaseCost:
     """Applying an operator to the weights, and (`states` of 3) to AdamW's moments: each has its own map."""
-    once = growing_flops(layout.architecture, layout.source, layout.target, columns=layout.columns)
-    return PhaseCost(flops=states * _generations(layout) * once)
+    once = growing_flops(
+        layout.architecture,
+        layout.source,
+        layout.target,
+        columns=layout.columns,
+        generations=_generations(layout),
+    )
+    return PhaseCost(flops=states * once)
 
 
 def _generations(layout: GrowthLayout) -> int:
-    """New units with depth coefficients of their own are made apart: everything is generated twice."""
+    """New units with depth coefficients of their own are made apart: blocks are generated twice."""
     return 2 if layout.new_depth else 1
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ligo_dist.architectures import Architecture, Axis, Dim, ModelShape, ParameterSpec
+from ligo_dist.growth.layout import is_copied
 from ligo_dist.schedule.batch_split import BatchSplit
 
 _BACKWARD = 2
@@ -88,6 +89,7 @@ def learning_step_flops(
     micro_batch_size: int,
     world_size: int = 1,
     columns: int | None = None,
+    generations: int = 1,
 ) -> LearningFlops:
     """One optimizer step that learns the operator between two models.
 
@@ -103,13 +105,14 @@ def learning_step_flops(
         micro_batch_size: the most sequences per rank in one forward pass.
         world_size: number of ranks; each micro-step of all of them together mixes the depth once.
         columns: layers that are mixed, where there are more (or fewer) than the source's own.
+        generations: times that a block is made: twice where new units have depth coefficients of their own.
     """
     # Every module is checkpointed, those outside the blocks too: all of it is computed once more.
     model = training_step_flops(architecture, target, sequence_length, batch_size, checkpointed=False)
     again = forward_flops(architecture, target, sequence_length, batch_size)
     micro_steps = BatchSplit(batch_size, micro_batch_size, world_size).micro_steps
-    mixing = _mixing_flops(architecture, source, target, columns)
-    expansion = _expansion_flops(architecture, source, target)
+    mixing = generations * _mixing_flops(architecture, source, target, columns)
+    expansion = _expansion_flops(architecture, source, target, generations)
     return LearningFlops(
         model=model + again,
         # The source is frozen: the only gradient of mixing is that of the coefficients.
@@ -119,12 +122,20 @@ def learning_step_flops(
 
 
 def growing_flops(
-    architecture: Architecture, source: ModelShape, target: ModelShape, *, columns: int | None = None
+    architecture: Architecture,
+    source: ModelShape,
+    target: ModelShape,
+    *,
+    columns: int | None = None,
+    generations: int = 1,
 ) -> int:
     """Applying the operator once to make the target: every rank makes its own partition, so all together make
-    one. `columns` as in `learning_step_flops`."""
-    expansion = sum(sum(costs) for _, costs in _products(architecture, source, target))
-    return _mixing_flops(architecture, source, target, columns) + expansion
+    one. `columns` and `generations` as in `learning_step_flops`."""
+    expansion = sum(
+        (1 if spec.layer is None else generations) * sum(costs)
+        for spec, costs in _products(architecture, source, target)
+    )
+    return generations * _mixing_flops(architecture, source, target, columns) + expansion
 
 
 @dataclass(frozen=True)
@@ -189,11 +200,15 @@ def _with_a_layer(source: ModelShape) -> ModelShape:
     return dataclasses.replace(source, layers=1)
 
 
-def _expansion_flops(architecture: Architecture, source: ModelShape, target: ModelShape) -> _Expansion:
-    """Generating the weights for one call of the target: a tied embedding is made for either of its two uses."""
+def _expansion_flops(
+    architecture: Architecture, source: ModelShape, target: ModelShape, generations: int
+) -> _Expansion:
+    """Generating the weights for one call of the target: a tied embedding is made for either of its two uses, a block
+    `generations` times."""
     forward = backward = 0
     for spec, products in _products(architecture, source, target):
         uses = 2 if "vocab" in _axis_names(spec) and target.tied else 1
+        uses *= 1 if spec.layer is None else generations
         # What is frozen needs no gradient: outside the blocks the first product reads the source itself.
         frozen = products[0] if spec.layer is None and products else 0
         forward += uses * sum(products)
@@ -233,7 +248,7 @@ def _map_size(architecture: Architecture, dim: Dim, source: ModelShape, target: 
     return sum(
         _axis_map_size(architecture, segment.axis, source, target)
         for segment in dim
-        if segment.axis.scope != "fixed"
+        if segment.axis.scope != "fixed" and not is_copied(architecture, segment.axis, source, target)
     )
 
 

@@ -72,16 +72,20 @@ class Builder:
     def random_shards(self, stage: StagePlan) -> Shards:
         """The library's own random values of a stage's model."""
         config = self.huggingface_config(stage)
-        return initial_shards(self.plan.architecture, config, self.plan.config.seed, self.world)
+        return initial_shards(self.plan.architecture, config, (self.plan.config.seed,), self.world)
 
     def fresh_layers(self, stage: StagePlan, layout: GrowthLayout) -> Shards | None:
         """The layers, as the library initialises them, that depth coefficients mix beside the source's own."""
         if not layout.fresh_layers:
             return None
         config = self._huggingface_config(replace(layout.source, layers=layout.fresh_layers))
-        # Another seed than the first stage's, which may have had such layers too.
-        seed = self.plan.config.seed + 1 + stage.index
-        return initial_shards(self.plan.architecture, config, seed, self.world)
+        # Another stream than the first stage's, which may have had such layers too.
+        seeds = (self.plan.config.seed, stage.index)
+        return initial_shards(self.plan.architecture, config, seeds, self.world, layout.target.layers)
+
+    def stream(self, stage: StagePlan) -> str:
+        """What the random numbers of an operator's start are drawn by."""
+        return f"{self.plan.config.seed}/{stage.name}"
 
     def learning_engine(self, stage: StagePlan, grow: GrowPlan, source: SourceShards) -> Engine:
         """The engine of the operator that makes a stage's model, its values unset."""
@@ -115,6 +119,8 @@ class Builder:
 
 
 def snapshot_of(engine: Engine, group: str) -> Snapshot:
-    """What a checkpoint holds of an engine: its weights as `group`, and the optimizer's moments."""
-    groups = {group: engine.read_shards(), **engine.read_moments()}
+    """What a checkpoint holds of an engine, in the processors' memory: its weights as `group`, and the optimizer's
+    moments."""
+    cpu = torch.device("cpu")
+    groups = {group: engine.read_shards(cpu), **engine.read_moments(cpu)}
     return Snapshot(groups, dict.fromkeys(groups, engine.numels))

@@ -10,7 +10,6 @@ from ligo_dist.checkpoints import Snapshot
 from ligo_dist.engine import ADAM_MOMENTS, Engine
 from ligo_dist.engine.shards import Shards
 from ligo_dist.growth.operators import Growth
-from ligo_dist.growth.registry import Method
 from ligo_dist.growth.sharded import SourceShards
 from ligo_dist.growth.transfer import (
     OperatorValues,
@@ -49,8 +48,8 @@ class Trained:
     adam_steps: int
 
 
-LearningEnd = Callable[[str, Growth, Method, OperatorValues], None]
-"""Called with a stage's name, its growth, and the operator: where it started and what was learned. Collective."""
+LearningEnd = Callable[[str, Growth, OperatorValues, OperatorValues], None]
+"""Called with a stage's name, its growth, and the operator: its start, and what was learned. Collective."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +83,16 @@ class Grower:
         assert grow.optimizer_state == "fresh" or before.moments, before.stage.name
         source = self._source(stage, grow, before)
         learns = grow.learn.steps > 0
-        operator = self._learned(stage, grow, source, before, groups) if learns else self._initial(grow)
+        start = self._initial(stage, grow)
+        operator = self._learned(stage, grow, source, before, groups, start) if learns else start
         if learns:
-            self.on_learning_end(stage.name, grow.growth, grow.method, operator)
+            self.on_learning_end(stage.name, grow.growth, start, operator)
         engine = self._applied(stage, grow, source, operator)
         self._set_moments(grow, before, operator, engine)
         self.runner.settle()  # its copy of the operator goes before another is made of the model
         snapshot = snapshot_of(engine, "model")
         if not learns:
-            self._check(stage, grow, source, before, snapshot.groups["model"])
+            self._check(stage, grow, source, before, start, snapshot.groups["model"])
         self.runner.state.phase, self.runner.state.step = TRAIN, 0
         self.runner.save(stage.train.first_step, snapshot)
         if stage.train.steps or stage.index != self.builder.plan.last.index:
@@ -103,8 +103,9 @@ class Grower:
         fresh = self.builder.fresh_layers(stage, grow.layout)
         return SourceShards.build(grow.growth, before.shards, self.builder.world, fresh)
 
-    def _initial(self, grow: GrowPlan) -> OperatorValues:
-        return initial_operator(grow.growth, grow.method, self.builder.plan.config.seed, self.builder.world)
+    def _initial(self, stage: StagePlan, grow: GrowPlan) -> OperatorValues:
+        stream = self.builder.stream(stage)
+        return initial_operator(grow.growth, grow.method, stream, self.builder.world)
 
     def _learned(
         self,
@@ -113,18 +114,19 @@ class Grower:
         source: SourceShards,
         before: Trained,
         groups: dict[str, Shards],
+        start: OperatorValues,
     ) -> OperatorValues:
         """Learn the operator, from its start or from where a checkpoint left it."""
         runner, layout = self.runner, grow.layout
         runner.tracker.start_phase(LEARN)
         if "operator" not in groups:
-            self._check(stage, grow, source, before, None)
+            self._check(stage, grow, source, before, start, None)
         engine = self.builder.learning_engine(stage, grow, source)
         flops = stage.cost.learn.flops_per_step if stage.cost.learn else 0
         if "operator" in groups:
             restore(engine, "operator", groups, runner.state.step)
         else:
-            self._start(grow, engine)
+            self._start(stage, grow, engine)
         numels = {spec.name: spec.numel for spec in layout.architecture.parameters(layout.source)}
         kept = {SOURCE_MOMENTS[moment]: shards for moment, shards in before.moments.items()}
 
@@ -138,10 +140,10 @@ class Grower:
         engine.release()
         return gathered_operator(grow.growth, operator, runner.world)
 
-    def _start(self, grow: GrowPlan, engine: Engine) -> None:
+    def _start(self, stage: StagePlan, grow: GrowPlan, engine: Engine) -> None:
         """Give an operator's engine the method's first values."""
-        seed = self.builder.plan.config.seed
-        shards = initial_operator_shards(grow.growth, grow.method, seed, self.builder.world)
+        stream = self.builder.stream(stage)
+        shards = initial_operator_shards(grow.growth, grow.method, stream, self.builder.world)
         engine.write_shards(beating(shards, "setting the operator"))
 
     def _applied(
@@ -195,11 +197,12 @@ class Grower:
         grow: GrowPlan,
         source: SourceShards,
         before: Trained,
+        start: OperatorValues,
         grown: Shards | None,
     ) -> None:
         """Hold the target (`grown`, or what the operator's start makes) against the source, if it is to be equal."""
         error = check_preserved(
-            stage, grow, before.stage, source, grown, self.builder, self._initial(grow), self.runner.corpus
+            stage, grow, before.stage, source, grown, self.builder, start, self.runner.corpus
         )
         if error is None:
             return

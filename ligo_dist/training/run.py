@@ -212,7 +212,7 @@ def _build_trainer(
     )
     runner = PhaseRunner(plan, corpus, world, tracker, progress, checkpoints, signals=signals, system=system)
     drawn = config.tracking.pictures
-    album = Album(paths.run_dir, paths.metrics, config.seed, world, tracker, progress.message, drawn)
+    album = Album(paths.run_dir, paths.metrics, world, tracker, progress.message, drawn)
 
     def on_stage_end(stage: StagePlan, model_config: PretrainedConfig, shards: Shards) -> None:
         album.add_curves(stage.name)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -86,6 +89,16 @@ def test_missing_unknown_and_repeated_names_are_errors():
     ]
 
 
+@contextmanager
+def getters_that_copy() -> Iterator[None]:
+    """DeepSpeed gives copies of what it has offloaded from an accelerator, not views."""
+    from ligo_dist.engine import engine
+
+    get = engine.safe_get_local_optimizer_state
+    with patch.object(engine, "safe_get_local_optimizer_state", lambda *which: get(*which).clone()):
+        yield
+
+
 def interrupted(world: World, precision: str) -> Any:
     """Losses and weights of five steps, and of three, a new engine, and two more."""
     weights = weights_of(library_model("llama", LLAMA))
@@ -105,7 +118,8 @@ def interrupted(world: World, precision: str) -> Any:
     engine.release()
     engine = build_engine(world, "llama", LLAMA, precision=precision)
     engine.write_shards(shards.items())
-    engine.write_moments(moments, 3)
+    with getters_that_copy():
+        engine.write_moments(moments, 3)
     parts += run(engine, range(3, 5))
     same = all(torch.equal(shard, final[name]) for name, shard in engine.read_shards().items())
     engine.release()

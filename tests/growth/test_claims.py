@@ -57,7 +57,7 @@ def pairs(family: str) -> dict[str, tuple[ModelShape, set[str], set[str]]]:
         "odd width": (small(family, 5, 9 if has_groups(family) else 10, 75), odd, cloning),
         "deeper": (small(family, 5), SILENT_LAYERS, set()),
         "larger ffn": (small(family, 2, ffn=47), WITHOUT_DEPTH - cloning, cloning),
-        "the same": (small(family), set(ALL_METHODS) - {"ligo", "random"}, set()),
+        "the same": (small(family), set(ALL_METHODS) - {"ligo"}, set()),
     }
     if has_groups(family):
         found["larger groups"] = (small(family, 3, 12, key_value_heads=2), COPYING | rms, set())
@@ -137,7 +137,7 @@ REASONS = {
         {"share_depth": True},
         "share_depth: a new layer cannot be silenced by coefficients that all its roles share",
     ),
-    "random": (GPT2, GPT2, {"width": "random"}, "width 'random' keeps no unit as it was"),
+    "random": (GPT2, small("gpt2", 2, 12), {"width": "random"}, "width 'random' keeps no unit as it was"),
     "noise": (GPT2, small("gpt2", ffn=40), {"noise": 0.01}, "noise of 0.01 is added to the new units"),
     "read at once": (
         GPT2,

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from ligo_dist.engine.world import World
+from ligo_dist.growth import transfer
 from ligo_dist.growth.registry import DEPTHS, WIDTHS
+from ligo_dist.growth.transfer import initial_operator
 from pairs import method_named, pair_of, source_weights, start
 from small_models import small_shape
 
@@ -22,3 +26,18 @@ def test_any_depth_goes_with_any_width(family: str, depth: str):
         }
         for name, weight in grown.items():
             assert weight.isfinite().all(), (width, name)
+
+
+def test_each_growth_of_a_run_draws_by_its_own_stream_and_once(monkeypatch: pytest.MonkeyPatch):
+    """Correlated starts would repeat one stage's new units in the next; what all blocks ask for is made once."""
+    growth = pair_of("gpt2", *(small_shape("gpt2", layers, layers) for layers in (3, 6)), "lossless-dense")
+    method, world = method_named("lossless-dense"), World(0, 1, torch.device("cpu"))
+    made: list[str] = []
+    make = transfer.initial_value
+    monkeypatch.setattr(transfer, "initial_value", lambda *of: (made.append(of[2].name), make(*of))[1])
+    starts = [initial_operator(growth, method, f"0/{stage}", world) for stage in ("medium", "large")]
+    for name in ("hidden.out", "layers.1.ffn.out"):
+        first, second = (start(name)[growth.source.width :].flatten() for start in starts)
+        assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 0.7
+        assert torch.equal(starts[0](name)[growth.source.width :].flatten(), first)
+    assert made.count("hidden.out") == 2

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ligo_dist.architectures import get_architecture
+from ligo_dist.growth.algebra import expand_flat_range
 from ligo_dist.growth.layout import growth_faults
 from ligo_dist.growth.operators import Growth, new_units
 from ligo_dist.runtime.errors import ArchitectureError
@@ -232,6 +233,44 @@ def test_new_units_may_have_depth_coefficients_of_their_own(family: str):
         torch.testing.assert_close(actual[~is_new], kept[~is_new])
         assert not torch.equal(taken[is_new], kept[is_new])
     assert torch.equal(result[whole], old[whole]), "what lies outside the layers has no layer behind it"
+
+
+@pytest.mark.parametrize(
+    "choices", [{}, {"tied": True}, {"fixed_identity": True}], ids=["sides", "tied", "fixed"]
+)
+def test_an_axis_that_does_not_grow_has_no_operator(choices: dict[str, bool]):
+    """Its units are the source's, bit for bit."""
+    wider = variant(source=(2, 20, 5, 5, 30), **choices)
+    assert {p.axis for p in wider.operator_parameters} == {"ffn", None}
+    deeper = variant(source=(2, 20, 5, 5, 41), **choices)
+    assert {p.axis for p in deeper.operator_parameters} == {None}
+    operator = {p.name: torch.eye(2)[p.layer // 2].expand(p.shape) for p in deeper.operator_parameters}
+    weights = weights_of(library_model("gpt2", deeper.source))
+    for name, tensor in deeper.grow_dense(weights, operator).items():
+        assert torch.equal(tensor, weights[name.replace("h.1", "h.0").replace("h.2", "h.1")])
+
+
+def test_norms_inside_heads_follow_the_epsilon_of_a_wider_model():
+    source = small_shape("qwen3", heads=6, head_size=4, width=24)
+    wider, deeper = dataclasses.replace(source, width=36), dataclasses.replace(source, layers=5)
+    axes = [
+        {p.axis for p in Growth(get_architecture("qwen3"), source, target, tied=False).operator_parameters}
+        for target in (wider, deeper)
+    ]
+    assert "hidden" in axes[0]
+    assert {"query", "key"} <= axes[0]
+    assert axes[1] == {None}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "vit"])
+def test_which_elements_continue_the_source(family: str):
+    """Those that the maps of source units reach from a tensor of ones."""
+    source, target = small_shape(family), small_shape(family, layers=5, heads=9)
+    pair = Growth(get_architecture(family), source, target, tied=False)
+    for spec in pair.target_parameters:
+        ones = torch.ones(pair.source_by_role[spec.role].shape)
+        expected = expand_flat_range(ones, pair.kept_maps(spec), 3, spec.numel - 2)
+        assert torch.equal(pair.kept_elements(spec, 3, spec.numel - 2), expected), spec.name
 
 
 @pytest.mark.parametrize("layers", [0, 1])

@@ -32,9 +32,10 @@ def plain(family: str, shape: ModelShape) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
-def initialised(world: World, family: str, shape: ModelShape) -> dict[str, Tensor]:
+def initialised(world: World, family: str, shape: ModelShape, layers: int | None = None) -> dict[str, Tensor]:
     config = engine_model_config(family, shape)
-    return whole(world, family, shape, initial_shards(get_architecture(family), config, SEED, world))
+    shards = initial_shards(get_architecture(family), config, (SEED,), world, layers)
+    return whole(world, family, shape, shards)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
@@ -62,10 +63,19 @@ def test_the_statistics_of_a_gpt2():
     assert torch.equal(weights["transformer.h.0.mlp.c_fc.bias"], torch.zeros(384))
 
 
+def test_layers_for_a_deeper_gpt2_are_drawn_for_its_depth():
+    """One layer that will be the ninth: what it writes to the residual stream is as small as the others' there."""
+    shape = ModelShape(1, 96, 3, 3, 384, vocab=512, positions=64, tied=True)
+    (weights,) = run_ranks(initialised, 1, "gpt2", shape, 9)
+    std = weights["transformer.h.0.attn.c_proj.weight"].std().item()
+    assert std == pytest.approx(0.02 / math.sqrt(18), rel=0.05)
+    assert weights["transformer.h.0.attn.c_attn.weight"].std().item() == pytest.approx(0.02, rel=0.03)
+
+
 def first_loss(world: World, shape: ModelShape) -> float:
     engine = build_engine(world, "gpt2", shape)
     config = engine_model_config("gpt2", shape)
-    engine.write_shards(initial_shards(get_architecture("gpt2"), config, SEED, world).items())
+    engine.write_shards(initial_shards(get_architecture("gpt2"), config, (SEED,), world).items())
     mine = token_ids(8, 64, vocab=512).chunk(world.size)[world.rank]
     loss = engine.evaluate([(causal(mine), len(mine))]).loss
     engine.release()

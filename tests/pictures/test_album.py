@@ -145,8 +145,8 @@ def add_operator(
         return gather(name)
 
     tracker, messages = Collector(), []
-    album = Album(run_dir, run_dir / "metrics.jsonl", SEED, world, tracker, messages.append, enabled)
-    album.add_operator("large", growth, method, operator)
+    album = Album(run_dir, run_dir / "metrics.jsonl", world, tracker, messages.append, enabled)
+    album.add_operator("large", growth, start(growth, method, SEED).__getitem__, operator)
     return tracker.names, messages, len(gathered)
 
 

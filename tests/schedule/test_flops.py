@@ -43,6 +43,10 @@ GROWTHS = [
         (family, small_shape(family), small_shape(family, layers=5, heads=9))
         for family in architecture_names()
     ),
+    # In depth alone, and where axes of the layers do not grow with the width.
+    ("gpt2", GPT2, dataclasses.replace(GPT2, layers=5)),
+    ("qwen3", small_shape("qwen3"), small_shape("qwen3", layers=5)),
+    ("llama", LLAMA, dataclasses.replace(LLAMA_LARGE, ffn=LLAMA.ffn)),
 ]
 LENGTH = 16
 
@@ -131,6 +135,17 @@ def test_growing_costs_what_torch_counts(family, source, target):
     operator = random_tensors(growth.operator_parameters)
     measured = counted(lambda: growth.grow_dense(weights, operator))
     assert measured == growing_flops(architecture, source, target)
+
+
+def test_what_is_made_twice_are_the_blocks():
+    """Where new units have depth coefficients of their own; what lies outside the blocks is made once."""
+    architecture = get_architecture("gpt2")
+    growth = Growth(architecture, GPT2, GPT2_LARGE, tied=False, new_depth=True)
+    weights = random_tensors(architecture.parameters(GPT2))
+    operator = random_tensors(growth.operator_parameters)
+    measured = counted(lambda: growth.grow_dense(weights, operator))
+    assert measured == growing_flops(architecture, GPT2, GPT2_LARGE, generations=2)
+    assert measured < 2 * growing_flops(architecture, GPT2, GPT2_LARGE)
 
 
 def learning_flops(world: World, family: str, source: ModelShape, target: ModelShape) -> int:

@@ -59,7 +59,7 @@ def from_operator(world: World, families: tuple[str, ...]) -> dict[str, Tensor]:
         method = method_named("lossless-dense")
         growth = pair_of(family, *shapes(family), method)
         source = SourceShards.build(growth, partitions(world, source_weights(growth)), world)
-        weights = generated_weights(growth, source, initial_operator(growth, method, 0, world), world)
+        weights = generated_weights(growth, source, initial_operator(growth, method, "0", world), world)
         inputs = random_inputs(family, growth.target, 3)
         config = library_config(growth.architecture, growth.target)
         outputs[family] = model_output(
@@ -135,7 +135,7 @@ def checked(
     )
     source = SourceShards.build(growth, partitions(world, weights), world)
     corpus: Any = SimpleNamespace(validation=Validation(family, target))
-    operator = initial_operator(growth, start_of, 0, world)
+    operator = initial_operator(growth, start_of, "0", world)
     shards = partitions(world, grown) if is_grown else None
     return check_preserved(large, grow, small, source, shards, Builder(plan, world), operator, corpus)
 
