@@ -79,13 +79,16 @@ def whole(world: World, family: str, shape: ModelShape, shards: Shards) -> dict[
     return {spec.name: gather_tensor(shards[spec.name], spec.shape, world) for spec in specs}
 
 
-def bare_learner(world: World, growth: Growth, dtype: torch.dtype) -> LearnedGrowth:
+def bare_learner(
+    world: World, growth: Growth, dtype: torch.dtype, *, checkpointed: bool = False
+) -> LearnedGrowth:
     """The learner by itself, its parameters set, with no engine around it."""
     weights = weights_of(library_model(growth.architecture.name, growth.source))
     shards = {name: shard_of(weight, world.rank, world.size) for name, weight in weights.items()}
     config = huggingface_config(growth.architecture, growth.target, {})
     target = build_meta_model(growth.architecture, growth.target, config, world.device)
-    learner = LearnedGrowth(growth, SourceShards.build(growth, shards, world), target, dtype, world)
+    source = SourceShards.build(growth, shards, world)
+    learner = LearnedGrowth(growth, source, target, dtype, world, checkpointed=checkpointed)
     start = {p.name: initial_value(growth, get_method("ligo"), p, "0") for p in growth.operator_parameters}
     for name, parameter in learner.named_parameters():
         parameter.data = start.pop(operator_name(name)).to(dtype)

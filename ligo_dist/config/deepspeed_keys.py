@@ -14,6 +14,8 @@ from ligo_dist.runtime.errors import Fault
 _ACCUMULATION = "it follows from `batch_size`, `micro_batch_size` and the number of ranks"
 _PRECISION = "the precision is set by `precision`"
 _REMOVED = "was removed from DeepSpeed"
+_TRACKED = "what it would write has no loss; metrics go where `tracking` says"
+_GRADIENTS = "it scales gradients that are averaged here already"
 _WHOLE_WORLD = "partitions lie over all ranks here, and nothing else divides the model"
 
 OWNED: dict[str, str] = {
@@ -38,6 +40,14 @@ OWNED: dict[str, str] = {
     "tensor_parallel": _WHOLE_WORLD,
     "sequence_parallel_size": _WHOLE_WORLD,
     "expert_parallel": _WHOLE_WORLD,
+    "gradient_predivide_factor": _GRADIENTS,
+    "prescale_gradients": _GRADIENTS,
+    "comet": _TRACKED,
+    "csv_monitor": _TRACKED,
+    "monitor_config": _TRACKED,
+    "tensorboard": _TRACKED,
+    "wandb": _TRACKED,
+    "zero_force_ds_cpu_optimizer": "the optimizer is torch's AdamW always, offloaded too",
     "hybrid_engine": "it is for generation, which this project does not do",
     "autotuning": "it starts runs of its own",
     "amp": f"it {_REMOVED}; {_PRECISION}",
@@ -55,25 +65,17 @@ OWNED: dict[str, str] = {
 
 ALLOWED = (
     "aio",
-    "comet",
     "comms_logger",
     "communication_data_type",
-    "csv_monitor",
     "disable_allgather",
     "disable_python_gc",
     "dump_state",
     "flops_profiler",
-    "gradient_predivide_factor",
     "log_level",
     "memory_breakdown",
-    "monitor_config",
-    "prescale_gradients",
     "steps_per_print",
-    "tensorboard",
     "timers",
     "wall_clock_breakdown",
-    "wandb",
-    "zero_force_ds_cpu_optimizer",
     "zero_optimization",
 )
 
@@ -81,6 +83,7 @@ _NO_QUANTIZED = "growing reads and writes the partitions themselves, which must 
 ZERO_OWNED: dict[str, str] = {
     "zero_quantized_weights": _NO_QUANTIZED,
     "zero_quantized_nontrainable_weights": _NO_QUANTIZED,
+    "compute_grad_norm": "the norm of the gradient is what tells a run that goes wrong",
     "elastic_checkpoint": "DeepSpeed has none for stage 3; a run resumes on any number of ranks anyway",
     "load_from_fp32_weights": "checkpoints are the project's own",
     "cpu_offload": "write `offload_optimizer: {device: cpu}`",
@@ -100,7 +103,6 @@ ZERO_OWNED: dict[str, str] = {
 ZERO_ALLOWED = (
     "allgather_bucket_size",
     "allgather_partitions",
-    "compute_grad_norm",
     "contiguous_gradients",
     "enable_sanity_checks",
     "ignore_unused_parameters",
@@ -150,6 +152,9 @@ def deepspeed_faults(keys: dict[str, Any]) -> list[Fault]:
         if isinstance(offload, dict) and offload.get("device") == "nvme":
             wrong = "'nvme' cannot be used: growing writes the partitions one by one, each through the disk"
             faults.append(Fault(f"{path}.{name}.device", f"{wrong}; cpu or none would be right"))
+        if isinstance(offload, dict) and offload.get("ratio", 1) != 1:
+            wrong = f"{offload['ratio']!r}: a part can be offloaded with DeepSpeed's own optimizer only"
+            faults.append(Fault(f"{path}.{name}.ratio", f"{wrong}; 1 would be right"))
     return faults
 
 

@@ -137,6 +137,9 @@ class Learn(Section):
     """The optimizer of the operator."""
     schedule: Schedule = Schedule()
     """The learning rate of the operator."""
+    activation_checkpointing: bool | None = None
+    """Compute each module's activations again in the backward pass rather than keep them; `null`: as the stage's
+    `train`."""
 
 
 class Grow(Section):

@@ -1,14 +1,14 @@
 """The target model with generated weights: what is trained while the growth operator is learned.
 
 The Hugging Face model of the target lies on the meta device; each module that owns parameters is replaced by a
-`GeneratedModule`, which makes the weights from the source's partitions and the operator inside an
-activation-checkpointed region and calls the module with them. So one module's generated weights are alive at any
+`GeneratedModule`, which makes the weights from the source's partitions and the operator and calls the module with them.
+They are dropped after the call and made again for its backward pass. So one module's generated weights are alive at any
 time, forward and backward. The operator's matrices are ordinary parameters of this module tree; ZeRO-3 shards them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,10 +37,18 @@ class LearnedGrowth(nn.Module):
         target: the target model on the meta device (`models.build_meta_model`); its modules are replaced.
         dtype: compute precision of the generated weights.
         world: the ranks that share the source.
+        checkpointed: recompute each module's activations in the backward pass, rather than keep them.
     """
 
     def __init__(
-        self, growth: Growth, source: SourceShards, target: PreTrainedModel, dtype: torch.dtype, world: World
+        self,
+        growth: Growth,
+        source: SourceShards,
+        target: PreTrainedModel,
+        dtype: torch.dtype,
+        world: World,
+        *,
+        checkpointed: bool = False,
     ) -> None:
         super().__init__()
         layers = range(growth.target.layers)
@@ -52,7 +60,7 @@ class LearnedGrowth(nn.Module):
             layer = next(iter(parameters.values())).layer
             matrices = [self.shared] if layer is None else [self.shared, own[layer]]
             generate = WeightGenerator(growth, source, parameters, dtype, world)
-            generated = GeneratedModule(target.get_submodule(path), matrices, generate)
+            generated = GeneratedModule(target.get_submodule(path), matrices, generate, checkpointed)
             target.set_submodule(path, generated)
             modules.append(generated)
         self.own = nn.ModuleList(own.values())
@@ -130,32 +138,45 @@ class WeightGenerator:
         return weights
 
 
+Generate = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+"""Makes a module's weights by local name from the operator's matrices, such as a `WeightGenerator`."""
+
+
 class GeneratedModule(nn.Module):
     """One module of the target model, called with weights that are generated for the call and dropped after it.
 
     Args:
         target: the module on the meta device.
         matrices: the operator modules that its weights are made with; their parameters are gathered for it.
-        generate: makes its weights by local name from the operator's matrices, such as a `WeightGenerator`.
+        generate: makes its weights.
+        checkpointed: recompute its activations in the backward pass, rather than keep them.
     """
 
     def __init__(
         self,
         target: nn.Module,
         matrices: list[OperatorMatrices],
-        generate: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+        generate: Generate,
+        checkpointed: bool = False,
     ) -> None:
         super().__init__()
         # In a tuple, so that neither the meta module nor the operator modules are children of this one.
         self._hidden = (target, matrices)
-        self._generate = generate
+        self._generate, self._checkpointed = generate, checkpointed
 
     @property
     def matrices(self) -> list[OperatorMatrices]:
         return self._hidden[1]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return checkpoint(self._generate_and_call, *args, use_reentrant=False, **kwargs)
+        operator = self._operator()
+        if not torch.is_grad_enabled() or not operator:
+            return self._call(self._generate(operator), args, kwargs)
+        if self._checkpointed:
+            return checkpoint(self._generate_and_call, *args, use_reentrant=False, **kwargs)
+        weights = GeneratedWeights(self._generate, operator)
+        with torch.autograd.graph.saved_tensors_hooks(weights.pack, weights.unpack):
+            return self._call(weights.make(), args, kwargs)
 
     def train(self, mode: bool = True) -> GeneratedModule:
         super().train(mode)
@@ -169,10 +190,106 @@ class GeneratedModule(nn.Module):
             # The library's model may ask its block for an attribute, such as the kind of its attention.
             return getattr(self.__dict__["_hidden"][0], name)
 
+    def _operator(self) -> dict[str, Tensor]:
+        return {name: tensor for part in self.matrices for name, tensor in part.tensors().items()}
+
     def _generate_and_call(self, *args: Any, **kwargs: Any) -> Any:
-        operator = {name: tensor for part in self.matrices for name, tensor in part.tensors().items()}
+        return self._call(self._generate(self._operator()), args, kwargs)
+
+    def _call(self, weights: dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # Tied parameters come one by one, each generated for its own use.
-        return functional_call(self._hidden[0], self._generate(operator), args, kwargs, tie_weights=False)
+        return functional_call(self._hidden[0], weights, args, kwargs, tie_weights=False)
+
+
+class GeneratedWeights:
+    """A module's weights for one call and its backward pass, which keeps none of them.
+
+    What the call saves for its backward pass is kept as it is, but for generated weights, or views of them: of these it
+    keeps the place alone. When the first one is asked for, all are made again, this time with a graph, and serve until
+    that graph has led their gradients to the operator.
+
+    Args:
+        generate: makes them.
+        operator: the operator's parameters that it takes; they are whole now, and in the module's backward pass.
+    """
+
+    def __init__(self, generate: Generate, operator: dict[str, Tensor]) -> None:
+        self._generate, self._operator = generate, operator
+        self._inputs: list[Tensor] = []
+        self._again: list[Tensor] = []
+        self._addresses: list[tuple[int, int, int]] = []
+
+    def make(self) -> dict[str, Tensor]:
+        """The weights by local name; differentiable in the operator."""
+        names: list[str] = []
+        made = _Generated.apply(self, names, *self._operator.values())
+        # Places hold until the call is over, as long as the weights live.
+        self._addresses = [_span(weight) for weight in made]
+        return dict(zip(names, made, strict=True))
+
+    def first(self) -> dict[str, Tensor]:
+        return self._generate(self._operator)
+
+    def pack(self, saved: Tensor) -> Any:
+        """What is kept of a saved tensor: itself, or which weight it lies in, and where."""
+        storage, start, _ = _span(saved)
+        for index, (of_weight, first, last) in enumerate(self._addresses):
+            if of_weight == storage and first <= start < last:
+                offset = (start - first) // saved.element_size()
+                return index, saved.size(), saved.stride(), offset
+        return saved
+
+    def unpack(self, packed: Any) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
+        index, size, stride, offset = packed
+        weight = self._made_again()[index].detach()
+        return weight.as_strided(size, stride, weight.storage_offset() + offset)
+
+    def gradients(self, of_weights: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+        """The gradients of the operator's parameters from those of the weights, which are dropped."""
+        pairs = [
+            (weight, gradient)
+            for weight, gradient in zip(self._made_again(), of_weights, strict=True)
+            if gradient is not None and weight.requires_grad
+        ]
+        inputs, self._again, self._inputs = self._inputs, [], []
+        if not pairs:
+            return (None,) * len(inputs)
+        weights, gradients = zip(*pairs, strict=True)
+        return torch.autograd.grad(weights, inputs, gradients, allow_unused=True)
+
+    def _made_again(self) -> list[Tensor]:
+        if not self._again:
+            with torch.enable_grad():
+                inputs = {name: tensor.detach().requires_grad_() for name, tensor in self._operator.items()}
+                self._again = list(self._generate(inputs).values())
+            self._inputs = list(inputs.values())
+        return self._again
+
+
+class _Generated(torch.autograd.Function):
+    """`GeneratedWeights` as a function of the operator."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, weights: GeneratedWeights, names: list[str], *operator: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.weights = weights
+        ctx.set_materialize_grads(False)
+        made = weights.first()
+        names += made
+        return tuple(made.values())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        return None, None, *ctx.weights.gradients(gradients)
+
+
+def _span(tensor: Tensor) -> tuple[int, int, int]:
+    """Address of a tensor's storage, of its first element, and of what follows its last one."""
+    storage = tensor.untyped_storage().data_ptr()
+    return storage, tensor.data_ptr(), tensor.data_ptr() + tensor.numel() * tensor.element_size()
 
 
 def parameters_by_module(

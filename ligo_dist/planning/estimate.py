@@ -135,7 +135,14 @@ class LearnPhase:
 
     def peaks(self, setting: Setting) -> list[Memory]:
         source = SourceBytes.of(setting, self.layout, with_moments=self.states > 1)
-        return learning_peaks(self.operator.engine(setting), self.layout, source, self.kept, self.evaluated)
+        return learning_peaks(
+            self.operator.engine(setting),
+            self.layout,
+            source,
+            self.kept,
+            self.evaluated,
+            checkpointed=self.learn.activation_checkpointing,
+        )
 
     def traffic(self, setting: Setting) -> Traffic:
         steps = self.learn.split(setting.ranks).micro_steps

@@ -200,6 +200,8 @@ def learning_peaks(
     source: SourceBytes,
     kept: Activations,
     evaluated: Activations,
+    *,
+    checkpointed: bool,
 ) -> list[Memory]:
     """Of learning an operator.
 
@@ -209,13 +211,14 @@ def learning_peaks(
         source: what is kept of it.
         kept: activations of a micro-batch of the target.
         evaluated: those of a micro-batch of the evaluation.
+        checkpointed: activations are made again in the backward pass.
     """
     held = engine.held().plus("held", parameters=source.weights, optimizer=source.moments)
     most, at_loss = engine.gathered_more
     layers = layout.target.layers
-    forward = kept.kept(layers, checkpointed=True)
+    forward = kept.kept(layers, checkpointed=checkpointed)
     generated = Generated.of(engine.setting, layout)
-    inside = forward + kept.block + kept.backward
+    inside = kept.in_backward(layers, checkpointed=checkpointed)
     ends = forward + 2 * kept.logits
     return [
         held.plus("forward", activations=forward, gathered=most + engine.in_flight + generated.block),

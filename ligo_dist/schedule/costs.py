@@ -69,7 +69,9 @@ def training_cost(
     return _cost(steps, split, tokens, flops)
 
 
-def learning_cost(layout: GrowthLayout, steps: int, split: BatchSplit, tokens: int) -> PhaseCost:
+def learning_cost(
+    layout: GrowthLayout, steps: int, split: BatchSplit, tokens: int, *, checkpointed: bool
+) -> PhaseCost:
     """Learning an operator; the arguments as in `training_cost`."""
     step = learning_step_flops(
         layout.architecture,
@@ -81,6 +83,7 @@ def learning_cost(layout: GrowthLayout, steps: int, split: BatchSplit, tokens: i
         world_size=split.world_size,
         columns=layout.columns,
         generations=_generations(layout),
+        checkpointed=checkpointed,
     )
     return _cost(steps, split, tokens, step.total)
 

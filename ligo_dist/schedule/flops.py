@@ -65,7 +65,7 @@ class LearningFlops:
     """FLOPs of one optimizer step of the growth operator, over all ranks.
 
     Attributes:
-        model: forward, recomputation and backward of the target model.
+        model: forward and backward of the target model, and its recomputation where activations are not kept.
         mixing: depth mixing, of which every rank does its own partition.
         expansion: width expansion, which every rank does in full in each of its micro-steps.
     """
@@ -90,11 +90,12 @@ def learning_step_flops(
     world_size: int = 1,
     columns: int | None = None,
     generations: int = 1,
+    checkpointed: bool = False,
 ) -> LearningFlops:
     """One optimizer step that learns the operator between two models.
 
-    The target's weights are generated in each micro-step on each rank, padded or not, once in the forward pass and
-    once more in the recomputation, and their gradients flow back once. The model's own work on padding is not counted.
+    The target's weights are generated in each micro-step on each rank, padded or not, once for the forward pass and
+    once more for the backward pass, and their gradients flow back once. The model's own work on padding is not counted.
 
     Args:
         architecture: the family.
@@ -106,10 +107,10 @@ def learning_step_flops(
         world_size: number of ranks; each micro-step of all of them together mixes the depth once.
         columns: layers that are mixed, where there are more (or fewer) than the source's own.
         generations: times that a block is made: twice where new units have depth coefficients of their own.
+        checkpointed: activations are computed again in the backward pass: of all modules, not of the blocks alone.
     """
-    # Every module is checkpointed, those outside the blocks too: all of it is computed once more.
     model = training_step_flops(architecture, target, sequence_length, batch_size, checkpointed=False)
-    again = forward_flops(architecture, target, sequence_length, batch_size)
+    again = forward_flops(architecture, target, sequence_length, batch_size) if checkpointed else 0
     micro_steps = BatchSplit(batch_size, micro_batch_size, world_size).micro_steps
     mixing = generations * _mixing_flops(architecture, source, target, columns)
     expansion = _expansion_flops(architecture, source, target, generations)

@@ -224,7 +224,11 @@ def _phase(kind: str, section: Learn | Train | None, steps: int, train: Train | 
             optimizer.gradient_clipping,
         ),
         learning_rate=_learning_rate(optimizer.learning_rate, section.schedule, steps),
-        activation_checkpointing=isinstance(section, Train) and section.activation_checkpointing,
+        activation_checkpointing=(
+            train.activation_checkpointing
+            if section.activation_checkpointing is None
+            else section.activation_checkpointing
+        ),
     )
 
 
@@ -251,7 +255,14 @@ def _stage_cost(
     )
     if grow is None:
         return StageCost(None, None, trained)
-    learned = learning_cost(grow.layout, grow.learn.steps, grow.learn.split(world_size), tokens)
+    learn = grow.learn
+    learned = learning_cost(
+        grow.layout,
+        learn.steps,
+        learn.split(world_size),
+        tokens,
+        checkpointed=learn.activation_checkpointing,
+    )
     return StageCost(learned, growing_cost(grow.layout, grow.states), trained)
 
 

@@ -91,7 +91,10 @@ class Builder:
         """The engine of the operator that makes a stage's model, its values unset."""
         config = self.huggingface_config(stage)
         target = build_meta_model(self.plan.architecture, stage.shape, config, self.world.device, self._dtype)
-        module = LearnedGrowth(grow.growth, source, target, self._dtype, self.world)
+        checkpointed = grow.learn.activation_checkpointing
+        module = LearnedGrowth(
+            grow.growth, source, target, self._dtype, self.world, checkpointed=checkpointed
+        )
         kinds = {parameter.name: parameter.kind for parameter in grow.layout.operator_parameters}
         return Engine(
             module,

@@ -36,12 +36,15 @@ class StopAtNonFinite:
         if step.result.is_finite:
             return
         what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
-        last = self.last_checkpoint()
-        where = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
         raise NonFiniteLossError(
             f"stage {self.stage}, {step.phase.kind} step {step.number} (global step {step.global_number}): {what};"
-            f" {where}"
+            f" {last_good_checkpoint(self.last_checkpoint())}"
         )
+
+
+def last_good_checkpoint(path: Path | None) -> str:
+    """What a message says of where to go on from."""
+    return f"the last good checkpoint is {path}" if path else "there is no checkpoint yet"
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,8 @@ from ligo_dist.corpus import Corpus
 from ligo_dist.corpus.batches import Batches, fixed_batches
 from ligo_dist.engine import Engine, EvaluationResult
 from ligo_dist.engine.world import World
-from ligo_dist.runtime.heartbeat import beating, enter
+from ligo_dist.runtime.errors import NonFiniteLossError
+from ligo_dist.runtime.heartbeat import beating, enter, where
 from ligo_dist.runtime.progress import PhaseProgress, Progress
 from ligo_dist.runtime.signals import StopSignals
 from ligo_dist.schedule.plan import PhasePlan, Plan, StagePlan
@@ -27,6 +29,7 @@ from ligo_dist.training.hooks import (
     Show,
     StopAtNonFinite,
     StopWhenAsked,
+    last_good_checkpoint,
     stop_if_asked,
 )
 from ligo_dist.training.loop import Hook, Step, run_phase
@@ -95,7 +98,11 @@ class PhaseRunner:
 
     def evaluate(self, engine: Engine, beat: str = "evaluating") -> EvaluationResult | None:
         """Loss and accuracy on the fixed validation set; None for a model that predicts nothing. `beat`: what the
-        heartbeat says meanwhile."""
+        heartbeat says meanwhile.
+
+        Raises:
+            NonFiniteLossError: on every rank, if the loss is no finite number.
+        """
         evaluation, world = self.plan.config.evaluation, self.world
         if not self.corpus.validation.labelled:
             return None
@@ -106,7 +113,12 @@ class PhaseRunner:
             world.size,
             evaluation.micro_batch_size,
         )
-        return engine.evaluate(beating(batches, beat))
+        measured = engine.evaluate(beating(batches, beat))
+        if not math.isfinite(measured.loss):
+            raise NonFiniteLossError(
+                f"{where()}: the validation loss is {measured.loss}; {last_good_checkpoint(self.settle())}"
+            )
+        return measured
 
     def save(self, global_step: int, snapshot: Snapshot) -> None:
         """Begin a checkpoint of the run as it stands; it is written while the run goes on."""

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ligo_dist.architectures import get_architecture
 from ligo_dist.engine.world import World
+from ligo_dist.growth.learner import GeneratedWeights
 from ligo_dist.growth.operators import Growth
 from ranks import run_ranks
-from small_models import model_shape, token_ids
+from small_models import model_shape, random_batch, small_shape, token_ids
 
 SIZES = {"gpt2": ((2, 24, 3, 3, 50), (7, 40, 5, 5, 111)), "llama": ((2, 32, 4, 2, 50), (7, 48, 6, 3, 111))}
 
@@ -93,3 +94,47 @@ def test_bf16_is_fp32_with_less_precision(family: str):
     ((exact, rough),) = run_ranks(losses, 1, family)
     assert rough == pytest.approx(exact, rel=0.02)
     assert rough != exact
+
+
+def gradients(world: World, family: str, checkpointed: bool) -> tuple[float, dict[str, Tensor]]:
+    from engines import bare_learner
+
+    source, target = (small_shape(family, *size, head_size=4) for size in ((2, 3), (4, 6)))
+    growth = Growth(get_architecture(family), source, target, tied=False)
+    learner = bare_learner(world, growth, torch.float32, checkpointed=checkpointed)
+    loss = learner(**random_batch(family, target, 2, 16)).loss
+    loss.backward()
+    return loss.item(), {name: parameter.grad for name, parameter in learner.named_parameters()}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "qwen3", "bert", "vit"])
+def test_activations_that_are_kept_or_computed_again_give_the_same_gradients(family: str):
+    ((kept_loss, kept),) = run_ranks(gradients, 1, family, False)
+    ((loss, again),) = run_ranks(gradients, 1, family, True)
+    assert kept_loss == loss
+    for name, gradient in again.items():
+        assert gradient.any(), name
+        torch.testing.assert_close(kept[name], gradient, rtol=1e-5, atol=1e-7, msg=name)
+
+
+def test_what_a_call_saves_is_kept_but_for_its_weights():
+    """A view of a weight is found again by its place; other tensors, also of the same sizes, stay what they are."""
+    made = []
+
+    def generate(operator: dict[str, Tensor]) -> dict[str, Tensor]:
+        made.append(operator["a"].requires_grad)
+        whole = operator["a"] * torch.arange(12.0)
+        return {"one": whole[:6].view(2, 3), "two": whole[6:]}
+
+    operator = torch.tensor(2.0, requires_grad=True)
+    weights = GeneratedWeights(generate, {"a": operator})
+    call = weights.make()
+    packed = [weights.pack(tensor) for tensor in (call["one"].T, call["two"][2:4], torch.ones(6))]
+    assert [isinstance(one, Tensor) for one in packed] == [False, False, True]
+    one, two, other = (weights.unpack(each) for each in packed)
+    assert torch.equal(one, call["one"].T)
+    assert torch.equal(two, call["two"][2:4])
+    assert torch.equal(other, torch.ones(6))
+    (call["one"].sum() + 2 * call["two"].sum()).backward()
+    assert operator.grad == sum(range(6)) + 2 * sum(range(6, 12))
+    assert len(made) == 2, "once for the call, once for all that the backward pass asks for"

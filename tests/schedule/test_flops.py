@@ -144,8 +144,9 @@ def test_what_is_made_twice_are_the_blocks():
     weights = random_tensors(architecture.parameters(GPT2))
     operator = random_tensors(growth.operator_parameters)
     measured = counted(lambda: growth.grow_dense(weights, operator))
-    assert measured == growing_flops(architecture, GPT2, GPT2_LARGE, generations=2)
-    assert measured < 2 * growing_flops(architecture, GPT2, GPT2_LARGE)
+    # Torch counts what finds the new units, too.
+    assert measured == pytest.approx(growing_flops(architecture, GPT2, GPT2_LARGE, generations=2), rel=0.02)
+    assert measured < 0.98 * 2 * growing_flops(architecture, GPT2, GPT2_LARGE)
 
 
 def learning_flops(world: World, family: str, source: ModelShape, target: ModelShape) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +20,14 @@ from ligo_dist.config import config_from
 from ligo_dist.config.yaml_text import parse_yaml
 from ligo_dist.engine import EvaluationResult, OptimizerSettings, StepResult
 from ligo_dist.engine.world import World
+from ligo_dist.runtime import heartbeat
 from ligo_dist.runtime.errors import NonFiniteLossError
 from ligo_dist.runtime.progress import Progress
 from ligo_dist.schedule.learning_rate import LearningRate
 from ligo_dist.schedule.plan import PhasePlan, Plan
 from ligo_dist.schedule.state import LEARN, TRAIN, RunState, StageRecord
 from ligo_dist.tracking.system import Place, SystemMetrics
+from ligo_dist.training import phase as phase_module
 from ligo_dist.training.hooks import Account, Evaluate, LogMetrics, StopAtNonFinite
 from ligo_dist.training.loop import Step, run_phase, training_steps
 from ligo_dist.training.phase import PhaseRunner
@@ -160,6 +163,24 @@ def test_a_gradient_that_is_no_number_stops_the_run():
     step = Step(1, phase(kind=LEARN), StepResult(2.0, float("inf")), 0.1, 0.5)
     with pytest.raises(NonFiniteLossError, match=r"learn step 1 \(global step 101\): gradient norm is inf"):
         StopAtNonFinite("large", lambda: None)(step)
+
+
+def test_a_validation_loss_that_is_no_number_stops_the_run(monkeypatch: pytest.MonkeyPatch):
+    """Else such a model would be saved over the last good one, grown, and exported."""
+    monkeypatch.setattr(phase_module, "fixed_batches", lambda *_: [])
+    evaluation = SimpleNamespace(sequences=4, micro_batch_size=2)
+    runner = SimpleNamespace(
+        plan=SimpleNamespace(config=SimpleNamespace(evaluation=evaluation)),
+        world=World(0, 1, torch.device("cpu")),
+        corpus=SimpleNamespace(validation=SimpleNamespace(labelled=True)),
+        settle=lambda: Path("checkpoints/last"),
+    )
+    engine = SimpleNamespace(evaluate=lambda batches: EvaluationResult(math.nan, None))
+    heartbeat.enter("large train")
+    with pytest.raises(
+        NonFiniteLossError, match=r"^large train: the validation loss is nan; the last good checkpoint is"
+    ):
+        PhaseRunner.evaluate(runner, engine, "evaluating")
 
 
 def test_the_account_adds_tokens_and_flops():
