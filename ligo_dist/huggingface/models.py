@@ -135,8 +135,15 @@ def initial_shards(
 def _untied_partitioned_model(
     architecture: Architecture, config: PretrainedConfig, dtype: torch.dtype
 ) -> PreTrainedModel:
+    model_class = getattr(transformers, architecture.model_class)
     with no_init_weights(), partitioned_parameters(dtype):
-        return getattr(transformers, architecture.model_class)(config)
+        model = model_class(config)
+    with no_init_weights(), _parameters_on_meta():
+        exact = model_class(config)
+    # zero.Init rounds all that it sees made, the factors of rotary frequencies too.
+    for name, buffer in model.named_buffers():
+        buffer.data = exact.get_buffer(name).to(buffer.device)
+    return model
 
 
 @contextmanager

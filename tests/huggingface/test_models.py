@@ -14,7 +14,7 @@ from transformers.initialization import no_init_weights
 from engines import build_engine, causal, engine_model_config, whole
 from ligo_dist.architectures import ModelShape, get_architecture
 from ligo_dist.engine.world import World, seed_everything
-from ligo_dist.huggingface.models import build_meta_model, initial_shards
+from ligo_dist.huggingface.models import build_meta_model, build_partitioned_model, initial_shards
 from ranks import run_ranks
 from small_models import model_shape, token_ids
 
@@ -70,6 +70,38 @@ def test_layers_for_a_deeper_gpt2_are_drawn_for_its_depth():
     std = weights["transformer.h.0.attn.c_proj.weight"].std().item()
     assert std == pytest.approx(0.02 / math.sqrt(18), rel=0.05)
     assert weights["transformer.h.0.attn.c_attn.weight"].std().item() == pytest.approx(0.02, rel=0.03)
+
+
+def rotary_buffers(world: World, keys: dict[str, Any]) -> dict[str, Tensor]:
+    shape = model_shape(SIZES["llama"], True)
+    config = engine_model_config("llama", shape, rope_parameters=keys)
+    model = build_partitioned_model(get_architecture("llama"), shape, config, torch.bfloat16)
+    return dict(model.named_buffers())
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"rope_type": "default", "rope_theta": 1e4},
+        {
+            "rope_type": "longrope",
+            "rope_theta": 1e4,
+            "short_factor": [1.01, 1.37, 2.11, 3.03],
+            "long_factor": [1.33, 2.77, 5.55, 9.99],
+            "original_max_position_embeddings": 16,
+        },
+        {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
+         "high_freq_factor": 4.0, "original_max_position_embeddings": 16},
+    ],
+    ids=lambda keys: keys["rope_type"],
+)  # fmt: skip
+def test_rotary_frequencies_are_exact_in_bf16(keys: dict[str, Any]):
+    shape = model_shape(SIZES["llama"], True)
+    plain = transformers.LlamaForCausalLM(engine_model_config("llama", shape, rope_parameters=keys))
+    (buffers,) = run_ranks(rotary_buffers, 1, keys)
+    for name, buffer in plain.named_buffers():
+        assert buffers[name].dtype == torch.float32
+        assert torch.equal(buffers[name], buffer), name
 
 
 def first_loss(world: World, shape: ModelShape) -> float:
