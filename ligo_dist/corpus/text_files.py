@@ -45,7 +45,7 @@ def find_files(patterns: list[str], source: str) -> list[str]:
     for pattern in patterns:
         found.update(_matches(os.path.expanduser(pattern)))
     if source in ("text", "json"):
-        refuse_other_formats(found, "data.files")
+        refuse_other_formats(found, "data.files", source)
     return sorted(found)
 
 

@@ -99,14 +99,14 @@ def open_file(path: str) -> Any:
     return fsspec.open(path, "rb").open()
 
 
-def refuse_other_formats(paths: Iterable[str], key: str) -> None:
-    """Looks at the first bytes of files that should be text.
+def refuse_other_formats(paths: Iterable[str], key: str, kind: str) -> None:
+    """Looks at the first bytes of files that should be text or JSON, as `kind` says.
 
     Raises:
         DataError: one of them is of a kind that is no text; names the file and the kind.
     """
     for path in sorted(paths):
-        with read_faults(key, path), open(path, "rb") as stream:
+        with read_faults(key, path, kind), open(path, "rb") as stream:
             _refuse(stream.read(_HEAD_BYTES))
 
 
