@@ -53,9 +53,10 @@ _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "image_column": ("parquet", "arrow", "hub"),
     "label_column": ("parquet", "arrow", "hub"),
     "document": ("text",),
+    "broken_lines": ("json", "hub"),
     "include_tests": ("stdlib",),
 }
-_ONLY_TEXT = ("text_column", "document", "include_tests", "sequence_length", "mask_fraction")
+_ONLY_TEXT = ("text_column", "document", "include_tests", "broken_lines", "sequence_length", "mask_fraction")
 _ONLY_IMAGES = (
     "image_column", "label_column", "image_size", "channels", "labels", "random_shift", "random_flip",
 )  # fmt: skip

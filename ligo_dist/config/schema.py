@@ -259,6 +259,9 @@ class Data(Section):
     """Read the standard library's own tests too (about 30 MB instead of 12); for `stdlib`."""
     streaming: bool = False
     """Read as a stream, with no copy of the corpus in the Arrow cache."""
+    broken_lines: Literal["stop", "skip"] = "stop"
+    """What is done with a line of a JSON file that cannot be read. `stop`: it ends the run, with its file and number;
+    `skip`: it is left out, and how many there were is said and kept in the corpus' `index.json`. For `json`, `hub`."""
     max_documents: Count | None = None
     """Read no more documents than this; `null`: all."""
     validation_fraction: Fraction = 0.02

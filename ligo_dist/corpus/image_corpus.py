@@ -13,6 +13,7 @@ import numpy as np
 
 from ligo_dist.config.resolve import stage_shapes, tokens_per_sample
 from ligo_dist.corpus.cache import cache_key, file_fault, make_once, progress_bar, size_and_checksum
+from ligo_dist.corpus.image_folders import check_number_of_classes
 from ligo_dist.corpus.images import Images, find_images, open_images
 from ligo_dist.corpus.order import is_validation
 from ligo_dist.corpus.samples import ImageSamples
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ligo_dist.architectures import Architecture
     from ligo_dist.config import Config
 
-_FORMAT = 1
+_FORMAT = 2
 """Raise it with every change of the code that changes what is made from the same inputs."""
 
 SPLITS = ("train", "validation")
@@ -193,8 +194,8 @@ def _check_split(counts: dict[str, int], validation_fraction: float, origin: str
 
 def _check_labels(index: dict[str, Any], labels: int, origin: str) -> None:
     names, largest = index["names"], index["largest_label"]
-    if names is not None and len(names) != labels:
-        raise DataError(f"data.labels: {labels}, but {origin} has {len(names)} classes; write {len(names)}")
+    if names is not None:
+        check_number_of_classes(labels, names, origin)
     if largest["label"] >= labels:
         raise DataError(
             f"data.labels: {labels}, but row {largest['row']} of {origin} has the label {largest['label']}; at "

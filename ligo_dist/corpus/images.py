@@ -1,19 +1,24 @@
-"""Images with their classes from anywhere, opened through Hugging Face `datasets`, as arrays of one size."""
+"""Images with their classes from anywhere, as arrays of one size."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
+import pyarrow
 from numpy.typing import NDArray
 
+from ligo_dist.corpus.image_folders import find_classes
 from ligo_dist.corpus.sources import DataSource, explained, find_source, open_dataset
-from ligo_dist.runtime.errors import DataError, did_you_mean
+from ligo_dist.corpus.tables import listed, missing_column, table_rows, table_schema
+from ligo_dist.corpus.unpacking import read_faults
+from ligo_dist.runtime.errors import DataError
 
 MODES = {1: "L", 3: "RGB"}
 """Pillow's names of images with so many channels."""
@@ -29,18 +34,26 @@ class LabelledImage(NamedTuple):
     label: int
 
 
+_Rows = tuple[Callable[[], Iterable[tuple[Any, Any]]], list[str] | None, int | None]
+"""Pairs of an image and a label; names of the classes; how many pairs. Each of the latter None where it is unknown."""
+
+_EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"}
+"""Modes of pillow with no more than 8 bits a channel, which it converts itself; transparency is dropped."""
+
+
 @dataclass(frozen=True)
 class Images:
     """The images of a source in its own order; can be iterated over any number of times.
 
     Attributes:
         source: where they come from.
+        rows: gives pairs of an image and a label, each time from the start.
         names: of the classes, where the source knows them.
         count: how many, where it is known before reading.
     """
 
     source: DataSource
-    dataset: Any
+    rows: Callable[[], Iterable[tuple[Any, Any]]]
     image_column: str
     label_column: str
     size: int
@@ -51,16 +64,16 @@ class Images:
     def __iter__(self) -> Iterator[LabelledImage]:
         """Raises DataError for an image that cannot be decoded and a label that is no number from 0 on."""
         with explained(self.source):
-            rows = itertools.islice(self.dataset, self.source.max_documents)
-            for number, row in enumerate(rows):
-                pixels = self._pixels(row[self.image_column], number)
-                yield LabelledImage(pixels, self._label(row[self.label_column], number))
+            rows = itertools.islice(self.rows(), self.source.max_documents)
+            for number, (image, label) in enumerate(rows):
+                yield LabelledImage(self._pixels(image, number), self._label(label, number))
 
     def _pixels(self, value: Any, number: int) -> NDArray[np.uint8]:
+        path = None
         try:
-            image = datasets.Image().decode_example(value).convert(MODES[self.channels])
+            path = value if isinstance(value, str) else value.get("path") if isinstance(value, dict) else None
+            image = _in_eight_bits(_decoded(value)).convert(MODES[self.channels])
         except Exception as error:  # decoders raise anything
-            path = (value or {}).get("path") if isinstance(value, dict | None) else None
             file = f" ({path})" if path else ""
             raise DataError(
                 f"data.image_column: {self.image_column!r}: row {number}{file} of {self.source.origin()} holds no "
@@ -101,7 +114,8 @@ def find_images(
         return DataSource(kind, max_documents=max_documents)
     if kind == "images":
         assert name is not None, "a checked configuration has it"
-        return DataSource(kind, tuple(_image_files(name)), name, max_documents=max_documents)
+        found = itertools.chain.from_iterable(find_classes(name).values())
+        return DataSource(kind, tuple(found), name, max_documents=max_documents)
     return find_source(kind, files, name, subset, split, image_column, max_documents=max_documents)
 
 
@@ -119,31 +133,67 @@ def open_images(
     Args:
         size: side of the square they are resized to, whatever their shape.
         channels: 1: as grey values; 3: as colours.
-        streaming: read them from where they are, with no copy in the Arrow cache.
+        streaming: read those of the hub from where they are; other ones always are.
         cache_dir: of the Arrow cache.
 
     Raises:
         DataError: unreachable, unreadable, or without the columns.
     """
     with explained(source):
-        if source.kind == "digits":
-            dataset = _digits()
-        elif source.kind == "images":
-            dataset = _folder(source, streaming, str(cache_dir))
-        else:
-            dataset = open_dataset(source, streaming, str(cache_dir))
         if source.kind in ("digits", "images"):
             image_column, label_column = "image", "label"
-        for key, column in (("image_column", image_column), ("label_column", label_column)):
-            _check_column(dataset, key, column, source)
-        dataset = dataset.select_columns([image_column, label_column])
-        dataset = _undecoded(dataset, image_column, source)
-        label = (dataset.features or {}).get(label_column)
-        names = list(label.names) if isinstance(label, datasets.ClassLabel) else None
-        count = len(dataset) if isinstance(dataset, datasets.Dataset) else None
+        if source.kind == "digits":
+            rows, names, count = _digits()
+        elif source.kind == "images":
+            rows, names, count = _folders(source)
+        elif source.kind == "hub":
+            dataset = open_dataset(source, streaming, str(cache_dir))
+            rows, names, count = _dataset(dataset, image_column, label_column, source)
+        else:
+            rows, names, count = _tables(source, image_column, label_column)
         if count is not None and source.max_documents is not None:
             count = min(count, source.max_documents)
-        return Images(source, dataset, image_column, label_column, size, channels, names, count)
+        return Images(source, rows, image_column, label_column, size, channels, names, count)
+
+
+def _decoded(value: Any) -> Any:
+    """An image of pillow's.
+
+    Args:
+        value: an image; a file's path or bytes, also as `{"path": ..., "bytes": ...}`; or lists of pixels.
+    """
+    if isinstance(value, list):
+        from PIL import Image
+
+        return Image.fromarray(np.array(value, dtype=np.uint8))
+    if isinstance(value, str):
+        value = {"path": value}
+    elif isinstance(value, bytes):
+        value = {"bytes": value}
+    if isinstance(value, dict):
+        value = {"path": None, "bytes": None, **value}
+    elif value is None:
+        raise ValueError("there is nothing")
+    return datasets.Image().decode_example(value)
+
+
+def _in_eight_bits(image: Any) -> Any:
+    """An image of at most 8 bits a channel.
+
+    Raises:
+        ValueError: what is white in it is not known, or pillow has no conversion.
+    """
+    from PIL import Image
+
+    if image.mode in _EIGHT_BITS:
+        return image
+    # Pillow opens portable grey maps of 16 bits as 32-bit numbers.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+    raise ValueError(
+        f"its pixels are of pillow's mode {image.mode}, of which no range from black to white is known; "
+        "convert it to 8 or 16 bits first"
+    )
 
 
 def _check_packages(kind: str) -> None:
@@ -157,58 +207,94 @@ def _check_packages(kind: str) -> None:
             ) from error
 
 
-def _digits() -> datasets.Dataset:
+def _digits() -> _Rows:
     """The 1797 handwritten digits of 8 x 8 grey values that scikit-learn ships (Alpaydin and Kaynak 1998)."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / DIGITS_LARGEST)).astype(np.uint8)
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=10)})
-    columns = {"image": [Image.fromarray(image) for image in pixels], "label": digits.target.tolist()}
-    return datasets.Dataset.from_dict(columns, features=features)
-
-
-def _image_files(directory: str) -> list[str]:
-    from PIL import Image
-
-    root = Path(directory).expanduser()
-    if not root.is_dir():
-        raise DataError(
-            f"data.name: {directory!r} is no directory; the source 'images' needs one with a folder of images for "
-            "each class"
-        )
-    suffixes = Image.registered_extensions()
-    files = [path for path in sorted(root.resolve().rglob("*")) if path.suffix.lower() in suffixes]
-    if not files:
-        raise DataError(f"data.name: {directory!r} holds no image files, nor do its folders")
-    loose = [path for path in files if path.parent == root.resolve()]
-    if loose:
-        raise DataError(
-            f"data.name: {str(loose[0])!r} lies in no folder of {directory!r}: the folders are the classes"
-        )
-    return [str(path) for path in files]
-
-
-def _folder(source: DataSource, streaming: bool, cache_dir: str) -> Any:
-    return datasets.load_dataset(
-        "imagefolder",
-        data_files={"train": list(source.files)},
-        split="train",
-        streaming=streaming,
-        cache_dir=cache_dir,
-        drop_labels=False,
-        drop_metadata=True,
+    labels = digits.target.tolist()
+    return (
+        lambda: zip(map(Image.fromarray, pixels), labels, strict=True),
+        [str(digit) for digit in range(10)],
+        len(labels),
     )
 
 
-def _check_column(dataset: Any, key: str, column: str, source: DataSource) -> None:
-    columns = dataset.column_names or list(next(iter(dataset), {}))
-    if column not in columns:
-        raise DataError(
-            f"data.{key}: {column!r} is no column of {source.origin()}{did_you_mean(column, columns)}; "
-            f"columns: {', '.join(sorted(columns))}"
-        )
+def _folders(source: DataSource) -> _Rows:
+    names = sorted({Path(path).parent.name for path in source.files})
+    classes = {name: number for number, name in enumerate(names)}
+    return (
+        lambda: ((path, classes[Path(path).parent.name]) for path in source.files),
+        names,
+        len(source.files),
+    )
+
+
+def _tables(source: DataSource, image_column: str, label_column: str) -> _Rows:
+    """Parquet and Arrow files, of which only the two columns are read."""
+    columns = {"image_column": image_column, "label_column": label_column}
+
+    def checked(path: str) -> list[str] | None:
+        schema = table_schema(source.kind, path)
+        for key, column in columns.items():
+            if column not in schema.names:
+                raise missing_column(key, column, source.origin(), schema.names)
+        _check_image_type(schema.field(image_column).type, image_column, source)
+        return _class_names(schema, label_column)
+
+    with read_faults("data.files", source.files[0], source.kind):
+        names = checked(source.files[0])
+
+    def rows() -> Iterator[tuple[Any, Any]]:
+        for path in source.files:
+            with read_faults("data.files", path, source.kind):
+                others = checked(path)
+                if others != names:
+                    raise DataError(
+                        f"data.label_column: {label_column!r}: the classes of {path!r} are {_told(others)}, but "
+                        f"those of {source.files[0]!r} are {_told(names)}"
+                    )
+                yield from table_rows(source.kind, path, columns)
+
+    return rows, names, None
+
+
+def _class_names(schema: pyarrow.Schema, label_column: str) -> list[str] | None:
+    """Those that `datasets` has written into a file; None: it has written none."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        return list(features[label_column]["names"])
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def _told(names: list[str] | None) -> str:
+    return "not named" if names is None else listed(names)
+
+
+def _check_image_type(kind: pyarrow.DataType, column: str, source: DataSource) -> None:
+    if pyarrow.types.is_struct(kind):
+        fits = bool({"bytes", "path"} & {kind.field(number).name for number in range(kind.num_fields)})
+    else:
+        fits = not pyarrow.types.is_primitive(kind)
+    if not fits:
+        raise DataError(f"data.image_column: {column!r} of {source.origin()} holds no images: {kind}")
+
+
+def _dataset(dataset: Any, image_column: str, label_column: str, source: DataSource) -> _Rows:
+    """What `datasets` has opened, with its images as files or bytes, which are decoded one by one, so that a fault has
+    a place."""
+    for key, column in (("image_column", image_column), ("label_column", label_column)):
+        columns = dataset.column_names or list(next(iter(dataset), {}))
+        if column not in columns:
+            raise missing_column(key, column, source.origin(), columns)
+    dataset = _undecoded(dataset.select_columns([image_column, label_column]), image_column, source)
+    label = (dataset.features or {}).get(label_column)
+    names = list(label.names) if isinstance(label, datasets.ClassLabel) else None
+    count = len(dataset) if isinstance(dataset, datasets.Dataset) else None
+    return lambda: ((row[image_column], row[label_column]) for row in dataset), names, count
 
 
 def _undecoded(dataset: Any, column: str, source: DataSource) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,9 @@ from ligo_dist.corpus.tokenizer import TOKENIZER_FILE, SentencePieceTokenizer
 from ligo_dist.corpus.tokenizer_training import SAMPLE_BYTES, train_tokenizer
 from ligo_dist.runtime.errors import DataError
 
-_FORMAT = 2
+logger = logging.getLogger(__name__)
+
+_FORMAT = 3
 """Raise it with every change of the code that changes what is made from the same inputs."""
 
 
@@ -38,6 +41,7 @@ class PackedCorpus:
         fingerprint: of everything that the corpus is made from; equal fingerprints, equal tokens.
         dtype: of the token files.
         statistics: per split.
+        broken_lines: of the source, that were left out.
     """
 
     directory: Path
@@ -45,6 +49,7 @@ class PackedCorpus:
     tokenizer: TextTokenizer
     dtype: str
     statistics: dict[str, SplitStatistics]
+    broken_lines: int = 0
 
     def token_file(self, split: str) -> Path:
         return self.directory / f"{split}.bin"
@@ -102,7 +107,14 @@ def prepare_corpus(
                 )
         for name, content in tokenizer.files().items():
             (directory / name).write_bytes(content)
-        _write_index(directory, fingerprint, tokenizer, statistics, inputs)
+        if documents.num_broken:
+            logger.warning(
+                "%s: %d broken line(s) left out; the first: %s",
+                source.origin(),
+                documents.num_broken,
+                documents.first_broken,
+            )
+        _write_index(directory, fingerprint, tokenizer, statistics, documents.num_broken, inputs)
 
     directory = Path(cache_dir).absolute() / fingerprint
     make_once(directory, make, lambda made: _fault(made, fingerprint))
@@ -139,6 +151,7 @@ def _write_index(
     fingerprint: str,
     tokenizer: TextTokenizer,
     statistics: dict[str, SplitStatistics],
+    broken_lines: int,
     inputs: dict[str, Any],
 ) -> None:
     index = {
@@ -150,6 +163,7 @@ def _write_index(
         },
         "dtype": token_dtype(tokenizer.vocab_size),
         "splits": {split: statistics[split].as_dict() for split in SPLITS},
+        "broken_lines": broken_lines,
         "documents": size_and_checksum(directory / VALIDATION_DOCUMENTS),
         "inputs": inputs,
     }
@@ -164,6 +178,7 @@ def _open(directory: Path) -> PackedCorpus:
         tokenizer=_open_tokenizer(directory),
         dtype=index["dtype"],
         statistics={split: SplitStatistics(**index["splits"][split]) for split in SPLITS},
+        broken_lines=index["broken_lines"],
     )
 
 

@@ -1,13 +1,20 @@
-"""Documents from anywhere, opened through Hugging Face `datasets`, always as bytes and always lossless."""
+"""Documents from anywhere, always as bytes and always lossless.
+
+Of JSON, Parquet and Arrow files, on the hub too, the one column with the text is read and no other; what else there is
+on the hub is opened by Hugging Face `datasets`.
+"""
 
 from __future__ import annotations
 
+import glob
 import itertools
 import os
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +23,9 @@ import pyarrow
 from huggingface_hub.utils import httpx
 
 from ligo_dist.corpus import text_files
+from ligo_dist.corpus.documents import as_bytes, read_documents
+from ligo_dist.corpus.tables import ROWS_AT_ONCE, listed, missing_column
 from ligo_dist.runtime.errors import DataError, did_you_mean
-
-_ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class DataSource:
         text_column: the column that holds the text, or the images; of no meaning for stdlib and text.
         document: file | paragraph | line; for text.
         max_documents: only the first so many are read.
+        broken_lines: stop | skip; of JSON lines.
     """
 
     kind: str
@@ -42,6 +50,7 @@ class DataSource:
     text_column: str = "text"
     document: str = "file"
     max_documents: int | None = None
+    broken_lines: str = "stop"
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides which documents come out and in which order, as JSON values.
@@ -55,6 +64,8 @@ class DataSource:
         if self.kind == "text":
             return identity | {"document": self.document}
         identity["text_column"] = self.text_column
+        if self.broken_lines != "stop":
+            identity["broken_lines"] = self.broken_lines
         if self.kind == "hub":
             identity |= {"name": self.name, "subset": self.subset, "split": self.split}
             if not self.files:
@@ -82,33 +93,44 @@ class DataSource:
             DataError: unreachable, unreadable, or without the text column.
         """
         with explained(self):
-            dataset = open_dataset(self, streaming, str(cache_dir))
-            column = "text" if self.kind in ("stdlib", "text") else self.text_column
-            return Documents(self, _select_text(dataset, column, self), column)
+            return _open_documents(self, streaming, str(cache_dir))
 
 
 class Documents:
-    """The documents of a source in its own order, as bytes; can be iterated over any number of times."""
+    """The documents of a source in its own order, as bytes; can be iterated over any number of times.
 
-    def __init__(self, source: DataSource, dataset: Any, column: str) -> None:
-        self._source, self._dataset, self._column = source, dataset, column
+    Attributes:
+        num_broken: lines that were left out when it was last iterated over.
+        first_broken: where the first of them is, and what is wrong with it.
+    """
+
+    num_broken = 0
+    first_broken = ""
+
+    def __init__(
+        self, source: DataSource, rows: Callable[[], Iterable[dict[str, Any]]], num_rows: int | None
+    ) -> None:
+        self._source, self._rows, self._num_rows = source, rows, num_rows
 
     @property
     def count(self) -> int | None:
         """Number of documents, where it is known before reading (not in streaming mode)."""
-        if not isinstance(self._dataset, datasets.Dataset):
-            return None
         limit = self._source.max_documents
-        return len(self._dataset) if limit is None else min(limit, len(self._dataset))
+        return self._num_rows if limit is None or self._num_rows is None else min(limit, self._num_rows)
 
     def __iter__(self) -> Iterator[bytes]:
+        self.num_broken = 0
         return itertools.islice(self._all(), self._source.max_documents)
 
     def _all(self) -> Iterator[bytes]:
         with explained(self._source):
-            for rows in self._dataset.iter(batch_size=_ROWS_AT_ONCE):
-                for value in rows[self._column]:
-                    yield _as_bytes(value, self._column)
+            for row in self._rows():
+                if row["broken"] is None:
+                    yield row["text"]
+                    continue
+                self.num_broken += 1
+                if self.num_broken == 1:
+                    self.first_broken = row["broken"]
 
 
 def find_source(
@@ -121,6 +143,7 @@ def find_source(
     document: str = "file",
     include_tests: bool = False,
     max_documents: int | None = None,
+    broken_lines: str = "stop",
 ) -> DataSource:
     """Finds what is to be read: resolves paths and globs, and refuses what is missing or holds not one byte.
 
@@ -137,13 +160,14 @@ def find_source(
         found = tuple(str(path.resolve()) for path in sorted(Path(name).rglob("*")) if path.is_file())
         if not found and (os.path.isdir(name) or name.startswith((".", "/", "~"))):
             raise DataError(f"data.name: {name!r} is a directory without files, or does not exist")
-        return DataSource(kind, found, name, subset, split, text_column, max_documents=max_documents)
+        return DataSource(kind, found, name, subset, split, text_column, "file", max_documents, broken_lines)
     source = DataSource(
         kind,
         tuple(text_files.find_files(files, kind)),
         text_column=text_column,
         document=document,
         max_documents=max_documents,
+        broken_lines=broken_lines,
     )
     if not any(os.path.getsize(path) for path in source.files):
         raise DataError(f"{source.origin()}: the corpus is empty: not one byte of text")
@@ -158,6 +182,9 @@ def explained(source: DataSource) -> Iterator[None]:
         yield
     except DataError:
         raise
+    except datasets.exceptions.DatasetGenerationError as error:
+        with explained(source):
+            raise error.__cause__ or ValueError(_first_line(error)) from error
     except (ConnectionError, TimeoutError, httpx.TransportError) as error:
         raise DataError(
             f"{source.origin()}: the Hugging Face hub cannot be reached ({_first_line(error)}); check the "
@@ -178,31 +205,107 @@ def explained(source: DataSource) -> Iterator[None]:
 
 
 def open_dataset(source: DataSource, streaming: bool, cache_dir: str) -> Any:
-    """A source as a data set of `datasets`: a mapping, or an iterable one where it is a stream."""
-    if source.kind in ("stdlib", "text"):
-        features = datasets.Features({"text": datasets.Value("large_binary")})
-        arguments = {"files": list(source.files), "document": source.document}
-        if streaming:
-            return datasets.IterableDataset.from_generator(
-                text_files.read_documents, features=features, gen_kwargs=arguments
-            )
-        return datasets.Dataset.from_generator(
-            text_files.read_documents, features=features, gen_kwargs=arguments, cache_dir=cache_dir
-        )
-    if source.kind != "hub":
-        return datasets.load_dataset(
-            source.kind,
-            data_files=list(source.files),
-            split="train",
-            streaming=streaming,
-            cache_dir=cache_dir,
-        )
+    """Data of the hub, or of a directory that stands in for it, as a data set of `datasets`: a mapping, or an iterable
+    one where it is a stream."""
     assert source.name is not None
-    if {Path(path).name for path in source.files} & {"state.json", "dataset_dict.json"}:
+    if _is_saved(source):
         return _saved_dataset(source.name, source.split, streaming)
     return datasets.load_dataset(
         source.name, source.subset, split=source.split, streaming=streaming, cache_dir=cache_dir
     )
+
+
+def hub_files(source: DataSource, streaming: bool) -> DataSource | None:
+    """The files of hub data that can be read column by column, and of which kind they are; None: they are others.
+
+    Args:
+        streaming: they are read where they are; else they are downloaded.
+    """
+    if _is_saved(source):
+        return None
+    builder, files = _builder_and_files(source)
+    options = (getattr(builder.config, key, None) for key in ("field", "filters"))
+    encoding = getattr(builder.config, "encoding", "utf-8")
+    if not files or builder.name not in ("json", "parquet", "arrow") or any(options) or encoding != "utf-8":
+        return None
+    if not source.files and not streaming:
+        files = datasets.DownloadManager().download(files)
+    return replace(source, kind=builder.name, files=tuple(files))
+
+
+def _builder_and_files(source: DataSource) -> tuple[Any, list[str]]:
+    """What `datasets` would read of the split, and with what."""
+    assert source.name is not None
+    directory = Path(source.name).resolve()
+    if not source.files or not (glob.has_magic(str(directory)) or any("::" in path for path in source.files)):
+        builder = datasets.load_dataset_builder(source.name, source.subset)
+        return builder, _files_of(builder, source.split)
+    # It takes brackets and colons in a path for patterns: it is shown links under other names.
+    with tempfile.TemporaryDirectory() as place:
+        shown = {}
+        for path in directory.rglob("*"):
+            if path.is_file():
+                link = Path(place, str(path.relative_to(directory)).replace("::", "__"))
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path)
+                shown[str(link)] = str(path)
+        builder = datasets.load_dataset_builder(place, source.subset)
+        return builder, [shown[path] for path in _files_of(builder, source.split)]
+
+
+def _files_of(builder: Any, split: str) -> list[str]:
+    splits = {str(name): files for name, files in (builder.config.data_files or {}).items()}
+    return list(splits.get(split, []))
+
+
+def _is_saved(source: DataSource) -> bool:
+    return bool({Path(path).name for path in source.files} & {"state.json", "dataset_dict.json"})
+
+
+def _open_documents(source: DataSource, streaming: bool, cache_dir: str) -> Documents:
+    """Where they are, or as a copy of the documents (alone) in `cache_dir`."""
+    read, key = source, "data.files"
+    if source.kind == "hub":
+        found, key = hub_files(source, streaming), source.origin()
+        if found is None:
+            dataset = _select_text(open_dataset(source, streaming, cache_dir), source)
+            count = len(dataset) if isinstance(dataset, datasets.Dataset) else None
+            return Documents(source, partial(_texts_of, dataset, source), count)
+        read = found
+    arguments: dict[str, Any] = {
+        "files": read.files,  # not a list: `datasets` would take each file for a corpus of its own
+        "kind": read.kind,
+        "document": read.document,
+        "column": read.text_column,
+        "broken_lines": read.broken_lines,
+        "max_documents": read.max_documents,
+        "key": key,
+    }
+    if streaming:
+        return Documents(source, partial(read_documents, **arguments), None)
+    dataset = datasets.Dataset.from_generator(
+        read_documents,
+        features=datasets.Features(
+            {"text": datasets.Value("large_binary"), "broken": datasets.Value("string")}
+        ),
+        gen_kwargs=arguments,
+        cache_dir=cache_dir,
+    )
+    return Documents(source, partial(_rows_of, dataset), len(dataset))
+
+
+def _rows_of(dataset: Any) -> Iterator[dict[str, Any]]:
+    """Rows as they were written; a few at once are far faster to read than each by itself."""
+    for rows in dataset.iter(batch_size=ROWS_AT_ONCE):
+        for values in zip(*rows.values(), strict=True):
+            yield dict(zip(rows, values, strict=True))
+
+
+def _texts_of(dataset: Any, source: DataSource) -> Iterator[dict[str, Any]]:
+    """The same of what `datasets` has opened."""
+    for row in _rows_of(dataset):
+        text = as_bytes(row[source.text_column], source.text_column, source.origin())
+        yield {"text": text, "broken": None}
 
 
 def _saved_dataset(directory: str, split: str, streaming: bool) -> Any:
@@ -212,13 +315,13 @@ def _saved_dataset(directory: str, split: str, streaming: bool) -> Any:
         if split not in saved:
             raise DataError(
                 f"data.split: {split!r} is no split of {directory!r}{did_you_mean(split, saved)}; "
-                f"splits: {_listed(saved)}"
+                f"splits: {listed(sorted(saved))}"
             )
         saved = saved[split]
     return saved.to_iterable_dataset() if streaming else saved
 
 
-def _select_text(dataset: Any, column: str, source: DataSource) -> Any:
+def _select_text(dataset: Any, source: DataSource) -> Any:
     """Only the text column, so that no other (an image, say) is decoded."""
     columns = dataset.column_names
     if columns is None:  # a stream whose schema is not known before its first row
@@ -226,28 +329,11 @@ def _select_text(dataset: Any, column: str, source: DataSource) -> Any:
         if first is None:
             raise DataError(f"{source.origin()}: the corpus is empty: not one document")
         columns = list(first)
-    if column not in columns:
-        raise DataError(
-            f"data.text_column: {column!r} is no column of {source.origin()}{did_you_mean(column, columns)}; "
-            f"columns: {_listed(columns)}"
-        )
-    return dataset.select_columns([column])
-
-
-def _as_bytes(value: Any, column: str) -> bytes:
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
-    if isinstance(value, bytes):
-        return value
-    if value is None:
-        return b""
-    raise DataError(f"data.text_column: {column!r} holds {type(value).__name__}, not text")
+    if source.text_column not in columns:
+        raise missing_column("text_column", source.text_column, source.origin(), columns)
+    return dataset.select_columns([source.text_column])
 
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(sorted(names))

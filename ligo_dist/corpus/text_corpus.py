@@ -39,6 +39,7 @@ class TextCorpus:
         statistics: documents, tokens and bytes of text of "train" and "validation".
         directory: where it lies in the cache.
         max_positions: longest sequence of the model.
+        broken_lines: of the source, that were left out.
     """
 
     tokenizer: TextTokenizer
@@ -50,6 +51,7 @@ class TextCorpus:
     statistics: dict[str, SplitStatistics]
     directory: Path
     max_positions: int | None
+    broken_lines: int = 0
 
     @property
     def vocab_size(self) -> int:
@@ -58,7 +60,8 @@ class TextCorpus:
     @property
     def description(self) -> str:
         train = self.statistics["train"]
-        return f"{train.documents:,} documents, {train.tokens:,} tokens to train on, in {self.directory}"
+        without = f" (without {self.broken_lines:,} broken lines)" if self.broken_lines else ""
+        return f"{train.documents:,} documents{without}, {train.tokens:,} tokens to train on, in {self.directory}"
 
     def library_keys(self) -> dict[str, Any]:
         tokenizer = self.tokenizer
@@ -95,6 +98,7 @@ def build_text_corpus(
         document=data.document,
         include_tests=data.include_tests,
         max_documents=data.max_documents,
+        broken_lines=data.broken_lines,
     )
     given = given_tokenizer(config.tokenizer, source_directory)
     if masked and given is not None:
@@ -143,4 +147,5 @@ def build_text_corpus(
         statistics=packed.statistics,
         directory=packed.directory,
         max_positions=config.model.max_positions,
+        broken_lines=packed.broken_lines,
     )

@@ -1,7 +1,7 @@
-"""Text files as documents of raw bytes, to be opened through `datasets`; and documents as lines of JSON.
+"""Text files: found, and cut into documents of raw bytes; and documents as lines of JSON.
 
 The text reader that comes with `datasets` decodes, translates line ends and drops blank lines. A lossless
-corpus needs the bytes as they are, so these generators are handed to `Dataset.from_generator` instead.
+corpus needs the bytes as they are.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import glob
 import json
 import os
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
+from ligo_dist.corpus.unpacking import refuse_other_formats, unpacked
 from ligo_dist.runtime.errors import DataError, did_you_mean
 
 
@@ -37,13 +36,16 @@ def find_files(patterns: list[str], source: str) -> list[str]:
     """The files that the paths and globs (`**` included) name: absolute, sorted, each once.
 
     Raises:
-        DataError: nothing is named, a path does not exist or is a directory, or a glob matches no file.
+        DataError: nothing is named, a path does not exist or is a directory, a glob matches no file, or one that
+            should be text is of another kind.
     """
     if not patterns:
         raise DataError(f"data.files: [] names no file; source {source!r} needs at least one path or glob")
     found: set[str] = set()
     for pattern in patterns:
         found.update(_matches(os.path.expanduser(pattern)))
+    if source in ("text", "json"):
+        refuse_other_formats(found, "data.files", source)
     return sorted(found)
 
 
@@ -64,18 +66,15 @@ def standard_library_files(include_tests: bool) -> list[str]:
     return sorted(files)
 
 
-def read_documents(files: Iterable[str], document: str) -> Iterator[dict[str, Any]]:
-    """Rows `{"text": bytes}`: whole files, paragraphs, or lines. Compressed files (.gz, .bz2, .xz) are
-    unpacked.
+def text_documents(path: str, document: str) -> Iterator[bytes]:
+    """The documents of a file: its whole text, paragraphs, or lines. See `unpacked`.
 
     A paragraph ends at an empty line; paragraphs and lines lose the line end that separates them from the
     next, and empty ones are left out.
     """
     split = {"file": _whole, "paragraph": _paragraphs, "line": _lines}[document]
-    for path in files:
-        with fsspec.open(path, "rb", compression="infer") as stream:
-            for text in split(stream):
-                yield {"text": text}
+    for _, stream in unpacked(path):
+        yield from split(stream)
 
 
 def _matches(pattern: str) -> list[str]:
@@ -85,8 +84,14 @@ def _matches(pattern: str) -> list[str]:
         )
     if os.path.exists(pattern):
         return [os.path.abspath(pattern)]
-    if glob.has_magic(pattern):
-        files = [os.path.abspath(path) for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+    # Directories that are there are meant as they are written, with brackets in their names too.
+    folder = Path(pattern).parent
+    while not folder.is_dir():
+        folder = folder.parent
+    rest = os.path.relpath(pattern, folder)
+    if glob.has_magic(rest):
+        found = (folder / path for path in glob.glob(rest, root_dir=folder, recursive=True))
+        files = [os.path.abspath(path) for path in found if path.is_file()]
         if not files:
             raise DataError(f"data.files: no file matches {pattern!r} (from {os.getcwd()})")
         return files

@@ -176,6 +176,10 @@ def test_the_example_is_right():
         ),
         ("data.source=text", "data.files: is empty; the source 'text' needs paths or globs"),
         ("data.source=hub", "data.name: is missing; the source 'hub' needs the name of a data set"),
+        (
+            "data.broken_lines=skip",
+            "data.broken_lines: 'skip' has no meaning for the source 'stdlib', only for json, hub",
+        ),
         ("data.split=test", "data.split: 'test' has no meaning for the source 'stdlib', only for hub"),
         (
             "data.files=[a.txt]",

@@ -10,6 +10,8 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +22,7 @@ from ligo_dist.config import Config, config_from
 from ligo_dist.corpus import build_corpus
 from ligo_dist.corpus import image_corpus as module
 from ligo_dist.corpus.image_corpus import ImageCorpus
+from ligo_dist.corpus.images import find_images, open_images
 from ligo_dist.corpus.order import is_validation
 from ligo_dist.runtime.errors import DataError
 
@@ -66,15 +69,17 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _parquet(path: Path, labels: list[Any], broken: int | None = None) -> str:
-    def encoded(number: int) -> bytes:
-        if number == broken:
-            return b"no image"
-        buffer = io.BytesIO()
-        _picture(number).save(buffer, "png")
-        return buffer.getvalue()
+def _encoded(number: int) -> bytes:
+    buffer = io.BytesIO()
+    _picture(number).save(buffer, "png")
+    return buffer.getvalue()
 
-    pictures = [{"bytes": encoded(number), "path": f"{number}.png"} for number in range(len(labels))]
+
+def _parquet(path: Path, labels: list[Any], broken: int | None = None) -> str:
+    pictures = [
+        {"bytes": b"no image" if number == broken else _encoded(number), "path": f"{number}.png"}
+        for number in range(len(labels))
+    ]
     datasets.Dataset.from_dict({"picture": pictures, "kind": labels}).to_parquet(path)
     return str(path)
 
@@ -210,13 +215,150 @@ def test_images_are_read_once_and_anew_where_they_are_damaged(
     assert "index.json belongs to other images" in caplog.text
 
 
+RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+"""Grey values with black and nearly white."""
+
+
+def _of_mode(mode: str) -> Image.Image:
+    """The ramp as an image of that mode."""
+    if mode.startswith("I;16"):
+        return Image.fromarray((RAMP.astype(np.uint16) * 257).astype(">u2" if mode == "I;16B" else "<u2"))
+    if mode == "LA":
+        return Image.merge("LA", [Image.fromarray(RAMP), Image.new("L", (8, 8), 7)])
+    if mode == "P":
+        image = Image.fromarray(255 - RAMP).convert("P")
+        image.putpalette([255 - value for value in range(256) for _ in range(3)])
+        return image
+    return Image.fromarray(RAMP).convert("RGB").convert(mode)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [
+        ("I;16", "png"), ("I;16", "tif"), ("I;16B", "tif"), ("I;16", "pgm"), ("L", "png"), ("LA", "png"),
+        ("P", "png"), ("P", "gif"), ("RGB", "png"), ("RGBA", "png"), ("CMYK", "tif"),
+    ],
+)  # fmt: skip
+def test_every_mode_keeps_its_grey_values(mode: str, suffix: str, channels: int, tmp_path: Path) -> None:
+    for number, name in enumerate("ab"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        picture = _of_mode(mode).rotate(90 * number)
+        picture.save(tmp_path / "pictures" / name / f"0.{suffix}")
+    source = find_images("images", [], str(tmp_path / "pictures"), None, "train", "image", None)
+    images = list(open_images(source, "image", "label", 8, channels, False, tmp_path))
+    for image, expected in zip(images, (RAMP, np.rot90(RAMP)), strict=True):
+        assert all(np.array_equal(channel, expected) for channel in image.pixels)
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("I", "tif"), ("F", "tif"), ("LAB", "tif")])
+def test_modes_without_a_known_white_are_refused(mode: str, suffix: str, tmp_path: Path) -> None:
+    (tmp_path / "pictures" / "a").mkdir(parents=True)
+    Image.new(mode, (8, 8)).save(tmp_path / "pictures" / "a" / f"0.{suffix}")
+    source = find_images("images", [], str(tmp_path / "pictures"), None, "train", "image", None)
+    with pytest.raises(
+        DataError, match=rf"0.{suffix}\) of data.name: .*pillow's mode {mode}, of which no range"
+    ):
+        list(open_images(source, "image", "label", 8, 1, False, tmp_path))
+
+
+def _links(root: Path) -> None:
+    """Every folder becomes a link to one elsewhere."""
+    elsewhere = root.parent / "elsewhere"
+    elsewhere.mkdir()
+    for folder in list(root.iterdir()):
+        folder.rename(elsewhere / f"{folder.name} (2)")
+        folder.symlink_to(elsewhere / f"{folder.name} (2)")
+
+
+def _surplus(root: Path) -> None:
+    for name in (".ipynb_checkpoints", "cat/.ipynb_checkpoints", "__MACOSX", ".cache/a"):
+        (root / name).mkdir(parents=True)
+        _picture(99).save(root / name / "0-checkpoint.png")
+    for name in ("cat/._0.png", "._cat", "dog/.DS_Store", ".DS_Store", "dog/thumbs.db", "notes.txt"):
+        (root / name).write_bytes(b"\0\5\x16\7")
+    (root / "notes").mkdir()
+    (root / "notes" / "list.csv").write_text("0,cat")
+
+
+@pytest.mark.parametrize("names", [["cat", "dog"], ["cat [tabby]", "dog"], ["**", "a::b", "cat?", "{x}"]])
+@pytest.mark.parametrize("around", [lambda root: None, _links, _surplus])
+def test_a_class_is_a_folder_whatever_its_name(names: list[str], around: Any, tmp_path: Path) -> None:
+    root = tmp_path / "pictures [all]"
+    number = 0
+    for name in names:
+        (root / name).mkdir(parents=True)
+        for _ in range(9):
+            _picture(number).save(root / name / f"{number} [x].png")
+            number += 1
+    if around is _surplus and names != ["cat", "dog"]:
+        (root / "cat").mkdir()
+        (root / "dog").mkdir(exist_ok=True)
+    around(root)
+    data = {"source": "images", "name": str(root), "channels": 3}
+    corpus = _build(_config(tmp_path / "cache", labels=len(names), **data))
+    assert corpus.names == names
+    found = {
+        image.tobytes(): int(label)
+        for samples in (corpus.train, corpus.validation)
+        for image, label in zip(samples.images, samples.classes, strict=True)
+    }
+    assert found == {np.asarray(_picture(n)).transpose(2, 0, 1).tobytes(): n // 9 for n in range(number)}
+    message = rf"data.labels: 7, but .* has {len(names)} classes \(.*\); where these are the classes you mean"
+    with pytest.raises(DataError, match=message):
+        _build(_config(tmp_path / "cache", labels=7, **data))
+
+
+@pytest.mark.parametrize(
+    ("deeper", "told"),
+    [
+        ("train/cat", r"if 'train' is not a class but holds some, .* data.name: .*pictures/train"),
+        ("cat/more", "lies deeper than the classes, which are the folders right below '.*pictures'"),
+        ("cat/one/two", "'.*cat/one/two/0.png' lies deeper than the classes"),
+    ],
+)
+def test_folders_of_folders_are_refused(deeper: str, told: str, tmp_path: Path) -> None:
+    root = tmp_path / "pictures"
+    for folder in ("cat", "dog", deeper):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        _picture(1).save(root / folder / "0.png")
+    with pytest.raises(DataError, match=told):
+        _build(_config(tmp_path, source="images", name=str(root), labels=2))
+
+
+@pytest.mark.parametrize("other", [[1, 2], ["a", "b"], [{"deep": None}, {"deep": None}], [b"x" * 9, None]])
+def test_other_columns_of_images_may_differ(other: list[Any], tmp_path: Path) -> None:
+    for number, values in enumerate(([None, None], other)):
+        pictures = [{"bytes": _encoded(2 * number + n), "path": None} for n in range(2)]
+        table = pyarrow.table({"other": values, "picture": pictures, "kind": [0, 1]})
+        pyarrow.parquet.write_table(table, tmp_path / f"{number}.parquet")
+    columns = (PARQUET["image_column"], PARQUET["label_column"])
+    source = find_images("parquet", [f"{tmp_path}/*.parquet"], None, None, "train", columns[0], None)
+    images = list(open_images(source, *columns, 8, 3, False, tmp_path / "arrow"))
+    assert [image.label for image in images] == [0, 1, 0, 1]
+    assert np.array_equal(images[3].pixels, np.asarray(_picture(3)).transpose(2, 0, 1))
+    assert not (tmp_path / "arrow").exists()
+
+
+def test_classes_named_otherwise_in_another_file_are_refused(tmp_path: Path) -> None:
+    for number, names in enumerate((["cat", "dog"], ["dog", "cat"])):
+        kinds = datasets.Features({"picture": datasets.Image(), "kind": datasets.ClassLabel(names=names)})
+        pictures = [{"bytes": _encoded(n), "path": None} for n in range(2)]
+        table = datasets.Dataset.from_dict({"picture": pictures, "kind": [0, 1]}, features=kinds)
+        table.to_parquet(tmp_path / f"{number}.parquet")
+    with pytest.raises(
+        DataError, match=r"the classes of '.*1.parquet' are dog, cat, but those of .* cat, dog"
+    ):
+        _build(_config(tmp_path, files=[f"{tmp_path}/*.parquet"], labels=2, **PARQUET))
+
+
 # --- mistakes ---
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": 12}, r"data.labels: 12, but data.source: 'digits' has 10 classes; write 10"),
+        ({"labels": 12}, r"data.labels: 12, but data.source: 'digits' has 10 classes \(0, 1, .*write 10"),
         (
             {"max_documents": 3},
             r"data.validation_fraction: 1e-09 of 3 image\(s\) leaves the validation split",

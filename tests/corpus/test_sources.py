@@ -44,7 +44,7 @@ def _write_table(path: Path, column: str, values: list[Any]) -> None:
 def _make(kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[DataSource, list[bytes]]:
     """A source of that kind and what must come out of it."""
     if kind in ("text", "stdlib"):
-        documents = [*BYTES[:2], b"\xff\xfe\r\n", *BYTES[3:]]
+        documents = [*BYTES[:2], b"\xff\x80\xfe\r\n", *BYTES[3:]]
         for number, document in enumerate(documents):
             (directory / f"{number}.py").write_bytes(document)
         (directory / "site-packages").mkdir()
@@ -121,7 +121,7 @@ def test_a_missing_column_is_named(streaming: bool, tmp_path: Path) -> None:
         r"data.text_column: 'texts' is no column of data.files: .*; did you mean 'text'\?; columns: id, text"
     )
     with pytest.raises(DataError, match=message):
-        source.open(streaming, tmp_path / "arrow")
+        list(source.open(streaming, tmp_path / "arrow"))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -144,7 +144,7 @@ def test_missing_texts_are_empty_documents(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(kind: str, content: bytes, streaming: bool, tmp_path: Path) -> None:
     path = tmp_path / "damaged"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=rf"data.files: '.*damaged': cannot be read as {kind}: "):
+    with pytest.raises(DataError, match=rf"data.files: '.*damaged'.*: cannot be read as {kind}: "):
         list(find_source(kind, [str(path)]).open(streaming, tmp_path / "arrow"))
 
 
@@ -177,7 +177,7 @@ def test_an_unknown_data_set_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     def unknown(*arguments: Any, **keywords: Any) -> None:
         raise datasets.exceptions.DatasetNotFoundError("it does not exist")
 
-    monkeypatch.setattr(datasets, "load_dataset", unknown)
+    monkeypatch.setattr(datasets, "load_dataset_builder", unknown)
     with pytest.raises(
         DataError, match=r"data.name: 'nobody/nothing': no such data set, or no access to it \(it does"
     ):

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from ligo_dist.corpus import text_files
-from ligo_dist.corpus.text_files import find_files, read_documents, standard_library_files
+from ligo_dist.corpus.text_files import find_files, standard_library_files, text_documents
 from ligo_dist.runtime.errors import DataError
 
 
 def _read(path: Path, document: str) -> list[bytes]:
-    return [row["text"] for row in read_documents([str(path)], document)]
+    return list(text_documents(str(path), document))
 
 
 @pytest.mark.parametrize(
