@@ -125,7 +125,8 @@ def read_source_config(family: str, name: str) -> SourceConfig:
         key: values[key]
         for key in _field_names(cls)
         if key in values and key not in left_out and not key.endswith(_DROPOUT)
-        if values[key] != default.get(key) or key in architecture.config_keys
+        # Of what a shape has beside its sizes, a switch that is off is what it has anyway.
+        if values[key] != default.get(key) or (key in architecture.config_keys and values[key])
     }
     others = {key: value for key, value in inherited.items() if key != _PER_LAYER}
     if _PER_LAYER in inherited and cls(**{**sizes, **others}).to_dict()[_PER_LAYER] == values[_PER_LAYER]:

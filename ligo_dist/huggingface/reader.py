@@ -16,7 +16,7 @@ from ligo_dist.engine.world import World, raise_together
 from ligo_dist.huggingface.files import StoredTensor
 from ligo_dist.huggingface.matching import Match, match_weights
 from ligo_dist.huggingface.models import build_meta_model, initial_shards
-from ligo_dist.runtime.errors import CheckpointError
+from ligo_dist.runtime.errors import CheckpointError, shortened
 from ligo_dist.runtime.heartbeat import beat
 
 
@@ -120,5 +120,5 @@ def _compare_copies(
     if faults:
         raise CheckpointError(
             f"stages[0].from: {directory}: the configuration makes these one parameter, and they have different"
-            f" values: {'; '.join(faults)}. Is `tie_word_embeddings: false` missing in its config.json?"
+            f" values: {shortened(faults, separator='; ')}. Is `tie_word_embeddings: false` missing in its config.json?"
         )

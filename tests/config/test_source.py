@@ -84,7 +84,7 @@ def test_what_the_size_decides_is_not_inherited(tmp_path):
     config = example("model.family=qwen3", second, *_LEFT_OUT, source(tmp_path, values))
     config = with_source(config, "")
     assert config.stages[0].size.head_size == 16
-    assert set(config.model.huggingface) == {"rope_parameters", "attention_bias"}
+    assert set(config.model.huggingface) == {"rope_parameters"}
     assert config.model.huggingface["rope_parameters"]["rope_theta"] == 5e5
 
 
