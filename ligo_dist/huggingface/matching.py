@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -34,14 +34,7 @@ _ROWS = ("vocab", "position", "token_type")
 """Axes of which a model may have more or fewer rows than the files: the others mean what they meant."""
 
 
-@dataclass
-class Sources:
-    """Where a parameter's values are: the first of its names, and further names of the same parameter.
-
-    Of none the values begin anew; where a tensor has fewer rows than the parameter, those beyond.
-    """
-
-    stored: list[tuple[str, StoredTensor]] = field(default_factory=list)
+Named = list[tuple[str, StoredTensor]]
 
 
 @dataclass(frozen=True)
@@ -49,12 +42,13 @@ class Match:
     """What a directory gives a model.
 
     Attributes:
-        sources: of each parameter.
+        sources: where each parameter's values are, under all its names in the files; none: it begins anew. A tensor may
+            have fewer rows than the parameter: those beyond begin anew; it may have more: these are left out.
         begins_anew: some values are not in the files.
         notes: a line for everything that is left out or begins anew.
     """
 
-    sources: dict[str, Sources]
+    sources: dict[str, Named]
     begins_anew: bool
     notes: list[str]
 
@@ -64,67 +58,56 @@ def match_weights(
 ) -> Match:
     """Hold the tensors of a directory against a model's parameters.
 
-    A head that the files do not have, or for other classes, begins anew, and so do rows of an embedding beyond those
-    there. A head or pooler that the model does not have is left out.
+    A head that the files do not have, or have for other classes, begins anew, and so do rows of an embedding beyond
+    those there. A head or pooler that the model does not have is left out.
 
     Raises:
         CheckpointError: with everything else that does not match, or its one cause.
     """
-    stored = stored_tensors(directory)
-    names = _LibraryNames(model)
     origin = f"stages[0].from: the weights in {directory}"
-    empty = [name for name, tensor in stored.items() if 0 in tensor.shape]
-    if empty:
-        raise CheckpointError(
-            f"{origin} are none: {len(empty)} of {len(stored)} tensors are empty ({empty[0]}), as a model is that was"
-            " saved under ZeRO-3 without its partitions being gathered; zero_to_fp32.py, which DeepSpeed puts beside"
-            " its own checkpoints, makes the weights of these"
-        )
+    stored, names = stored_tensors(directory), _LibraryNames(model)
+    _check_gathered(origin, stored)
     stored = _unwrapped(stored, names)
     specs = {spec.name: spec for spec in architecture.parameters(shape)}
-    sources = {name: Sources() for name in specs}
+    sources: dict[str, Named] = {name: [] for name in specs}
     faults: list[tuple[str, str]] = []
     surplus: list[str] = []
-    of_other_classes: dict[int, list[str]] = {}
-    of_other_rows: dict[tuple[int, int], list[str]] = {}
+    other_classes: dict[int, list[str]] = {}
+    other_rows: dict[tuple[int, int], list[str]] = {}
     for stored_name, tensor in stored.items():
         name = names.parameter(stored_name)
         if name is None:
             surplus += [] if names.is_buffer(stored_name) else [stored_name]
-        elif _is_of_other_classes(tensor, specs[name]):
-            of_other_classes.setdefault(tensor.shape[0], []).append(name)
-        else:
-            sources[name].stored.append((stored_name, tensor))
-            faults += _tensor_faults(stored_name, tensor, specs[name])
-            if tensor.shape[:1] != specs[name].shape[:1] and _first_axis(specs[name]) in _ROWS:
-                of_other_rows.setdefault((math.prod(tensor.shape[:1]), specs[name].shape[0]), []).append(name)
-    if not any(found.stored for found in sources.values()):
-        some = shortened(stored, 3)
-        raise CheckpointError(
-            f"{origin} are not those of a {type(model).__name__}: it has no parameter of any of their names ({some})"
-        )
-    missing = [name for name, found in sources.items() if not found.stored]
+            continue
+        rows, wanted = _rows(tensor.shape), _rows(specs[name].shape)
+        if rows != wanted and _first_axis(specs[name]) == "label":
+            other_classes.setdefault(rows, []).append(name)
+            continue
+        if rows != wanted and _first_axis(specs[name]) in _ROWS:
+            other_rows.setdefault((rows, wanted), []).append(name)
+        sources[name].append((stored_name, tensor))
+        faults += _tensor_faults(stored_name, tensor, specs[name])
+    if not any(sources.values()):
+        none = f"it has no parameter of any of their names ({shortened(stored, 3)})"
+        raise CheckpointError(f"{origin} are not those of a {type(model).__name__}: {none}")
+    missing = [name for name, found in sources.items() if not found]
     anew = [name for name in missing if names.may_begin_anew(name, sources)]
     faults += [(name, "missing") for name in missing if name not in anew]
     left_out = [name for name in surplus if names.is_of_no_use(name, stored)]
     faults += [(name, f"of no use to {type(model).__name__}") for name in surplus if name not in left_out]
     if faults:
-        raise CheckpointError(
-            _refusal(origin, model, _layers_cause(model, architecture, shape, faults), faults)
-        )
+        raise CheckpointError(_refusal(origin, model, architecture, shape, faults))
     notes = [
-        f"{_modules(names)}: for {classes} classes and not {shape.labels}, so it begins with random values"
-        for classes, names in of_other_classes.items()
+        f"{_modules(found)}: for {classes} classes and not {shape.labels}, so it begins with random values"
+        for classes, found in other_classes.items()
     ]
-    notes += [_row_note(rows, wanted, names) for (rows, wanted), names in of_other_rows.items()]
-    untold = [
-        name for name in anew if name not in {name for names in of_other_classes.values() for name in names}
-    ]
-    notes += [f"{_modules(untold)}: not in the files, so it begins with random values"] if untold else []
-    notes += (
-        [f"{_modules(left_out)}: left out, as {type(model).__name__} has no such part"] if left_out else []
-    )
-    return Match(sources, bool(anew or of_other_rows), notes)
+    notes += [_row_note(rows, wanted, found) for (rows, wanted), found in other_rows.items()]
+    told = {name for found in other_classes.values() for name in found}
+    if untold := _modules(name for name in anew if name not in told):
+        notes.append(f"{untold}: not in the files, so it begins with random values")
+    if left_out:
+        notes.append(f"{_modules(left_out)}: left out, as {type(model).__name__} has no such part")
+    return Match(sources, bool(anew or other_rows), notes)
 
 
 class _LibraryNames:
@@ -168,12 +151,12 @@ class _LibraryNames:
             or any(re.search(pattern, stored_name) for pattern in patterns)
         )
 
-    def may_begin_anew(self, name: str, sources: Mapping[str, Sources]) -> bool:
+    def may_begin_anew(self, name: str, sources: Mapping[str, Named]) -> bool:
         """Whether a parameter belongs to a head, or a pooler, of which the files hold nothing."""
         top = f"{name.partition('.')[0]}."
         if self._is_in_base(name) and not _is_pooler(self._below_base(name)):
             return False
-        return not any(found.stored for other, found in sources.items() if other.startswith(top))
+        return not any(found for other, found in sources.items() if other.startswith(top))
 
     def is_of_no_use(self, stored_name: str, stored: Iterable[str]) -> bool:
         """Whether a tensor that is no parameter belongs to a head, or a pooler, that the model does not have."""
@@ -201,6 +184,16 @@ class _LibraryNames:
         return rename_source_key(stored_name, self._renamings, self._converters, prefix, self._known)
 
 
+def _check_gathered(origin: str, stored: Mapping[str, StoredTensor]) -> None:
+    empty = [name for name, tensor in stored.items() if 0 in tensor.shape]
+    if empty:
+        raise CheckpointError(
+            f"{origin} are none: {len(empty)} of {len(stored)} tensors are empty ({empty[0]}), as a model is that was"
+            " saved under ZeRO-3 without its partitions being gathered; zero_to_fp32.py, which DeepSpeed puts beside"
+            " its own checkpoints, makes the weights of these"
+        )
+
+
 def _unwrapped(stored: Mapping[str, StoredTensor], names: _LibraryNames) -> dict[str, StoredTensor]:
     """The tensors without what wrappers put into names, or in front of all of them."""
     found = {_WRAPPERS.sub("", name): tensor for name, tensor in stored.items()}
@@ -216,8 +209,8 @@ def _is_pooler(name: str) -> bool:
     return name.startswith("pooler.")
 
 
-def _is_of_other_classes(tensor: StoredTensor, spec: ParameterSpec) -> bool:
-    return _first_axis(spec) == "label" and tensor.shape[:1] != spec.shape[:1]
+def _rows(shape: tuple[int, ...]) -> int:
+    return math.prod(shape[:1])
 
 
 def _first_axis(spec: ParameterSpec) -> str:
@@ -262,8 +255,15 @@ def _layers_cause(
     return None if there is None else f"config.json says {shape.layers} blocks, and the files have {there}"
 
 
-def _refusal(origin: str, model: PreTrainedModel, cause: str | None, faults: list[tuple[str, str]]) -> str:
+def _refusal(
+    origin: str,
+    model: PreTrainedModel,
+    architecture: Architecture,
+    shape: ModelShape,
+    faults: list[tuple[str, str]],
+) -> str:
     wrong = f"{origin} are not those of a {type(model).__name__} with this configuration"
+    cause = _layers_cause(model, architecture, shape, faults)
     if cause is not None:
         return f"{wrong}: {cause}"
     # A fault of every block is told once.

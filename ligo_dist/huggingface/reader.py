@@ -74,7 +74,7 @@ def read_shards(
 
 def _read_first(match: Match, name: str, numel: int, world: World, begun: Tensor | None) -> Tensor:
     """A parameter's partition from the first of its names, as far as it goes, else as it begins anew."""
-    stored = match.sources[name].stored
+    stored = match.sources[name]
     if not stored:
         assert begun is not None, "something begins anew"
         return begun
@@ -112,9 +112,9 @@ def _compare_copies(
         CheckpointError: they do not: the configuration ties what the weights do not.
     """
     faults = [
-        f"{copy_name} and {source.stored[0][0]}"
-        for name, source in match.sources.items()
-        for copy_name, copy in source.stored[1:]
+        f"{copy_name} and {stored[0][0]}"
+        for name, stored in match.sources.items()
+        for copy_name, copy in stored[1:]
         if not torch.equal(_read_shard(copy, numels[name], world, shards[name]), shards[name])
     ]
     if faults:
