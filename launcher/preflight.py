@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from ligo_dist.config import Config, check_world_size
-from ligo_dist.config.huggingface import check_huggingface_keys_apart
+from ligo_dist.config.huggingface import check_huggingface_keys_apart, check_models_apart
 from ligo_dist.config.resolve import is_image_family
 from ligo_dist.corpus.pretrained_tokenizer import given_tokenizer
 from ligo_dist.corpus.text_files import find_files
@@ -41,7 +42,10 @@ def check_before_start(config: Config, num_ranks: int, num_accelerators: int | N
     faults += check_huggingface_keys_apart(config)
     if faults or plan is None:
         raise ConfigError(faults, source)
-    return plan
+    faults, notes = check_models_apart(config, [stage.shape for stage in plan.stages], _weights_here(config))
+    if faults:
+        raise ConfigError(faults, source)
+    return replace(plan, source_notes=tuple(notes))
 
 
 def plan_of(config: Config, num_ranks: int) -> Plan:
@@ -93,6 +97,16 @@ def _plan_or_faults(config: Config, num_ranks: int) -> tuple[Plan | None, list[F
         except CheckpointError as error:
             faults.append(Fault("stages[0].from", str(error)))
     return plan, faults
+
+
+def _weights_here(config: Config) -> Path | None:
+    """The directory of the first stage's weights; None: there are none, or they are downloaded when the run starts."""
+    name = config.stages[0].from_
+    try:
+        directory = None if name is None else resolve_directory(name, weights=False)
+        return directory if directory is not None and find_weight_files(directory) else None
+    except CheckpointError:
+        return None
 
 
 def _tracking_faults(config: Config) -> list[Fault]:

@@ -276,6 +276,8 @@ def print_plan(plan: Plan, file: TextIO | None = None) -> None:
     """Print the table, and what is to be said of each growth."""
     print_whole(stage_table(plan), file)
     console = Console(file=file, width=_WIDEST)
+    for note in plan.source_notes:
+        console.print(f"stages[0].from: {note}", highlight=False, markup=False)
     for before, stage in pairwise(plan.stages):
         console.print(_claim(before, stage), highlight=False, markup=False)
     padding = _padding(plan)

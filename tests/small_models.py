@@ -28,6 +28,8 @@ EXTRAS = {
     "image_size": 12,
     "patch_size": 4,
     "channels": 3,
+    "attention_bias": False,
+    "mlp_bias": False,
 }
 """What a shape has beside its sizes; a family takes those that its configuration has a key for."""
 

@@ -64,6 +64,7 @@ GPT2 = Architecture(
     norm_epsilon="layer_norm_epsilon",
     writes_gelu_out=True,
     softmax_in_fp32=False,
+    numbering_keys=("scale_attn_by_inverse_layer_idx",),
 )
 
 

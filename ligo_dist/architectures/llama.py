@@ -1,5 +1,5 @@
 """Llama and what follows its table: Mistral, Qwen2 (biases on query, key and value; the head size is the width over the
-heads), Qwen3 (norms on query and key)."""
+heads), Qwen3 (norms on query and key). Llama's and Qwen3's configurations may ask for biases."""
 
 from __future__ import annotations
 
@@ -38,6 +38,10 @@ def llama_table(
 ) -> dict[str, str]:
     """The table; `more_attention` are further lines of the attention module, which come before its output."""
     attention = {f"model.layers.{{layer}}.self_attn.{name}": line for name, line in more_attention.items()}
+    if shape.attention_bias:
+        attention |= {
+            f"model.layers.{{layer}}.self_attn.{name}": line for name, line in _INPUT_BIASES.items()
+        }
     table = {
         "model.embed_tokens.weight": "vocab hidden.out",
         "model.layers.{layer}.input_layernorm.weight": "hidden.gain",
@@ -52,9 +56,17 @@ def llama_table(
         "model.layers.{layer}.mlp.down_proj.weight": "hidden.out ffn.in",
         "model.norm.weight": "hidden.head_gain" if shape.tied else "hidden.gain",
     }
+    if shape.attention_bias:
+        table["model.layers.{layer}.self_attn.o_proj.bias"] = "hidden.out"
+    if shape.mlp_bias:
+        table |= {f"model.layers.{{layer}}.mlp.{name}": line for name, line in _MLP_BIASES.items()}
     if not shape.tied:
         table["lm_head.weight"] = "vocab hidden.in"
     return table
+
+
+_INPUT_BIASES = {"q_proj.bias": "query.out", "k_proj.bias": "key.out", "v_proj.bias": "value.out"}
+_MLP_BIASES = {"gate_proj.bias": "ffn.out", "up_proj.bias": "ffn.out", "down_proj.bias": "hidden.out"}
 
 
 def _default_ffn(width: int) -> int:
@@ -71,7 +83,12 @@ LLAMA = Architecture(
     normalization="rms_norm",
     axes={axis.name: axis for axis in AXES},
     table=llama_table,
-    config_keys={**CONFIG_KEYS, "head_dim": "head_size"},
+    config_keys={
+        **CONFIG_KEYS,
+        "head_dim": "head_size",
+        "attention_bias": "attention_bias",
+        "mlp_bias": "mlp_bias",
+    },
     default_ffn=_default_ffn,
     ties_embeddings=False,
     norm_epsilon="rms_norm_eps",
@@ -80,14 +97,21 @@ LLAMA = Architecture(
 )
 
 
-MISTRAL = replace(LLAMA, name="mistral", model_class="MistralForCausalLM", config_class="MistralConfig")
+MISTRAL = replace(
+    LLAMA,
+    name="mistral",
+    model_class="MistralForCausalLM",
+    config_class="MistralConfig",
+    config_keys={**CONFIG_KEYS, "head_dim": "head_size"},
+)
 
 
-_QWEN2_BIASES = {"q_proj.bias": "query.out", "k_proj.bias": "key.out", "v_proj.bias": "value.out"}
+_LAYER_TYPES = ("use_sliding_window", "layer_types")
+"""Either says which blocks attend to a window only."""
 
 
 def _qwen2_table(shape: ModelShape) -> dict[str, str]:
-    return llama_table(shape, _QWEN2_BIASES)
+    return llama_table(shape, _INPUT_BIASES)
 
 
 QWEN2 = replace(
@@ -98,6 +122,7 @@ QWEN2 = replace(
     table=_qwen2_table,
     config_keys=CONFIG_KEYS,
     free_head_size=False,
+    numbering_keys=_LAYER_TYPES,
 )
 
 
@@ -119,4 +144,6 @@ QWEN3 = replace(
     config_class="Qwen3Config",
     axes={axis.name: replace(axis, normed=axis.name in _NORMED) for axis in (*AXES, _HEAD)},
     table=_qwen3_table,
+    config_keys={**CONFIG_KEYS, "head_dim": "head_size", "attention_bias": "attention_bias"},
+    numbering_keys=_LAYER_TYPES,
 )

@@ -24,11 +24,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ligo_dist.runtime.errors import ArchitectureError
+from ligo_dist.runtime.errors import ArchitectureError, shortened
 
 SIDES = ("out", "in", "gain", "bias", "head_gain", "head_bias")
 LAYER = "{layer}"
-_BY_RULE = ("ffn", "head_size", "key_value_heads")
+_BIASES = ("attention_bias", "mlp_bias")
+_BY_RULE = ("ffn", "head_size", "key_value_heads", *_BIASES)
 """Attributes of a shape that a family has a rule for, where a configuration leaves them out."""
 
 Objective = Literal["causal_lm", "masked_lm", "image_classification", "features"]
@@ -52,6 +53,8 @@ class ModelShape:
         labels: classes of an image.
         image_size, patch_size: side of a square image and of a patch of it, in pixels.
         channels: of an image.
+        attention_bias, mlp_bias: the projections of the attention, of the feed-forward block have biases; for families
+            that let their configuration say so.
     """
 
     layers: int
@@ -68,6 +71,8 @@ class ModelShape:
     image_size: int = 0
     patch_size: int = 0
     channels: int = 0
+    attention_bias: bool = False
+    mlp_bias: bool = False
 
     def __post_init__(self) -> None:
         if self.head_size == 0:
@@ -180,7 +185,7 @@ class Architecture:
         objective: what it is trained for; `features`: nothing, it can only be grown.
         normalization: which statistics its norms take; decides how a lossless start is built.
         axes: the growth axes, by name.
-        table: lines `parameter name -> dims`; a function of the shape, as tied heads change it.
+        table: lines `parameter name -> dims`; a function of the shape, as tied heads and biases change it.
         config_keys: keys of the Hugging Face configuration -> the attribute of `ModelShape` that each holds.
         default_ffn: inner width where the user gives none.
         ties_embeddings: whether the family ties its head to its embedding unless told otherwise; None: it has no
@@ -197,6 +202,8 @@ class Architecture:
             which keeps its result for the backward pass.
         softmax_in_fp32: the library takes the softmax of attention in fp32, whatever the precision.
         parallel_branches: attention and feed-forward block read the same residual stream, side by side.
+        numbering_keys: keys of the configuration that, where they say something, make a block's work depend on its
+            number. New blocks that pass on what they get then go behind all others, which keep their numbers.
     """
 
     name: str
@@ -220,6 +227,7 @@ class Architecture:
     writes_gelu_out: bool = False
     softmax_in_fp32: bool = True
     parallel_branches: bool = False
+    numbering_keys: tuple[str, ...] = ()
 
     def library_keys(self, shape: ModelShape) -> dict[str, object]:
         """The keys of the Hugging Face configuration that a shape sets."""
@@ -243,14 +251,14 @@ class Architecture:
         faults = []
         for key, attribute in self.config_keys.items():
             value = _config_value(config, key)
-            if _fits(value, attribute):
-                values[attribute] = int(value)  # type: ignore[call-overload]
+            if fits_attribute(value, attribute):
+                values[attribute] = value  # type: ignore[assignment]
             elif value is not None:
-                right = "true or false" if attribute == "tied" else "a whole number, at least 1"
+                right = "true or false" if attribute in _SWITCHES else "a whole number, at least 1"
                 faults.append(f"{key}: {value!r} should be {right}")
             elif attribute not in _BY_RULE or (attribute == "ffn" and key not in config):
                 faults.append(f"{key} is missing")
-        if self.ties_embeddings is None and values.get("tied", 1) != 1:
+        if self.ties_embeddings is None and not values.get("tied", True):
             faults.append("tie_word_embeddings: False, but this family's head is always the embedding")
         if faults:
             raise ArchitectureError(f"{self.name}: no model has this configuration: " + "; ".join(faults))
@@ -263,7 +271,7 @@ class Architecture:
         sizes = {**rules, **values}
         if "positions" in sizes:
             sizes["positions"] -= self.position_offset
-        return ModelShape(**{**sizes, "tied": bool(sizes["tied"])})  # type: ignore[arg-type]
+        return ModelShape(**sizes)  # type: ignore[arg-type]
 
     @property
     def tied_by_default(self) -> bool:
@@ -337,7 +345,7 @@ class Architecture:
         faults += [f"{name}: in the table, not in the model" for name in specs if name not in actual]
         if faults:
             raise ArchitectureError(
-                f"{self.name}: the model does not fit its table\n  " + "\n  ".join(faults)
+                f"{self.name}: the model does not fit its table\n  " + shortened(faults, separator="\n  ")
             )
 
     def _patterns(self, shape: ModelShape) -> dict[str, re.Pattern[str]]:
@@ -364,9 +372,12 @@ def _config_value(config: Mapping[str, object], key: str) -> object:
     return value
 
 
-def _fits(value: object, attribute: str) -> bool:
+_SWITCHES = ("tied", *_BIASES)
+
+
+def fits_attribute(value: object, attribute: str) -> bool:
     """Whether a value is one that an attribute of a shape can have; only layers may be none at all."""
-    if attribute == "tied":
+    if attribute in _SWITCHES:
         return isinstance(value, bool)
     smallest = 0 if attribute == "layers" else 1
     return isinstance(value, int) and not isinstance(value, bool) and value >= smallest

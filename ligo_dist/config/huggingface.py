@@ -11,25 +11,25 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ligo_dist.architectures import Architecture, get_architecture
+from ligo_dist.architectures import Architecture, ModelShape, get_architecture
 from ligo_dist.config.faults import suggestion
 from ligo_dist.config.resolve import PARTIAL_ROTARY_KEYS, is_image_family
 from ligo_dist.config.rules import owned_huggingface_keys
 from ligo_dist.config.schema import Config
 from ligo_dist.huggingface.hub import resolve_directory
-from ligo_dist.runtime.errors import Fault, LigoError
+from ligo_dist.runtime.errors import Fault, LigoError, innermost_words
 
 ROTARY_KEYS = ("rope_theta", "rotary_emb_base")
 """Keys from before `rope_parameters` that some of the library's classes still take, beside `PARTIAL_ROTARY_KEYS`."""
 
 _DROPOUT = ("_pdrop", "_dropout", "_dropout_prob")
 _PER_LAYER = "layer_types"
-_LABELS = ("id2label", "label2id")
+LABELS = ("id2label", "label2id")
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,37 @@ def check_huggingface_keys_apart(config: Config) -> list[Fault]:
     """
     if not config.model.huggingface:
         return []
-    answer = _ask("keys", config.model.family, config.model.huggingface, "the keys of model.huggingface")
+    request = ["keys", config.model.family, config.model.huggingface]
+    answer = _ask(__name__, request, "the keys of model.huggingface")
     return [Fault(path, message) for path, message in answer]
+
+
+def asks_the_library(config: Config) -> bool:
+    """Whether a configuration asks for models that the tests of the tables do not speak for."""
+    of_size = any(stage.size is not None and stage.size.head_size is not None for stage in config.stages)
+    return bool(of_size or config.model.huggingface or config.stages[0].from_ or ":" in config.model.family)
+
+
+def check_models_apart(
+    config: Config, shapes: Sequence[ModelShape], directory: Path | None
+) -> tuple[list[Fault], list[str]]:
+    """`huggingface.check` in a process of its own: what is wrong with the stages' models, and a line for everything
+    that begins anew or is left out of the first one's weights. None is started if there is nothing to ask.
+
+    Args:
+        config: completed from its source.
+        shapes: of the stages' models.
+        directory: with the weights of the source; None: there is none, or they are not here yet.
+
+    Raises:
+        LigoError: if that process fails.
+    """
+    if not asks_the_library(config):
+        return [], []
+    path = None if directory is None else str(directory)
+    request = [config.model.family, [asdict(shape) for shape in shapes], config.model.huggingface, path]
+    faults, notes = _ask("ligo_dist.huggingface.check", request, "the models")
+    return [Fault(path, message) for path, message in faults], notes
 
 
 def read_source_config(family: str, name: str) -> SourceConfig:
@@ -79,22 +108,31 @@ def read_source_config(family: str, name: str) -> SourceConfig:
 
     architecture = get_architecture(family)
     cls = getattr(transformers, architecture.config_class)
-    _check_kind(resolve_directory(name, weights=False) / "config.json", cls, family)
+    _check_kind(resolve_directory(name, weights=False) / "config.json", cls, architecture)
     try:
         config = cls.from_pretrained(resolve_directory(name, weights=False), local_files_only=True)
     except Exception as error:  # whatever the class raises is its verdict on the file
-        raise LigoError(f"{name!r}: {cls.__name__} refuses its config.json: {_first_words(error)}") from error
+        raise LigoError(
+            f"{name!r}: {cls.__name__} refuses its config.json: {innermost_words(error)}"
+        ) from error
     values = _plain({**config.to_dict(), "num_labels": config.num_labels})
     # What the class gives a model of this size is not inherited: it would be another for another size.
-    default = _plain(cls(**{key: values[key] for key in architecture.config_keys}).to_dict())
+    sizes = {key: values[key] for key in architecture.config_keys}
+    default = _plain(cls(**sizes).to_dict())
     left_out = set(owned_huggingface_keys(architecture))
-    left_out |= set() if is_image_family(architecture) else set(_LABELS)
+    left_out |= set() if is_image_family(architecture) else set(LABELS)
     inherited = {
         key: values[key]
         for key in _field_names(cls)
         if key in values and key not in left_out and not key.endswith(_DROPOUT)
-        if values[key] != default.get(key) or key in architecture.config_keys
+        # Of what a shape has beside its sizes, a switch that is off is what it has anyway.
+        if values[key] != default.get(key) or (key in architecture.config_keys and values[key])
     }
+    others = {key: value for key, value in inherited.items() if key != _PER_LAYER}
+    if _PER_LAYER in inherited and cls(**{**sizes, **others}).to_dict()[_PER_LAYER] == values[_PER_LAYER]:
+        inherited = (
+            others  # what the class makes of the other keys, and would make otherwise for another size
+        )
     if _PER_LAYER in inherited:
         raise LigoError(
             f"{name!r}: its layers are not all alike ({_PER_LAYER}), so none can be made of others"
@@ -108,23 +146,26 @@ def read_source_config_apart(family: str, name: str) -> SourceConfig:
     Raises:
         LigoError: as there, or if that process fails.
     """
-    answer = _ask("source", family, name, f"the config.json of {name!r}")
+    answer = _ask(__name__, ["source", family, name], f"the config.json of {name!r}")
     if isinstance(answer, str):
         raise LigoError(answer)
     return SourceConfig(**answer)
 
 
-def _ask(what: str, family: str, argument: object, words: str) -> Any:
-    command = [sys.executable, "-m", __name__]
-    request = json.dumps([what, family, argument])
-    done = subprocess.run(command, input=request, capture_output=True, text=True, check=False)
+def _ask(module: str, request: list[Any], words: str) -> Any:
+    """What a module answers that runs in a process of its own."""
+    command = [sys.executable, "-m", module]
+    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
     if done.returncode:
         raise LigoError(f"{words} could not be checked:\n{done.stderr.strip()}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _check_kind(file: Path, cls: Any, family: str) -> None:
-    """Whether a `config.json` belongs to the family; the library itself only warns where it does not."""
+def _check_kind(file: Path, cls: Any, architecture: Architecture) -> None:
+    """Whether a `config.json` belongs to the family; the library itself only warns where it does not.
+
+    One that names no type is taken for the family's, as the user names it, where its sizes have the family's names.
+    """
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -132,8 +173,16 @@ def _check_kind(file: Path, cls: Any, family: str) -> None:
     except (OSError, ValueError) as error:
         raise LigoError(f"{str(file)!r} cannot be read: {error}") from None
     kind = raw.get("model_type") if isinstance(raw, dict) else None
-    if kind != cls.model_type:
-        wrong = f"{str(file.parent)!r} is of the type {kind!r}, and {family} of the type {cls.model_type!r}"
+    if kind is None and isinstance(raw, dict):
+        sizes = ("layers", "width", "heads")
+        needed = [key for key, attribute in architecture.config_keys.items() if attribute in sizes]
+        other_names = {name: key for key, name in cls.attribute_map.items()}
+        missing = [key for key in needed if key not in raw and other_names.get(key) not in raw]
+        if missing:
+            wrong = f"{str(file.parent)!r}: its config.json has neither model_type nor {missing[0]}"
+            raise LigoError(f"{wrong}, so it is no model of {architecture.name}")
+    elif kind != cls.model_type:
+        wrong = f"{str(file.parent)!r} is of the type {kind!r}, and {architecture.name} of the type {cls.model_type!r}"
         raise LigoError(wrong)
 
 
@@ -158,7 +207,7 @@ def _key_faults(architecture: Architecture, keys: dict[str, Any]) -> list[Fault]
         try:
             cls(**{key: value})
         except Exception as error:  # whatever the class raises is its verdict on the value
-            faults.append(Fault(path, f"{cls.__name__} refuses {value!r}: {_first_words(error)}"))
+            faults.append(Fault(path, f"{cls.__name__} refuses {value!r}: {innermost_words(error)}"))
     return faults
 
 
@@ -178,14 +227,6 @@ def _field_names(cls: Any) -> list[str]:
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """As JSON has it: the same in this process and through another."""
     return json.loads(json.dumps(values, default=str))
-
-
-def _first_words(error: Exception) -> str:
-    """The innermost message of a chain of errors, on one line."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return " ".join(str(cause).split())
 
 
 def _answer_keys(family: str, keys: dict[str, Any]) -> Any:

@@ -3,7 +3,10 @@ defaults filled in."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from ligo_dist.architectures import Architecture, ModelShape, get_architecture
+from ligo_dist.architectures.table import fits_attribute
 from ligo_dist.config.schema import Config, Data, Grow, Learn, Model, Size, Train
 from ligo_dist.growth.registry import METHODS, Method, get_method
 from ligo_dist.runtime.errors import ConfigError, Fault
@@ -11,14 +14,20 @@ from ligo_dist.runtime.errors import ConfigError, Fault
 PARTIAL_ROTARY_KEYS = ("partial_rotary_factor", "rotary_pct")
 """What the library's configurations call the part of each head that rotates."""
 
+_LIBRARY_SAYS = ("token_types", "attention_bias", "mlp_bias")
+
 
 def stage_shapes(config: Config, pieces: int) -> list[ModelShape]:
     """The shapes of all stages' models; `pieces` is the tokenizer's number of pieces, 0 for images.
+
+    A model that exists gets the rows of the embedding that it lacks.
 
     Raises:
         ConfigError: `model.vocab_size` leaves pieces without a row of the embedding.
     """
     vocab = config.model.vocab_size or pieces
+    if config.stages[0].from_ is not None:
+        vocab = max(vocab, pieces)
     if vocab < pieces:
         wrong = f"{vocab} is less than the {pieces} pieces of the tokenizer; at least {pieces} would be right"
         raise ConfigError([Fault("model.vocab_size", wrong)])
@@ -31,7 +40,7 @@ def model_shape(model: Model, data: Data, size: Size, vocab: int) -> ModelShape:
     """The shape of one stage's model with `vocab` rows of the embedding."""
     architecture = get_architecture(model.family)
     tied = architecture.tied_by_default if model.tie_embeddings is None else model.tie_embeddings
-    shape = {
+    shape: dict[str, Any] = {
         "layers": size.layers,
         "width": size.width,
         "heads": size.heads,
@@ -53,7 +62,7 @@ def model_shape(model: Model, data: Data, size: Size, vocab: int) -> ModelShape:
         tied=tied,
         vocab=vocab,
         positions=model.max_positions or 0,
-        token_types=_token_types(architecture, model),
+        **_said_in_library_keys(architecture, model),
     )
 
 
@@ -88,12 +97,14 @@ def rotary_part(architecture: Architecture, model: Model) -> float:
     return architecture.rotary_part
 
 
-def _token_types(architecture: Architecture, model: Model) -> int:
-    """`model.huggingface` may say it under the library's own name: no other key of ours does."""
+def _said_in_library_keys(architecture: Architecture, model: Model) -> dict[str, Any]:
+    """What `model.huggingface` may say of a shape under the library's own names: no other key of ours does."""
+    says: dict[str, Any] = {"token_types": architecture.token_types}
     for key, attribute in architecture.config_keys.items():
-        if attribute == "token_types":
-            return model.huggingface.get(key, architecture.token_types)
-    return 0
+        # Any other value is told where the library's class refuses it.
+        if attribute in _LIBRARY_SAYS and fits_attribute(model.huggingface.get(key), attribute):
+            says[attribute] = model.huggingface[key]
+    return says
 
 
 def method_of(grow: Grow) -> Method | None:

@@ -32,10 +32,12 @@ class Model(Section):
     family: Text
     """The model family: one of `ligo-dist architectures`, or `package.module:NAME` for a table of your own."""
     max_positions: Count | None = None
-    """The longest sequence the model takes; for text. `null` only where `stages[0].from` says it."""
+    """The longest sequence the model takes; for text. `null` only where `stages[0].from` says it. If that has fewer
+    learned positions, the further ones begin with random values."""
     vocab_size: Count | None = None
     """Rows of the embedding, at least the tokenizer's pieces; for text. `null`: as `stages[0].from`, else the
-    tokenizer's pieces."""
+    tokenizer's pieces. Rows that `stages[0].from` does not have begin with random values, also where its tokenizer has
+    more pieces than it has rows; those beyond are left out."""
     patch_size: Count | None = None
     """Side of the square patches that an image is cut into, in pixels; for images. `null` only where
     `stages[0].from` says it."""
@@ -43,8 +45,9 @@ class Model(Section):
     """Whether the embedding is the output head too; `null`: as `stages[0].from`, else as the family does (gpt2
     yes, llama no)."""
     huggingface: dict[str, Any] = {}
-    """More keys of the family's Hugging Face configuration class (`rope_theta`, `resid_pdrop`, ...). Keys
-    that the size, the positions or the vocabulary set are refused."""
+    """More keys of the family's Hugging Face configuration class (`rope_theta`, `resid_pdrop`, `attention_bias`, ...).
+    Keys that the size, the positions or the vocabulary set are refused, and so are those that give the model
+    parameters that the family's table does not have."""
 
 
 class Size(Section):
@@ -244,7 +247,8 @@ class Data(Section):
     channels: Literal[1, 3] = 3
     """1: images are read as grey values, 3: as colours; for image models."""
     labels: Count | None = None
-    """Number of classes; for image models. `null` only where `stages[0].from` says it."""
+    """Number of classes; for image models. `null` only where `stages[0].from` says it. If that has another number,
+    its classifier begins with random values."""
     random_shift: CountOrZero = 0
     """Training images are shifted by up to so many pixels either way, differently at every step; for image
     models."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from ligo_dist.architectures import Architecture
 from ligo_dist.config.huggingface import (
+    LABELS,
     ROTARY_KEYS,
     SourceConfig,
     read_source_config,
@@ -28,6 +29,9 @@ _MODEL_KEYS = {
     "tie_embeddings": "tied",
 }
 _DATA_KEYS = {"image_size": "image_size", "channels": "channels", "labels": "labels"}
+
+_MAY_DIFFER = ("max_positions", "vocab_size", "labels")
+"""What of the weights is for less begins anew beyond that, or as a whole (classes); what is for more is left out."""
 
 
 def with_source(config: Config, origin: str) -> Config:
@@ -77,7 +81,11 @@ def complete(config: Config, source: SourceConfig, origin: str = "configuration"
     faults += _fill("model", raw["model"], _MODEL_KEYS, says, first["from"])
     faults += _fill("data", raw["data"], _DATA_KEYS, says, first["from"])
     faults += _rotary_faults(source.inherited, config.model.huggingface, first["from"])
-    raw["model"]["huggingface"] = {**source.inherited, **config.model.huggingface}
+    faults += _length_faults(config, source.inherited, says)
+    inherited = dict(source.inherited)
+    if raw["data"]["labels"] != says.get("labels"):
+        inherited = {key: value for key, value in inherited.items() if key not in LABELS}
+    raw["model"]["huggingface"] = {**inherited, **config.model.huggingface}
     if faults:
         raise ConfigError(faults, origin)
     # What is not recorded with a run is not in `raw` either.
@@ -100,6 +108,18 @@ def _rotary_faults(inherited: dict[str, Any], given: dict[str, Any], name: str) 
     ]
 
 
+def _length_faults(config: Config, inherited: dict[str, Any], says: dict[str, Any]) -> list[Fault]:
+    """Another number of positions than the source's, where its rotary frequencies follow from that number."""
+    rope, given = inherited.get("rope_parameters", {}), config.model.max_positions
+    kind = rope.get("rope_type")
+    follows = kind == "dynamic" or (kind in ("yarn", "longrope") and rope.get("factor") is None)
+    if not follows or given in (None, says["positions"]) or "rope_parameters" in config.model.huggingface:
+        return []
+    wrong = f"{given}: the model in {config.stages[0].from_!r} has {says['positions']}, and how its positions rotate"
+    right = f"follows from that (rope_type {kind!r}); null or {says['positions']} would be right"
+    return [Fault("model.max_positions", f"{wrong} {right}")]
+
+
 def _attributes(architecture: Architecture, values: dict[str, Any]) -> dict[str, Any]:
     """Attributes of `ModelShape` as the source has them: those that the family leaves to the configuration."""
     shape = architecture.shape_from(values)
@@ -112,12 +132,14 @@ def _attributes(architecture: Architecture, values: dict[str, Any]) -> dict[str,
 def _fill(
     path: str, section: dict[str, Any], keys: dict[str, str], says: dict[str, Any], name: str
 ) -> list[Fault]:
-    """Write what the source says where nothing is said; faults where something else is."""
+    """Write what the source says where nothing is said; faults where something else is and may not be."""
     faults = []
     for key, attribute in keys.items():
         if attribute not in says:
             continue
         value, given = says[attribute], section[key]
+        if given is not None and key in _MAY_DIFFER:
+            continue
         if given is not None and given != value:
             wrong = f"{given}: the model in {name!r} has {value}"
             faults.append(Fault(f"{path}.{key}", f"{wrong}; null or {value} would be right"))

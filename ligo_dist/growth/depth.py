@@ -41,6 +41,8 @@ def origin(growth: Growth, depth: str, layer: int) -> int:
     source, target = growth.source.layers, growth.target.layers
     if depth in ("stack", "noisy-stack"):
         return layer % source
+    if depth == "identity-layers" and growth.numbered:
+        return min(layer, source - 1)
     if depth in ("interlace", "identity-layers"):
         return layer * source // target
     if depth == "top-copy":

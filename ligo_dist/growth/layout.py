@@ -76,6 +76,7 @@ class GrowthLayout:
         fresh_layers: columns of layers as the library initialises them.
         unit_layer: a column whose gains are one and whose other parameters are zero.
         new_depth: new units have depth coefficients of their own.
+        numbered: what a block computes depends on its number, so none may be put between others.
 
     Raises:
         ArchitectureError: if the family does not allow this growth; the message says which size is at fault.
@@ -91,6 +92,7 @@ class GrowthLayout:
     fresh_layers: int = 0
     unit_layer: bool = False
     new_depth: bool = False
+    numbered: bool = False
 
     def __post_init__(self) -> None:
         faults = growth_faults(self.source, self.target)
@@ -109,6 +111,7 @@ class GrowthLayout:
         identity: str | None = None,
         share_depth: bool = False,
         share_width: bool = False,
+        numbered: bool = False,
     ) -> Self:
         """The operator that a method needs for a pair of models.
 
@@ -120,6 +123,7 @@ class GrowthLayout:
             identity: `fixed` or `learned`; None: as the method does.
             share_depth: one row of depth coefficients for all roles.
             share_width: one operator per axis for all layers.
+            numbered: what a block computes depends on its number.
 
         Raises:
             ArchitectureError: for a growth that the family or the method does not allow.
@@ -143,6 +147,7 @@ class GrowthLayout:
             fresh_layers=fresh_layers(source, target, depth),
             unit_layer=needs_unit_layer(architecture, source, target, depth),
             new_depth=has_new_depth(width),
+            numbered=numbered,
         )
 
     def obstacles(self, method: Method) -> list[str]:
@@ -279,4 +284,6 @@ _NEVER_CHANGES = (
     "image_size",
     "patch_size",
     "channels",
+    "attention_bias",
+    "mlp_bias",
 )

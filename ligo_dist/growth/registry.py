@@ -82,7 +82,8 @@ DEPTHS: dict[str, Entry] = {
         "the new layers on top copy the source's topmost ones", _NEVER, "MSLT, Yang et al., 2020"
     ),
     "identity-layers": Entry(
-        "new layers behind the layer that they copy, which write nothing yet",
+        "new layers behind the layer that they copy (where layers depend on their number: behind all), which write"
+        " nothing yet",
         "always",
         "Net2Net, ICLR 2016; LEMON, arXiv 2310.07999 (the post-norm case is this project's)",
     ),

@@ -7,7 +7,7 @@ import json
 import zlib
 from pathlib import Path
 
-from ligo_dist.runtime.errors import CheckpointError
+from ligo_dist.runtime.errors import CheckpointError, shortened
 
 _DESCRIPTION = ("*.json", "*.txt", "*.model", "*.jinja")
 """Configuration and tokenizer."""
@@ -93,5 +93,5 @@ def _indexed_files(index: Path) -> list[Path]:
         raise CheckpointError(f"{index} cannot be read as an index of weights: {error!r}") from error
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
-        raise CheckpointError(f"{index} names files that are not there: {', '.join(missing)}")
+        raise CheckpointError(f"{index} names files that are not there: {shortened(missing)}")
     return [index.parent / name for name in names]

@@ -120,6 +120,24 @@ class MoreNodes(Stopped):
     exit_code = MORE_NODES
 
 
+_MOST = 10
+"""Things that one message lists."""
+
+
+def shortened(items: Iterable[str], most: int = _MOST, separator: str = ", ") -> str:
+    """A list for a message, cut where it is long."""
+    told = list(items)
+    more = [f"and {len(told) - most} more"] if len(told) > most else []
+    return separator.join([*told[:most], *more])
+
+
+def innermost_words(error: BaseException) -> str:
+    """The message at the beginning of a chain of errors, on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())
+
+
 def did_you_mean(name: object, valid: Iterable[object], otherwise: str = "") -> str:
     """`; did you mean 'x'?` where a valid name is near, for the end of a message; else `otherwise`."""
     near = difflib.get_close_matches(str(name), [str(one) for one in valid], n=1)

@@ -143,6 +143,8 @@ class Plan:
         world_size: number of ranks.
         tokens_per_sample: positions that the blocks work on.
         stages: in their order.
+        source_notes: a line for everything in the weights of `stages[0].from` that begins anew or is left out, where
+            they have been looked at.
     """
 
     config: Config
@@ -151,6 +153,7 @@ class Plan:
     world_size: int
     tokens_per_sample: int
     stages: tuple[StagePlan, ...]
+    source_notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: Config, pieces: int, world_size: int) -> Plan:
@@ -163,10 +166,11 @@ class Plan:
         architecture = config.architecture
         shapes = stage_shapes(config, pieces)
         tokens = tokens_per_sample(architecture, shapes[0], config.data.sequence_length)
+        numbered = any(config.model.huggingface.get(key) for key in architecture.numbering_keys)
         stages: list[StagePlan] = []
         epsilon = 1.0
         for index, (section, shape) in enumerate(zip(config.stages, shapes, strict=True)):
-            grow = _grow_plan(architecture, section, shapes[index - 1], shape)
+            grow = _grow_plan(architecture, section, shapes[index - 1], shape, numbered)
             if section.grow is not None:
                 # From scratch nothing is inherited, the rescaled epsilon neither.
                 epsilon = 1.0 if grow is None else epsilon * grow.layout.epsilon_factor(grow.method)
@@ -187,7 +191,7 @@ class Plan:
 
 
 def _grow_plan(
-    architecture: Architecture, stage: Stage, source: ModelShape, target: ModelShape
+    architecture: Architecture, stage: Stage, source: ModelShape, target: ModelShape, numbered: bool
 ) -> GrowPlan | None:
     section, method = stage.grow, None if stage.grow is None else method_of(stage.grow)
     if section is None or method is None:
@@ -201,6 +205,7 @@ def _grow_plan(
         identity=section.identity,
         share_depth=section.share_depth,
         share_width=section.share_width,
+        numbered=numbered,
     )
     learn = _phase(LEARN, section.learn, learn_steps(section), stage.train)
     return GrowPlan(layout, method, learn, section.optimizer_state)

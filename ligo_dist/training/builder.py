@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,13 @@ class Builder:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         return Engine(model, stage.train.optimizer, self._engine_config(stage.train), self.world)
 
-    def first_shards(self, stage: StagePlan) -> Shards:
-        """The values that a stage begins with if it does not grow: the given model's, or random ones."""
+    def first_shards(self, stage: StagePlan, tell: Callable[[str], None]) -> Shards:
+        """The values that a stage begins with if it does not grow: the given model's, or random ones. `tell` is told
+        what of a given model begins anew or is left out, in lines."""
         if stage.index == 0 and self.source is not None:
             config = self.huggingface_config(stage)
-            return read_shards(self.source, self.plan.architecture, stage.shape, config, self.world)
+            architecture, seed = self.plan.architecture, self.plan.config.seed
+            return read_shards(self.source, architecture, stage.shape, config, self.world, seed, tell)
         return self.random_shards(stage)
 
     def random_shards(self, stage: StagePlan) -> Shards:

@@ -12,16 +12,18 @@ from transformers import PretrainedConfig
 
 from ligo_dist.checkpoints import Checkpoint, CheckpointWriter
 from ligo_dist.config import Config
+from ligo_dist.config.huggingface import asks_the_library
 from ligo_dist.corpus import Corpus
 from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.world import World, first_rank_only, gather_objects, raise_together
+from ligo_dist.huggingface.check import model_faults
 from ligo_dist.huggingface.hub import source_fingerprint
 from ligo_dist.huggingface.writer import export_model
 from ligo_dist.pictures import Album
 from ligo_dist.runtime import watchdog
 from ligo_dist.runtime.console import open_console
 from ligo_dist.runtime.environment import rank_environment
-from ligo_dist.runtime.errors import LigoError, Stopped
+from ligo_dist.runtime.errors import ConfigError, LigoError, Stopped
 from ligo_dist.runtime.files import EXPORTS_DIRECTORY
 from ligo_dist.runtime.heartbeat import enter
 from ligo_dist.runtime.launch import STOP_FILE, LaunchDirectory
@@ -128,6 +130,7 @@ def _run(
     recorded = recorded_config(config.resolved(), corpus.fingerprint, of_source)
     checkpoint, damaged = find_checkpoint(paths.checkpoints, recorded, world)
     plan = Plan.of(config, corpus.vocab_size, world.size)
+    _check_models(plan, world)
     resume_step = None if checkpoint is None else _global_step(checkpoint.state, plan)
     progress, tracker = _open_records(config, paths, world, resume_step)
 
@@ -169,6 +172,15 @@ def _run(
     finally:
         tracker.close(status)
         progress.close()
+
+
+def _check_models(plan: Plan, world: World) -> None:
+    """See that every stage's model can be built before the first one is trained."""
+    config, shapes = plan.config, [stage.shape for stage in plan.stages]
+    faults = []
+    if asks_the_library(config):
+        faults = model_faults(plan.architecture, shapes, config.model.huggingface)
+    raise_together(ConfigError(faults) if faults else None, world)
 
 
 def _open_records(

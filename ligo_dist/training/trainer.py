@@ -112,7 +112,7 @@ class Trainer:
             assert before is not None
             return self.grower.grow(stage, stage.grow, before, groups)
         engine = self.builder.model_engine(stage)
-        engine.write_shards(self.builder.first_shards(stage).items())
+        engine.write_shards(self.builder.first_shards(stage, self.runner.progress.message).items())
         return engine
 
     def _train(self, stage: StagePlan, engine: Engine) -> Trained:

@@ -30,6 +30,14 @@ def test_a_head_size_of_its_own_comes_back(family: str):
     assert architecture.shape_from(library_config(architecture, shape).to_dict()) == shape
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_biases_come_back(family: str):
+    architecture, shape = get_architecture(family), small_shape(family, attention_bias=True, mlp_bias=True)
+    assert shape.attention_bias
+    assert shape.mlp_bias == (family == "llama")
+    assert architecture.shape_from(library_config(architecture, shape).to_dict()) == shape
+
+
 def test_the_published_models_are_the_defaults_of_their_classes():
     assert get_architecture("gpt2").shape_from(completed("gpt2")) == ModelShape(
         12, 768, 12, 12, 3072, vocab=50257, positions=1024, tied=True

@@ -23,6 +23,7 @@ SHAPES = {
     "one key/value head": {"layers": 2, "heads": 7, "key_value_heads": 1},
     "other images": {"labels": 3, "image_size": 15, "patch_size": 5, "channels": 1},
     "no layers": {"layers": 0},
+    "biases": {"attention_bias": True, "mlp_bias": True},
 }
 
 

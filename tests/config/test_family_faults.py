@@ -356,6 +356,11 @@ def test_a_shape_of_each_kind():
     more = example("model.family=roberta", "model.huggingface.type_vocab_size=3")
     assert model_shape(more.model, more.data, more.stages[0].size, 512).token_types == 3
     assert stage_shapes(example(*_QWEN3), 512)[0].head_size == 16
+    biased = example("model.family=llama", "model.huggingface={attention_bias: true, mlp_bias: wrong}")
+    shape = stage_shapes(biased, 512)[0]
+    assert (shape.attention_bias, shape.mlp_bias) == (True, False), (
+        "the library's class refuses the other value"
+    )
 
 
 def test_the_embedding_may_have_more_rows_than_the_tokenizer_pieces():
@@ -372,5 +377,5 @@ def test_every_key_that_a_size_sets_is_refused_from_the_user(family):
     architecture = get_architecture(family)
     owned = owned_huggingface_keys(architecture)
     free = {key for key in architecture.config_keys if key not in owned}
-    assert {architecture.config_keys[key] for key in free} <= {"token_types"}
+    assert {architecture.config_keys[key] for key in free} <= {"token_types", "attention_bias", "mlp_bias"}
     assert {"bos_token_id", "use_cache", "dtype"} <= set(owned)

@@ -104,6 +104,74 @@ def test_a_rotary_key_that_the_sources_would_outweigh(tmp_path):
     assert huggingface["rope_parameters"]["partial_rotary_factor"] == 0.25
 
 
+@pytest.mark.parametrize("names", [{}, {"num_hidden_layers": "n_layer", "hidden_size": "n_embd"}])
+def test_a_type_that_is_not_named_is_the_familys(names, tmp_path):
+    """The library's other names of a key are names of it too."""
+    values = {key: value for key, value in _GPT2.items() if key != "model_type"}
+    values |= {new: values.pop(old) for new, old in names.items()}
+    config = with_source(example(*_LEFT_OUT, source(tmp_path, values)), "")
+    assert (config.stages[0].size.layers, config.stages[0].size.width) == (2, 32)
+
+
+@pytest.mark.parametrize(("vocab", "pieces", "rows"), [(None, 601, 601), (640, 601, 640), (512, 500, 512)])
+def test_the_embedding_has_the_rows_that_are_asked_for(vocab, pieces, rows, tmp_path):
+    """Two messages sent one in a circle: fewer rows than pieces, other rows than the source."""
+    asked = "model={family: gpt2}" if vocab is None else f"model={{family: gpt2, vocab_size: {vocab}}}"
+    left_out = [one for one in _LEFT_OUT if not one.startswith("model.")]
+    config = with_source(example(asked, *left_out, source(tmp_path, _GPT2)), "")
+    assert [shape.vocab for shape in stage_shapes(config, pieces)] == [rows, rows]
+
+
+_LLAMA = {
+    "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4,
+    "intermediate_size": 128, "vocab_size": 600, "max_position_embeddings": 32,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rope", "may_differ"),
+    [
+        ({"rope_type": "default", "rope_theta": 5e5}, True),
+        ({"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}, True),
+        ({"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}, True),
+        ({"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}, False),
+    ],
+)
+def test_another_context_than_the_sources(rope, may_differ, tmp_path):
+    here = source(tmp_path, {**_LLAMA, "rope_parameters": rope})
+    given = ("model.family=llama", *_LEFT_OUT[:2], "tokenizer={}", here)
+    if may_differ:
+        assert with_source(example(*given), "").model.max_positions == 64
+        return
+    assert faults_of(example(*given)) == [
+        f"model.max_positions: 64: the model in {str(tmp_path)!r} has 32, and how its positions rotate follows from"
+        " that (rope_type 'dynamic'); null or 32 would be right"
+    ]
+
+
+def test_positions_that_are_rows_may_be_more(tmp_path):
+    left_out = (_LEFT_OUT[0], _LEFT_OUT[1], "tokenizer={}", "model.max_positions=256")
+    assert with_source(example(*left_out, source(tmp_path, _GPT2)), "").model.max_positions == 256
+
+
+def test_biases_come_along(tmp_path):
+    here = source(tmp_path, {**_LLAMA, "attention_bias": True})
+    config = with_source(example("model.family=llama", *_LEFT_OUT, "data.sequence_length=32", here), "")
+    assert [(shape.attention_bias, shape.mlp_bias) for shape in stage_shapes(config, 0)] == [
+        (True, False)
+    ] * 2
+
+
+def test_types_of_layers_that_follow_from_other_keys(tmp_path):
+    """They are made anew for every size; only a list that says them by itself cannot be."""
+    values = {**_LLAMA, "model_type": "qwen2", "num_key_value_heads": 4}
+    values |= {"use_sliding_window": True, "max_window_layers": 1}
+    given = ("model.family=qwen2", *_LEFT_OUT, "data.sequence_length=32", source(tmp_path, values))
+    inherited = with_source(example(*given), "").model.huggingface
+    assert (inherited["use_sliding_window"], inherited["max_window_layers"]) == (True, 1)
+    assert "layer_types" not in inherited
+
+
 def test_layers_that_are_not_alike(tmp_path):
     values = {"model_type": "qwen3", "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
     values |= {
@@ -132,19 +200,23 @@ def test_a_source_of_images(tmp_path):
     shape = stage_shapes(config, 0)[0]
     assert (shape.labels, shape.image_size, shape.patch_size, shape.channels) == (3, 8, 4, 1)
     assert config.model.huggingface["id2label"] == {"0": "cat", "1": "dog", "2": "bird"}
-    assert faults_of(example("data={source: digits, labels: 4}", *images)) == [
+    assert faults_of(example("data={source: digits, image_size: 12}", *images)) == [
+        f"data.image_size: 12: the model in {str(tmp_path)!r} has 8; null or 8 would be right",
         f"data.channels: 3: the model in {str(tmp_path)!r} has 1; null or 1 would be right",
-        f"data.labels: 4: the model in {str(tmp_path)!r} has 3; null or 3 would be right",
     ]
+    others = with_source(example("data={source: digits, channels: 1, labels: 4}", *images), "")
+    assert stage_shapes(others, 0)[0].labels == 4
+    assert "id2label" not in others.model.huggingface, "they are names of other classes"
 
 
 def test_every_contradiction_is_told(tmp_path):
     here = source(tmp_path, _GPT2)
-    assert faults_of(example(here, "stages[0].size.ffn=100", "model.tie_embeddings=false")) == [
+    said = ("stages[0].size.ffn=100", "stages[0].size.heads=8", "model.tie_embeddings=false")
+    assert faults_of(example(here, *said, "stages[1].size={layers: 3, width: 48, heads: 12}")) == [
         f"{key}: {given}: the model in {str(tmp_path)!r} has {value}; null or {value} would be right"
         for key, given, value in (
+            ("stages[0].size.heads", 8, 4),
             ("stages[0].size.ffn", 100, 128),
-            ("model.max_positions", 64, 128),
             ("model.tie_embeddings", False, True),
         )
     ]
@@ -163,6 +235,11 @@ def test_growth_is_checked_once_the_size_is_known(tmp_path):
         (None, "holds no config.json"),
         ("{", "config.json' cannot be read: Expecting property name"),
         ("[]", "is of the type None, and gpt2 of the type 'gpt2'"),
+        ("{}", "its config.json has neither model_type nor n_layer, so it is no model of gpt2"),
+        (
+            '{"n_layer": 2, "n_head": 2}',
+            "its config.json has neither model_type nor n_embd, so it is no model of",
+        ),
         ('{"model_type": "bert"}', "is of the type 'bert', and gpt2 of the type 'gpt2'"),
         ('{"model_type": "gpt2", "n_layer": "two"}', "GPT2Config refuses its config.json: "),
         ('{"model_type": "gpt2", "n_head": 0}', "gpt2: no model has this configuration: n_head: 0 should be"),

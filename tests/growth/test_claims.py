@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -90,7 +91,7 @@ def change(growth: Growth, method: Method) -> float:
     family = growth.architecture.name
     weights, inputs, before = source_of(family, growth.source)
     if growth.fresh_layers:
-        deeper = small(family, growth.target.layers, tied=growth.source.tied)
+        deeper = replace(growth.source, layers=growth.target.layers)
         weights = {**weights_of(library_model(family, deeper, seed=8)), **weights}
     after = outputs_of(grown_model(growth, method, weights), inputs)
     # Of a model without a head the residual stream itself is seen: its first units are the source's.
@@ -100,9 +101,21 @@ def change(growth: Growth, method: Method) -> float:
 @pytest.mark.parametrize(("family", "tied", "pair"), CASES)
 def test_what_is_claimed_holds_and_what_is_not_does_not(family: str, tied: bool | None, pair: str):
     target, keeping, refused = pairs(family)[pair]
-    source = small(family)
-    if tied is not None:
-        source, target = (ModelShape(**{**vars(shape), "tied": tied}) for shape in (source, target))
+    choice = {} if tied is None else {"tied": tied}
+    check_claims(family, replace(small(family), **choice), replace(target, **choice), keeping, refused)
+
+
+@pytest.mark.parametrize("pair", ["odd width", "deeper", "more and larger groups"])
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_the_same_holds_with_biases(family: str, pair: str):
+    target, keeping, refused = pairs(family)[pair]
+    biases = {"attention_bias": True, "mlp_bias": family == "llama"}
+    check_claims(family, replace(small(family), **biases), replace(target, **biases), keeping, refused)
+
+
+def check_claims(
+    family: str, source: ModelShape, target: ModelShape, keeping: set[str], refused: set[str]
+) -> None:
     faults, claiming, impossible = [], set(), set()
     for name, method in ALL_METHODS.items():
         try:
@@ -118,6 +131,28 @@ def test_what_is_claimed_holds_and_what_is_not_does_not(family: str, tied: bool 
     assert not faults
     assert claiming == keeping
     assert impossible == refused
+
+
+@pytest.mark.parametrize(
+    ("family", "keys"),
+    [
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2}),
+        ("qwen3", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2}),
+    ],
+)
+def test_blocks_that_depend_on_their_number_keep_it(family: str, keys: dict[str, object]):
+    """Where new blocks are put between them, the function changes; where they go behind all others, it does not."""
+    source, target = small(family, 3), small(family, 7, 12)
+    inputs, model = real_inputs(family, source, 3), library_model(family, source, **keys)
+    before = outputs_of(model, inputs)
+    assert any(get_architecture(family).numbering_keys[0] == key for key in keys)
+    for numbered in (True, False):
+        growth = pair_of(family, source, target, "lossless", numbered=numbered)
+        assert not growth.obstacles(method_named("lossless"))
+        grown = growth.grow_dense(weights_of(model), start(growth, "lossless"))
+        after = outputs_of(load_weights(library_model(family, target, **keys), grown), inputs)
+        assert (float((after - before).abs().max() / before.abs().max()) < TOLERANCE) is numbered
 
 
 # --- the reasons ---

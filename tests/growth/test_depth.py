@@ -123,6 +123,12 @@ def test_which_layers_are_new(depth: str, new: list[int]):
     assert [layer for layer in range(7) if is_new_layer(growth, depth, layer)] == new
 
 
+def test_identity_layers_go_behind_blocks_that_depend_on_their_number():
+    growth = growth_of("identity-layers", numbered=True)
+    assert [origin(growth, "identity-layers", layer) for layer in range(7)] == [0, 1, 2, 2, 2, 2, 2]
+    assert [layer for layer in range(7) if is_new_layer(growth, "identity-layers", layer)] == [3, 4, 5, 6]
+
+
 def test_identity_layers_write_nothing_yet():
     growth = growth_of("identity-layers")
     writing = {"attn.c_proj.weight", "attn.c_proj.bias", "mlp.c_proj.weight", "mlp.c_proj.bias"}

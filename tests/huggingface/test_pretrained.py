@@ -19,6 +19,7 @@ from ligo_dist.architectures import ModelShape, architecture_names, get_architec
 from ligo_dist.engine.world import World
 from ligo_dist.huggingface.files import _Sliced, stored_tensors
 from ligo_dist.huggingface.hub import source_fingerprint
+from ligo_dist.huggingface.models import initial_shards
 from ligo_dist.huggingface.reader import read_shards
 from ligo_dist.runtime.errors import CheckpointError
 from ranks import RanksError, run_ranks
@@ -131,6 +132,35 @@ def test_a_rank_reads_no_more_than_its_part_and_the_rows_around_it(family, rank,
         assert asked[name] <= -(-weight.numel() // 4) + 2 * math.prod(weight.shape[1:]), name
 
 
+def read_and_initial(
+    world: World, family: str, shape: ModelShape, directory: Path
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    architecture, config = get_architecture(family), library_model(family, shape).config
+    initial = whole(world, family, shape, initial_shards(architecture, config, 3, world))
+    shards = read_shards(directory, architecture, shape, config, world, seed=3)
+    return whole(world, family, shape, shards), initial
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize(
+    ("family", "sizes", "anew"),
+    [
+        ("gpt2", {"vocab": 90, "positions": 40}, {}),
+        ("llama", {"vocab": 90, "positions": 16}, {}),
+        ("vit", {"labels": 3}, {"classifier.weight", "classifier.bias"}),
+    ],
+)
+def test_what_is_not_in_the_files_begins_as_the_library_initialises_it(
+    family, sizes, anew, world_size, tmp_path
+):
+    there = weights_of(save(family, tmp_path, small_shape(family, **sizes)))
+    for weights, initial in run_ranks(read_and_initial, world_size, family, small_shape(family), tmp_path):
+        for name, weight in weights.items():
+            rows = 0 if name in anew else min(len(weight), len(there[name]))
+            assert torch.equal(weight[:rows], there[name][:rows]), name
+            assert torch.equal(weight[rows:], initial[name][rows:]), name
+
+
 def test_all_ranks_raise_together(tmp_path):
     save("gpt2", tmp_path)
     rewrite(tmp_path, lambda tensors: tensors.pop("transformer.ln_f.bias"))
@@ -223,13 +253,11 @@ def test_everything_that_does_not_match_is_listed(tmp_path):
 
     rewrite(tmp_path, spoil)
     assert refusal("gpt2", tmp_path).splitlines() == [
-        f"stages[0].from: the weights in {tmp_path} are not those of a GPT2LMHeadModel:",
-        "  transformer.wpe.weight: missing",
+        f"stages[0].from: the weights in {tmp_path} are not those of a GPT2LMHeadModel with this configuration:",
         f"  transformer.h.0.ln_1.bias: shape (7,), the configuration gives ({GPT2.width},)",
         "  transformer.ln_f.bias: neither fp32 nor bf16 nor fp16",
-        "  score.weight: of no use to GPT2LMHeadModel",
+        "  transformer.wpe.weight: missing",
         "  transformer.h.99.ln_1.bias: of no use to GPT2LMHeadModel",
-        "GPT2LMHeadModel.from_pretrained(...).save_pretrained(DIRECTORY) leaves out what it has no use for",
     ]
 
 
@@ -251,7 +279,7 @@ def test_weights_that_the_library_would_compute(tmp_path, monkeypatch):
 
     save("gpt2", tmp_path)
     merge = WeightConverter(["c_q", "c_k"], "c_attn", operations=[Concatenate(dim=0)])
-    monkeypatch.setattr("ligo_dist.huggingface.reader.get_model_conversion_mapping", lambda model: [merge])
+    monkeypatch.setattr("ligo_dist.huggingface.matching.get_model_conversion_mapping", lambda model: [merge])
     rewrite(tmp_path, lambda tensors: tensors.update({"transformer.h.0.attn.c_q.weight": torch.ones(2)}))
     assert "the library computes transformer.h.0.attn.c_attn.weight from stored tensors" in refusal(
         "gpt2", tmp_path

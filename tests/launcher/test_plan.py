@@ -6,14 +6,17 @@ import io
 from pathlib import Path
 
 import pytest
+import transformers
 
 from launcher.preflight import check_before_start, plan_of
 from launcher.tables import print_plan
-from ligo_dist.config import Config, config_from
+from ligo_dist.architectures import get_architecture
+from ligo_dist.config import Config, config_from, with_source
 from ligo_dist.config.yaml_text import apply_overrides, parse_yaml
 from ligo_dist.runtime.errors import ConfigError
 from ligo_dist.schedule.costs import PhaseCost, StageCost
 from ligo_dist.schedule.flops import growing_flops
+from small_models import library_config, small_shape
 
 _CONFIG = """
 run_dir: runs/test
@@ -147,6 +150,43 @@ def test_a_hugging_face_tokenizer_that_cannot_be_used(tmp_path):
     (tmp_path / "file").write_text("x")
     (said,) = refused(tmp_path, f"tokenizer={{huggingface: {tmp_path}/file}}")
     assert said == f"tokenizer.huggingface: '{tmp_path}/file' is a file, not a Hugging Face directory"
+
+
+@pytest.mark.parametrize(
+    ("keys", "numbered"),
+    [
+        ("{}", False),
+        ("{scale_attn_by_inverse_layer_idx: true}", True),
+        ("{scale_attn_by_inverse_layer_idx: false}", False),
+    ],
+)
+def test_blocks_that_depend_on_their_number_are_known(keys, numbered):
+    grow = plan_of(config(f"model.huggingface={keys}"), 1).stages[1].grow
+    assert grow is not None
+    assert grow.layout.numbered is numbered
+
+
+def test_a_model_that_cannot_be_grown(tmp_path):
+    (said,) = refused(tmp_path, "model.huggingface={add_cross_attention: true}")
+    assert said.startswith(
+        "model.huggingface.add_cross_attention: True: it makes a GPT2LMHeadModel with other par"
+    )
+
+
+def test_what_a_source_lacks_and_has_beyond_the_model_is_told(tmp_path):
+    """The directory is one like bert-base-uncased: with a pooler and a next-sentence head."""
+    architecture, shape = get_architecture("bert"), small_shape("bert", vocab=500, positions=64)
+    transformers.BertForPreTraining(library_config(architecture, shape)).save_pretrained(tmp_path)
+    source = (f"stages[0].from={tmp_path}", "stages[0].size=null", "stages[0].train=null")
+    wider = "stages[1].size={layers: 3, width: 64, heads: 8}"
+    asked = config("model.family=bert", *source, wider, f"run_dir={tmp_path}/run")
+    text = io.StringIO()
+    print_plan(check_before_start(with_source(asked, "my.yaml"), 1, 0, "my.yaml"), text)
+    assert (
+        "stages[0].from: bert.embeddings.word_embeddings.weight, cls.predictions.bias: 500 rows in the files, and 512"
+        " in the model; the last 12 begin with random values\n"
+        "stages[0].from: bert.pooler.dense, cls.seq_relationship: left out, as BertForMaskedLM has no such part\n"
+    ) in text.getvalue()
 
 
 def test_a_source_without_weights(tmp_path):

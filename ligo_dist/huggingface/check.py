@@ -1,0 +1,130 @@
+"""Whether the models of a run can be built, and what the first one gets from the files it begins with: all that the
+library's classes and the names in the files can say before anything starts. No weight is made or read.
+
+It loads torch and the library's models, so the launcher asks it in a process of its own (`python -m
+ligo_dist.huggingface.check`); a rank calls the functions itself.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from ligo_dist.architectures import Architecture, ModelShape, get_architecture
+from ligo_dist.huggingface.matching import match_weights
+from ligo_dist.huggingface.models import build_meta_model, huggingface_config
+from ligo_dist.runtime.errors import ArchitectureError, CheckpointError, Fault, innermost_words, shortened
+
+
+def model_faults(
+    architecture: Architecture, shapes: Sequence[ModelShape], keys: Mapping[str, Any]
+) -> list[Fault]:
+    """Why models cannot be built as they are meant, with the key at fault.
+
+    Args:
+        architecture: the family.
+        shapes: of the stages' models.
+        keys: further keys of the library's configuration.
+    """
+    faults: dict[str, Fault] = {}
+    deepens = len({shape.layers for shape in shapes}) > 1
+    for index, shape in enumerate(shapes):
+        for path, wrong in _stage_problems(architecture, shape, keys, f"stages[{index}].size", deepens):
+            faults.setdefault(path, Fault(path, wrong))
+    return list(faults.values())
+
+
+def source_notes(
+    architecture: Architecture, shape: ModelShape, keys: Mapping[str, Any], directory: Path
+) -> list[str]:
+    """What begins anew or is left out where a model takes its weights from a directory.
+
+    Raises:
+        CheckpointError: the weights are not the model's.
+    """
+    return match_weights(directory, architecture, shape, _built(architecture, shape, keys)).notes
+
+
+def _built(architecture: Architecture, shape: ModelShape, keys: Mapping[str, Any]) -> PreTrainedModel:
+    config = huggingface_config(architecture, shape, keys)
+    return build_meta_model(architecture, shape, config, torch.device("cpu"))
+
+
+def _stage_problems(
+    architecture: Architecture, shape: ModelShape, keys: Mapping[str, Any], path: str, deepens: bool
+) -> list[tuple[str, str]]:
+    """Path and words of what is wrong with one stage's model: its size, the keys that are at fault by themselves, or
+    all of them together."""
+    wrong = _problem(architecture, shape, keys, deepens)
+    if wrong is None:
+        return []
+    of_size = _problem(architecture, shape, {}, deepens)
+    if of_size is not None:
+        return [(path, of_size)]
+    alone = {key: _problem(architecture, shape, {key: value}, deepens) for key, value in keys.items()}
+    found = [
+        (f"model.huggingface.{key}", f"{keys[key]!r}: {of_key}") for key, of_key in alone.items() if of_key
+    ]
+    return found or [("model.huggingface", f"{shortened(keys)}: {wrong}")]
+
+
+def _problem(
+    architecture: Architecture, shape: ModelShape, keys: Mapping[str, Any], deepens: bool
+) -> str | None:
+    try:
+        model = _built(architecture, shape, keys)
+    except ArchitectureError as error:
+        first = str(error).splitlines()[1].strip()
+        return (
+            f"it makes a {architecture.model_class} with other parameters than the table of {architecture.name} has"
+            f" ({first}), which cannot be grown"
+        )
+    except Exception as error:  # whatever the library raises is its verdict
+        return f"{architecture.config_class} refuses it: {innermost_words(error)}"
+    differing = differing_blocks(model, architecture)
+    if differing is None or not deepens or any(keys.get(key) for key in architecture.numbering_keys):
+        return None
+    return (
+        f"what a block computes depends on its number ({differing}), and the table of {architecture.name} does not"
+        " name the key that says so (numbering_keys)"
+    )
+
+
+def differing_blocks(model: PreTrainedModel, architecture: Architecture) -> str | None:
+    """The name of a setting in which the blocks of a model differ, their number aside; None if there is none."""
+    blocks = [
+        {
+            f"{path}.{name}".lstrip("."): value
+            for path, module in block.named_modules()
+            for name, value in vars(module).items()
+            if isinstance(value, bool | int | float | str | None)
+        }
+        for block in model.get_submodule(architecture.layers_path).children()
+    ]
+    for name in blocks[0] if blocks else ():
+        values = [block.get(name) for block in blocks]
+        if len(set(values)) > 1 and values != list(range(len(blocks))):
+            return name
+    return None
+
+
+def _main() -> None:
+    family, shapes, keys, directory = json.loads(sys.stdin.read())
+    architecture, stages = get_architecture(family), [ModelShape(**shape) for shape in shapes]
+    faults, notes = model_faults(architecture, stages, keys), []
+    if directory is not None and not faults:
+        try:
+            notes = source_notes(architecture, stages[0], keys, Path(directory))
+        except CheckpointError as error:
+            faults = [Fault("stages[0].from", str(error).removeprefix("stages[0].from: "))]
+    print(json.dumps([[[fault.path, fault.message] for fault in faults], notes]))
+
+
+if __name__ == "__main__":
+    _main()
