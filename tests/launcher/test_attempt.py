@@ -16,6 +16,11 @@ SILENT = RankFailure("a", 1, None, "has not got on for 600 s")
 LOST = RankFailure("b", None, None, "has lost its connection")
 STOPPED = RankFailure("b", 3, None, "was stopped (SIGSTOP)", asked=True)
 ENDED = RankFailure("c", 5, None, "was killed", asked=True)
+FULL = RankFailure("a", 1, 2, "ended with exit code 2")
+TOLD_OF_IT = RankFailure("a", 0, 2, "ended with exit code 2", is_own=False)
+DIVERGED = RankFailure("b", 2, 3, "ended with exit code 3", asked=True)
+SHARED = RankFailure("a", 1, 1, "ended with exit code 1", is_own=False)
+NODE = RankFailure("a", None, 2, "`deepspeed` ended with exit code 2")
 
 
 @pytest.mark.parametrize(
@@ -30,6 +35,11 @@ ENDED = RankFailure("c", 5, None, "was killed", asked=True)
         ([ENDED, PEER], PEER),
         ([ENDED, SILENT], SILENT),
         ([SILENT, STOPPED], STOPPED),
+        ([KILLED, FULL], FULL),
+        ([TOLD_OF_IT, FULL], FULL),
+        ([STOPPED, LOST, DIVERGED], DIVERGED),
+        ([SHARED, BUG], BUG),
+        ([NODE, KILLED], KILLED),
         ([], None),
     ],
 )
