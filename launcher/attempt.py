@@ -16,7 +16,7 @@ from typing import IO, Literal
 from launcher.hosts import Node
 from launcher.signals import Signals
 from ligo_dist.config.cluster import Cluster
-from ligo_dist.runtime.errors import FINISHED, INTERRUPTED, MORE_NODES, REQUEUE, LigoError
+from ligo_dist.runtime.errors import FINISHED, HOPELESS, INTERRUPTED, MORE_NODES, REQUEUE, LigoError
 from ligo_dist.runtime.launch import LaunchDirectory, Lines, Order, RankEnd
 
 _POLL_SECONDS = 0.1
@@ -61,6 +61,7 @@ class RankFailure:
         doing: what it was at; empty: it had not begun.
         asked: whether it had been asked to stop before.
         lines: the last that it printed.
+        is_own: whether the error it ended with is not another rank's, as far as that is known.
     """
 
     node: str
@@ -70,10 +71,14 @@ class RankFailure:
     doing: str = ""
     asked: bool = False
     lines: Sequence[str] = ()
+    is_own: bool = True
 
     @property
     def likelihood(self) -> int:
-        """How little it looks like the cause of others: 0, it hardly follows from anything."""
+        """How little it looks like the cause of others: 0, it hardly follows from anything. What a rank itself calls
+        hopeless does not, however the others end then."""
+        if self.rank is not None and self.code in HOPELESS:
+            return -1
         if "SIGSTOP" in self.reason:
             return 0
         if self.asked:
@@ -110,7 +115,7 @@ class Outcome:
     @property
     def cause(self) -> RankFailure | None:
         """The failure that the others followed from, as far as can be told."""
-        return min(self.failures, key=lambda failure: failure.likelihood, default=None)
+        return min(self.failures, key=lambda failure: (failure.likelihood, not failure.is_own), default=None)
 
 
 class Attempt:
@@ -233,7 +238,8 @@ class Attempt:
             end = self.outcome.ends[rank]
             if not self._is_orderly(end.code):
                 asked, node = bool(end.asked) or self._was_stopped, self._homes[rank]
-                self._fail(RankFailure(node, rank, end.code, end.reason, end.doing, asked, end.lines))
+                is_own = end.follows in (None, rank)
+                self._fail(RankFailure(node, rank, end.code, end.reason, end.doing, asked, end.lines, is_own))
         heard = {self._homes[rank] for rank in self.outcome.ends} | {
             one.node for one in self.outcome.failures
         }

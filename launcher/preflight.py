@@ -10,8 +10,10 @@ from ligo_dist.config import Config, check_world_size
 from ligo_dist.config.huggingface import check_huggingface_keys_apart, check_models_apart
 from ligo_dist.config.resolve import is_image_family
 from ligo_dist.corpus.pretrained_tokenizer import given_tokenizer
+from ligo_dist.corpus.request import find_prepared, prepared_vocabulary
 from ligo_dist.corpus.text_files import find_files
 from ligo_dist.huggingface.hub import find_weight_files, resolve_directory
+from ligo_dist.huggingface.kept import locate_source
 from ligo_dist.runtime.errors import CheckpointError, ConfigError, DataError, Fault, LigoError
 from ligo_dist.schedule.plan import Plan
 from ligo_dist.tracking import tracking_address
@@ -68,8 +70,17 @@ def vocabulary_size(config: Config) -> int:
     if is_image_family(config.architecture):
         return 0
     name = config.stages[0].from_
-    directory = None if name is None else resolve_directory(name, weights=False)
-    tokenizer = given_tokenizer(config.tokenizer, directory)
+    directory = (
+        None if name is None else resolve_directory(locate_source(Path(config.run_dir), name), weights=False)
+    )
+    try:
+        tokenizer = given_tokenizer(config.tokenizer, directory)
+    except DataError:
+        is_named = config.tokenizer.file is not None or config.tokenizer.huggingface is not None
+        prepared = find_prepared(config) if is_named else None
+        if prepared is None:
+            raise
+        return prepared_vocabulary(prepared)
     if tokenizer is not None:
         return tokenizer.vocab_size
     assert config.tokenizer.vocab_size is not None, "a checked configuration has one or the other"
@@ -79,7 +90,7 @@ def vocabulary_size(config: Config) -> int:
 def _plan_or_faults(config: Config, num_ranks: int) -> tuple[Plan | None, list[Fault]]:
     """The plan, unless what the run reads does not allow one."""
     faults, plan = [], None
-    for pattern in config.data.files:
+    for pattern in config.data.files if find_prepared(config) is None else ():
         try:
             find_files([pattern], config.data.source)
         except DataError as error:

@@ -20,7 +20,7 @@ from launcher.signals import Signals
 from ligo_dist.config import Config
 from ligo_dist.runtime.console import TERMINAL_VARIABLE
 from ligo_dist.runtime.errors import FAILED, FINISHED, HOPELESS, MISTAKE, MORE_NODES, REQUEUE, LigoError
-from ligo_dist.runtime.launch import STOP_FILE, LaunchDirectory, remove_stale_environments
+from ligo_dist.runtime.launch import STOP_FILE, LaunchDirectory, forget_request, remove_stale_environments
 from ligo_dist.runtime.machine import count_accelerators
 from ligo_dist.runtime.redaction import holds_secret, redact
 from ligo_dist.runtime.signals import StopReason
@@ -81,7 +81,7 @@ class Supervisor:
         cluster, stop_file = self._launch.config.cluster, self._launch.run_dir / STOP_FILE
         self._keep_out()
         remove_stale_environments(self._launch.run_dir)
-        stop_file.unlink(missing_ok=True)  # of the run before
+        forget_request(self._launch.run_dir)  # of the run before
         with self._signals:
             nodes = self._launch.fleet.nodes
             for attempt in range(cluster.max_restarts + 1):
@@ -118,6 +118,19 @@ class Supervisor:
             )
 
     def _attempt(self, nodes: Sequence[Node]) -> Outcome:
+        try:
+            attempt = self._prepared(nodes)
+        except OSError as error:  # a full disk, say
+            file = error.filename or self._launch.run_dir
+            raise LigoError(f"run_dir: {file} cannot be written: {error.strerror or error}") from None
+        return attempt.run()
+
+    def _prepared(self, nodes: Sequence[Node]) -> Attempt:
+        """An attempt whose directory has what the ranks need.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         config, fleet, cluster = self._launch.config, self._launch.fleet, self._launch.config.cluster
         before, port = LaunchDirectory.newest(self._launch.run_dir), self._launch.port()
         launch = LaunchDirectory.make(self._launch.run_dir)
@@ -150,7 +163,7 @@ class Supervisor:
         ranks_there = "1 rank" if num_ranks == 1 else f"{num_ranks} ranks"
         self._say(f"{ranks_there} on {where}; what each prints is in {launch.path}\n  {shown(command)}")
         directory, signals = self._launch.directory, self._signals
-        return Attempt(command, environment, directory, launch, nodes, cluster, signals, _show).run()
+        return Attempt(command, environment, directory, launch, nodes, cluster, signals, _show)
 
     def _hostfile(self, launch: LaunchDirectory, nodes: Sequence[Node]) -> str | None:
         """The host file that DeepSpeed is given: MPI's launchers take no choice of its hosts."""

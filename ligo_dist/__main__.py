@@ -65,18 +65,21 @@ def _run(config_path: str, overrides: list[str], signals: StopSignals) -> int:
         code = error.exit_code
         if error.told_by is None:
             _leave(code)
+        watchdog.tell(code=code, doing=heartbeat.where(), follows=error.told_by)
         _wait_for_the_others()
-    except Exception:
+    except Exception as error:
         signals.wait_if_ending()
         tell_failure()
+        watchdog.tell(follows=getattr(error, "told_by", None))
         _leave(FAILED)
     finally:
         if watch is not None:
             watch.close()
         heartbeat.stop()
-    from ligo_dist.engine import stop_world
+    if code == FINISHED:
+        from ligo_dist.engine import stop_world
 
-    stop_world()
+        stop_world()
     return code
 
 
@@ -124,6 +127,7 @@ def _prepare(config: Config | LigoError, config_path: str) -> _Prepared:
     from ligo_dist.corpus import build_corpus
     from ligo_dist.engine.world import environment_world_size
     from ligo_dist.huggingface.hub import resolve_directory
+    from ligo_dist.huggingface.kept import locate_source
 
     if isinstance(config, LigoError):
         raise config
@@ -132,7 +136,7 @@ def _prepare(config: Config | LigoError, config_path: str) -> _Prepared:
     if faults:
         raise ConfigError(faults, config_path)
     name = config.stages[0].from_
-    source = None if name is None else resolve_directory(name)
+    source = None if name is None else resolve_directory(locate_source(Path(config.run_dir), name))
     return config, build_corpus(config, source), source
 
 
@@ -215,6 +219,9 @@ def _run_as_rank() -> int:
     # The interpreter takes its time to leave; a signal now does not change how the run has ended.
     for signum in HEEDED:
         signal.signal(signum, signal.SIG_IGN)
+    if code != FINISHED:  # what is left of other ranks may abort a process that takes itself apart
+        sys.stdout.flush()
+        os._exit(code)
     return code
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from ligo_dist.checkpoints.files import read_manifest
+from ligo_dist.engine.tensor_file import WrittenFile
 from ligo_dist.engine.world import World
 from ligo_dist.runtime.errors import CANNOT_GO_ON, MISTAKE
 from ranks import run_ranks
@@ -176,20 +177,20 @@ def run_with_a_full_disk(world: World, argv: list[str], writes: int) -> tuple[in
     """The worker on a disk that is full, for the second rank, when it comes to its `writes`th file; and only then."""
     from ligo_dist.checkpoints import files
 
-    real, count = files.save_file, 0
+    real, count = files.write_tensors, 0
 
-    def save_file(tensors: Any, path: Path) -> None:
+    def write_tensors(path: Path, tensors: Any, **more: Any) -> WrittenFile:
         nonlocal count
         count += 1
         if world.rank == 1 and count == writes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(tensors, path)
+        return real(path, tensors, **more)
 
-    files.save_file = save_file
+    files.write_tensors = write_tensors
     try:
         return worker_main(world, argv)
     finally:
-        files.save_file = real
+        files.write_tensors = real
 
 
 def test_a_full_disk_stops_the_run_and_it_goes_on_when_there_is_room(site: Site, whole_run: RunFiles):
@@ -200,6 +201,48 @@ def test_a_full_disk_stops_the_run_and_it_goes_on_when_there_is_room(site: Site,
     assert answers[0][1].endswith(": No space left on device; the checkpoints before it are intact\n")
     assert len(files.checkpoints()) == 2
     assert not list((files.run_dir / "checkpoints").glob(".*"))
+    assert run_warm(files, 2) == (0, "")
+    assert_same_run(files, whole_run)
+
+
+def run_with_a_failing_export(world: World, argv: list[str], error: Exception) -> tuple[int, str, int]:
+    """The worker, whose first rank cannot write its export; and the steps that it takes."""
+    from ligo_dist.engine import Engine
+    from ligo_dist.huggingface import writer
+
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    real, real_step, taken = writer.write_tensors, Engine.train_step, []
+
+    def step(engine: Engine, *arguments: Any) -> Any:
+        taken.append(1)
+        return real_step(engine, *arguments)
+
+    writer.write_tensors = fail
+    Engine.train_step = step  # type: ignore[method-assign]
+    try:
+        return *worker_main(world, argv), len(taken)
+    finally:
+        writer.write_tensors, Engine.train_step = real, real_step  # type: ignore[method-assign]
+
+
+def test_an_export_that_fails_costs_no_step(site: Site, whole_run: RunFiles):
+    """A disk that is full when the training is done, as Python tells it and as Rust does, and something in the way."""
+    files = site.config("no-export", "two stages")
+    errors = [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        Exception("No space left on device (os error 28)"),
+        NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(files.run_dir / "export")),
+    ]
+    for error, steps in zip(errors, (15, 0, 0), strict=True):
+        answers = run_ranks(run_with_a_failing_export, 2, [str(files.config)], error, timeout=300)
+        assert [(code, taken) for code, _, taken in answers] == [(MISTAKE, steps)] * 2
+        said = answers[0][1]
+        assert said.startswith(f"ligo-dist: {files.run_dir / 'export' / 'large'} cannot be written: ")
+        newest = files.run_dir / "checkpoints" / files.checkpoints()[-1]
+        assert said.endswith(f"; the same command goes on from {newest}\n")
+        assert (said.count("\n"), answers[1][1]) == (1, "")
     assert run_warm(files, 2) == (0, "")
     assert_same_run(files, whole_run)
 

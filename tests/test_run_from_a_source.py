@@ -72,8 +72,13 @@ def test_a_model_that_is_trained_on_and_the_run_resumed(site: Site):
     resumed = files.copy("trained-again")
     for checkpoint in resumed.checkpoints()[1:]:
         shutil.rmtree(resumed.run_dir / "checkpoints" / checkpoint)
+    shutil.rmtree(directory)
     assert run_warm(resumed, 2, *steps) == (0, "")
     assert resumed.numbers("loss") == pytest.approx(numbers, abs=1e-4)
+    shutil.rmtree(resumed.run_dir / "checkpoints")
+    code, said = run_warm(resumed, 2, *steps)
+    assert code == 2
+    assert "is not there any more, and the run has no checkpoint to go on from" in said
 
 
 def test_another_model_in_its_place_is_refused(site: Site):

@@ -16,16 +16,15 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ligo_dist.engine.shards import Shards
+from ligo_dist.engine.tensor_file import WrittenFile, write_tensors
 from ligo_dist.runtime.errors import CheckpointError
 from ligo_dist.runtime.heartbeat import beat
 from ligo_dist.schedule.state import RunState
@@ -45,11 +44,21 @@ def unfinished_path(path: Path) -> Path:
 
 
 def newest_first(directory: Path) -> list[Path]:
-    """The checkpoints in a directory, by global step, then stage, then phase: `learn` comes before `train`."""
+    """The checkpoints in a directory, by global step, then stage, then phase: `learn` comes before `train`.
+
+    Raises:
+        CheckpointError: the directory cannot be read: what lies in it is not known.
+    """
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        names = []
+    except OSError as error:
+        raise _unreadable(directory, error) from error
     found = [
-        ((int(match[1]), int(match[2]), match[3] == "train"), path)
-        for path in directory.glob("step-*")
-        if (match := _NAME.fullmatch(path.name))
+        ((int(match[1]), int(match[2]), match[3] == "train"), directory / name)
+        for name in names
+        if (match := _NAME.fullmatch(name))
     ]
     return [path for _, path in sorted(found, reverse=True)]
 
@@ -79,28 +88,48 @@ def remove_unfinished(path: Path) -> None:
     shutil.rmtree(unfinished_path(path), ignore_errors=True)
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Remove what a killed run was writing or removing."""
-    for prefix in (_UNFINISHED, _LEAVING):
-        for leftover in directory.glob(f"{prefix}*"):
+def remove_leftovers(directory: Path) -> list[str]:
+    """Remove what a killed run was writing or removing; a line for each that cannot be removed, and is in nobody's
+    way."""
+    leftovers = [path for prefix in (_UNFINISHED, _LEAVING) for path in directory.glob(f"{prefix}*")]
+    lines = []
+    for leftover in leftovers:
+        try:
             shutil.rmtree(leftover)
+        except OSError as error:
+            why = error.strerror or error
+            lines.append(f"{leftover}, which a run before has left, cannot be removed: {why}; going on")
+    return lines
 
 
 def set_aside(path: Path) -> Path:
-    """Give a damaged checkpoint a name under which it is not looked at again; returns its new place."""
-    aside, number = path.with_name(_DAMAGED + path.name), 1
-    while aside.exists():
-        number += 1
-        aside = path.with_name(f"{_DAMAGED}{path.name}-{number}")
-    return path.rename(aside)
+    """Give a damaged checkpoint a name under which it is not looked at again; returns its new place.
+
+    Raises:
+        CheckpointError: it cannot be renamed.
+    """
+    try:
+        return path.rename(_free_name(path, _DAMAGED))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} is damaged and cannot be set aside: {error.strerror or error}; move it elsewhere"
+        ) from error
 
 
 def _remove(path: Path) -> None:
     """Take a checkpoint's name away, then its files: killed in between, no half of it is taken for a whole one."""
-    leaving = path.with_name(_LEAVING + path.name)
-    path.rename(leaving)
+    leaving = path.rename(_free_name(path, _LEAVING))
     # What stays, held open on a network disk perhaps, is removed when the run is started again.
     shutil.rmtree(leaving, ignore_errors=True)
+
+
+def _free_name(path: Path, prefix: str) -> Path:
+    """The name with a prefix, and with a number where another has it already."""
+    free, number = path.with_name(prefix + path.name), 1
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{prefix}{path.name}-{number}")
+    return free
 
 
 def _sync(directory: Path) -> None:
@@ -120,11 +149,15 @@ class DamagedCheckpoint(CheckpointError):
     """A checkpoint that is not what was written; the message is the file and what is wrong with it."""
 
 
-class RankFile(NamedTuple):
-    """What is known of one rank's file: its bytes and their crc32."""
+_NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What the system says of a file that is not one, or not there: of any other error it may be as it was written."""
 
-    size: int
-    checksum: int
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    """Whoever may not read a checkpoint, or whose disk does not answer, is not to go on from an older one."""
+    return CheckpointError(
+        f"{path} cannot be read: {error.strerror or error}; nothing says that it is damaged"
+    )
 
 
 @dataclass(frozen=True)
@@ -145,7 +178,7 @@ class Checkpoint:
     config: dict[str, Any]
     world_size: int
     numels: dict[str, int]
-    files: dict[str, RankFile]
+    files: dict[str, WrittenFile]
 
 
 def write_manifest(checkpoint: Checkpoint, directory: Path) -> None:
@@ -173,15 +206,17 @@ def read_manifest(path: Path) -> Checkpoint:
 
     Raises:
         DamagedCheckpoint: the manifest is missing, or not what was written.
-        CheckpointError: it has the format of another version.
+        CheckpointError: it cannot be read, or has the format of another version.
     """
     file = path / MANIFEST
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         checksum, found = content.pop("checksum", None), content["format"]
-    except FileNotFoundError as error:
+    except _NOT_THERE as error:
         raise DamagedCheckpoint(f"{file} is missing") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpoint(f"{file} cannot be read ({error})") from error
     if found != _FORMAT:
         raise CheckpointError(f"{file}: format {found}, this version reads {_FORMAT}")
@@ -193,7 +228,7 @@ def read_manifest(path: Path) -> Checkpoint:
         content["config"],
         content["world_size"],
         content["numels"],
-        {name: RankFile(*values) for name, values in content["files"].items()},
+        {name: WrittenFile(*values) for name, values in content["files"].items()},
     )
 
 
@@ -231,27 +266,24 @@ def rank_file_name(rank: int) -> str:
     return f"rank-{rank:05d}.safetensors"
 
 
-def write_rank_file(path: Path, tensors: Mapping[str, Tensor]) -> RankFile:
-    """Write tensors and have them on disk.
+def write_rank_file(path: Path, tensors: Mapping[str, Tensor], advance: Callable[[], None]) -> WrittenFile:
+    """Write tensors and have them on disk; `advance` is called each time that it has taken some more.
 
     Raises:
         CheckpointError: they cannot be written: a full disk, say.
     """
     try:
-        save_file(dict(tensors), path)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        return RankFile(path.stat().st_size, _file_checksum(path))
-    except (OSError, SafetensorError) as error:  # safetensors tells of a full disk by an error of its own
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise CheckpointError(f"{path}: {reason or error}") from error
+        return write_tensors(path, tensors, advance=advance)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
 
 
-def check_rank_file(path: Path, written: RankFile) -> None:
+def check_rank_file(path: Path, written: WrittenFile) -> None:
     """Hold a file against what was written.
 
     Raises:
-        DamagedCheckpoint: it is missing, shorter or longer, cannot be read, or has another checksum.
+        DamagedCheckpoint: it is missing, shorter or longer, or has another checksum.
+        CheckpointError: it cannot be read.
     """
     try:
         size = path.stat().st_size
@@ -259,10 +291,10 @@ def check_rank_file(path: Path, written: RankFile) -> None:
             raise DamagedCheckpoint(f"{path} has {size} bytes, {written.size} were written")
         if _file_checksum(path) != written.checksum:
             raise DamagedCheckpoint(f"{path} is not what was written (checksum)")
-    except FileNotFoundError as error:
+    except _NOT_THERE as error:
         raise DamagedCheckpoint(f"{path} is missing") from error
     except OSError as error:
-        raise DamagedCheckpoint(f"{path} cannot be read: {error.strerror or error}") from error
+        raise _unreadable(path, error) from error
 
 
 def _file_checksum(path: Path) -> int:

@@ -40,8 +40,9 @@ def newest_sound(
         The checkpoint, None if there is none at all; and a line for each one that was set aside.
 
     Raises:
-        CheckpointError: on every rank, if there are checkpoints and all are damaged: it names each. They stay where
-            they are, so that the run does not begin anew the next time.
+        CheckpointError: on every rank, if one that is newer than all sound ones cannot be read; or if there are
+            checkpoints and all are damaged: it names each. They stay where they are, so that the run does not begin
+            anew the next time.
     """
     damaged: dict[Path, str] = {}
     for path in first_rank_only(lambda: newest_first(directory), world):
@@ -90,8 +91,8 @@ def _sound(path: Path, accept: Callable[[Checkpoint], None], world: World) -> Ch
         for index in range(world.rank, checkpoint.world_size, world.size):
             name = rank_file_name(index)
             check_rank_file(path / name, checkpoint.files[name])
-    except DamagedCheckpoint as damage:
-        failure = damage
+    except CheckpointError as error:
+        failure = error
     raise_together(failure, world)
     return checkpoint
 

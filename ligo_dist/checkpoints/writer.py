@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ligo_dist.checkpoints.files import (
     Checkpoint,
-    RankFile,
     Snapshot,
     checkpoint_path,
     give_name,
@@ -25,6 +24,7 @@ from ligo_dist.checkpoints.files import (
     write_manifest,
     write_rank_file,
 )
+from ligo_dist.engine.tensor_file import WrittenFile
 from ligo_dist.engine.world import World, first_rank_only, gather_objects, raise_together, sum_over_ranks
 from ligo_dist.runtime.errors import CheckpointError
 from ligo_dist.runtime.files import make_empty
@@ -186,7 +186,8 @@ class _Write:
     """
 
     def __init__(self, path: Path, tensors: Mapping[str, Tensor], rank: int) -> None:
-        self.outcome: RankFile | Exception | None = None
+        self.outcome: WrittenFile | Exception | None = None
+        self._taken = 0  # how often the disk has taken some more
         # A daemon: a run that fails ends without waiting for its disk.
         self._thread = Thread(target=self._run, args=(path, tensors, rank), name="checkpoint", daemon=True)
         self._thread.start()
@@ -196,13 +197,20 @@ class _Write:
         return self.outcome is not None
 
     def wait(self) -> None:
+        """Until it has ended. A disk that takes nothing more for long ends this rank, as whatever hangs does."""
+        seen = -1
         while self._thread.is_alive():
-            beat("writing a checkpoint")
+            if self._taken != seen:
+                seen = self._taken
+                beat("writing a checkpoint")
             self._thread.join(SECONDS)
+
+    def _advance(self) -> None:
+        self._taken += 1
 
     def _run(self, path: Path, tensors: Mapping[str, Tensor], rank: int) -> None:
         try:
-            self.outcome = write_rank_file(path, tensors)
+            self.outcome = write_rank_file(path, tensors, self._advance)
         except CheckpointError as error:
             self.outcome = _located(error, rank)
         except Exception as error:  # raised again on every rank when they agree
@@ -213,9 +221,9 @@ def _located(error: CheckpointError, rank: int) -> CheckpointError:
     return CheckpointError(f"rank {rank} on {socket.gethostname()}: {error}")
 
 
-def _written(outcome: RankFile | Exception | None) -> RankFile:
+def _written(outcome: WrittenFile | Exception | None) -> WrittenFile:
     """A rank's file; raises what went wrong with it."""
-    if isinstance(outcome, RankFile):
+    if isinstance(outcome, WrittenFile):
         return outcome
     assert outcome is not None, "a thread that has ended has an outcome"
     raise outcome

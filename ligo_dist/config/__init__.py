@@ -1,6 +1,6 @@
 """The configuration: one YAML file, checked as a whole before anything starts. Imports no torch."""
 
-from ligo_dist.config.difference import comparable, difference
+from ligo_dist.config.difference import changes, comparable, difference
 from ligo_dist.config.huggingface import check_huggingface_keys
 from ligo_dist.config.load import config_from, load_config
 from ligo_dist.config.resolve import model_shape, stage_shapes
@@ -10,6 +10,7 @@ from ligo_dist.config.source import with_source
 
 __all__ = [
     "Config",
+    "changes",
     "check_huggingface_keys",
     "check_world_size",
     "comparable",

@@ -3,10 +3,36 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 _MAY_CHANGE = ("run_dir", "tracking", "checkpoints", "distributed", "data.workers", "data.cache_dir")
 """What does not change the numbers of a run."""
+
+_STANDS_FOR = {
+    "corpus_fingerprint": (
+        *(
+            f"data.{key}"
+            for key in ("source", "files", "name", "subset", "split", "document", "include_tests")
+        ),
+        *(
+            f"data.{key}"
+            for key in ("text_column", "image_column", "label_column", "streaming", "max_documents")
+        ),
+        "data.validation_fraction",
+        "tokenizer",
+    ),
+    "source_fingerprint": ("stages.0.from",),
+}
+"""Keys of what a run was made with, each with those that say where that lies or how it was made: of no account where
+the result is the same."""
+
+
+def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What keeps a run that was made with one recorded configuration from going on with another, a line each."""
+    same = (key for key in _STANDS_FOR if old.get(key) is not None and old.get(key) == new.get(key))
+    of_no_account = [path for key in same for path in _STANDS_FOR[key]]
+    return difference(comparable(old, of_no_account), comparable(new, of_no_account))
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -18,15 +44,15 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return list(_changes("", old, new))
 
 
-def comparable(config: dict[str, Any]) -> dict[str, Any]:
-    """A resolved configuration without what does not change the numbers of a run: a run may be resumed with another
-    value of it."""
+def comparable(config: dict[str, Any], without: Iterable[str] = ()) -> dict[str, Any]:
+    """A resolved configuration without what does not change the numbers of a run, a run may be resumed with another
+    value of it; and without the dotted paths that are named."""
     config = copy.deepcopy(config)
-    for path in _MAY_CHANGE:
+    for path in (*_MAY_CHANGE, *without):
         *parents, last = path.split(".")
         section: Any = config
         for parent in parents:
-            section = section.get(parent, {})
+            section = section[int(parent)] if isinstance(section, list) else section.get(parent, {})
         section.pop(last, None)
     for stage in config.get("stages", []):
         stage.pop("nodes", None)

@@ -7,6 +7,7 @@ library came from.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ligo_dist.architectures import Architecture
@@ -20,6 +21,7 @@ from ligo_dist.config.huggingface import (
 from ligo_dist.config.load import config_from
 from ligo_dist.config.resolve import PARTIAL_ROTARY_KEYS
 from ligo_dist.config.schema import Config, Size
+from ligo_dist.huggingface.kept import locate_source
 from ligo_dist.runtime.errors import ArchitectureError, ConfigError, Fault, LigoError
 
 _MODEL_KEYS = {
@@ -57,7 +59,7 @@ def _with_source(config: Config, origin: str, read: Callable[[str, str], SourceC
     if name is None:
         return config
     try:
-        source = read(config.model.family, name)
+        source = read(config.model.family, locate_source(Path(config.run_dir), name))
     except LigoError as error:
         raise ConfigError([Fault("stages[0].from", str(error))], origin) from None
     return complete(config, source, origin)

@@ -16,7 +16,7 @@ class Corpus(Protocol):
 
     Attributes:
         train, validation: samples, as the model's objective wants them.
-        fingerprint: of everything that they are made from.
+        fingerprint: of what they hold, whatever it was made from and by which versions of what.
         description: a line about it.
         tokenizer: of text; None for images.
         vocab_size: pieces of it; 0 for images.

@@ -123,7 +123,7 @@ def _make(directory: Path, make: Callable[[Path], None], fault: Callable[[Path],
         shutil.rmtree(directory)
     mine = f"{directory.name}.partial-{socket.gethostname()}-"
     for left_over in directory.parent.glob(f"{mine}*"):
-        shutil.rmtree(left_over)
+        shutil.rmtree(left_over, ignore_errors=True)  # it is in nobody's way
     partial = directory.parent / f"{mine}{os.getpid()}"
     partial.mkdir()
     try:

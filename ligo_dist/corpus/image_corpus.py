@@ -16,11 +16,12 @@ from ligo_dist.corpus.cache import cache_key, file_fault, make_once, progress_ba
 from ligo_dist.corpus.image_folders import check_number_of_classes
 from ligo_dist.corpus.images import Images, find_images, open_images
 from ligo_dist.corpus.order import is_validation
+from ligo_dist.corpus.request import find_prepared, remember
 from ligo_dist.corpus.samples import ImageSamples
 from ligo_dist.runtime.errors import DataError
 
 if TYPE_CHECKING:
-    from ligo_dist.architectures import Architecture
+    from ligo_dist.architectures import Architecture, ModelShape
     from ligo_dist.config import Config
 
 _FORMAT = 2
@@ -39,9 +40,10 @@ class ImageCorpus:
 
     Attributes:
         train, validation: the samples.
-        fingerprint: of everything that the images are made from.
+        fingerprint: of the images and their classes.
         directory: where they lie in the cache.
         names: of the classes, where they are known.
+        note: what was not there of what they are made from; empty: nothing.
     """
 
     train: ImageSamples
@@ -51,13 +53,14 @@ class ImageCorpus:
     names: list[str] | None
     vocab_size: int = 0
     tokenizer: None = None
+    note: str = ""
 
     @property
     def description(self) -> str:
         channels, height, width = self.train.images.shape[1:]
         return (
             f"{len(self.train):,} images of {height} x {width} x {channels} to train on, {len(self.validation):,} to "
-            f"validate with, in {self.directory}"
+            f"validate with, in {self.directory}{self.note}"
         )
 
     def library_keys(self) -> dict[str, Any]:
@@ -92,12 +95,45 @@ def build_image_corpus(
 ) -> ImageCorpus:
     """See `build_corpus`."""
     data, shape = config.data, stage_shapes(config, 0)[0]
-    source = find_images(
-        data.source, data.files, data.name, data.subset, data.split, data.image_column, data.max_documents
+    directory, note = _directory(config, shape, show_progress)
+    index = json.loads((directory / "index.json").read_text(encoding="utf-8"))
+    _check_labels(index, shape.labels, index["origin"])
+    mean, deviation = _normalisation(source_directory, shape.channels)
+
+    def samples(split: str, shift: int, flip: bool) -> ImageSamples:
+        classes = np.fromfile(directory / f"{split}.labels.bin", dtype="int32")
+        pixels = (len(classes), shape.channels, shape.image_size, shape.image_size)
+        images = np.memmap(directory / f"{split}.images.bin", dtype="uint8", mode="r", shape=pixels)
+        tokens = tokens_per_sample(architecture, shape, 0)
+        return ImageSamples(images, classes, mean, deviation, tokens, config.seed, shift, flip)
+
+    return ImageCorpus(
+        train=samples("train", data.random_shift, data.random_flip),
+        validation=samples("validation", 0, False),
+        fingerprint=cache_key({name: file["sha256"] for name, file in index["files"].items()}),
+        directory=directory,
+        names=index["names"],
+        note=note,
     )
+
+
+def _directory(config: Config, shape: ModelShape, show_progress: bool) -> tuple[Path, str]:
+    """Where the images lie: prepared now, or before, then also where what they are made from is not there any more; and
+    a note of that."""
+    data = config.data
+    try:
+        source = find_images(
+            data.source, data.files, data.name, data.subset, data.split, data.image_column, data.max_documents
+        )
+        identity = source.identity()
+    except DataError as error:
+        prepared = find_prepared(config)
+        if prepared is None or _fault(prepared, prepared.name) is not None:
+            raise
+        return prepared, f" (prepared before: {error})"
     inputs: dict[str, Any] = {
         "format": _FORMAT,
-        "source": source.identity(),
+        "source": identity,
         "label_column": data.label_column,
         "image_size": shape.image_size,
         "channels": shape.channels,
@@ -120,24 +156,8 @@ def build_image_corpus(
 
     directory = cache_dir / fingerprint
     make_once(directory, make, lambda made: _fault(made, fingerprint))
-    index = json.loads((directory / "index.json").read_text(encoding="utf-8"))
-    _check_labels(index, shape.labels, source.origin())
-    mean, deviation = _normalisation(source_directory, shape.channels)
-
-    def samples(split: str, shift: int, flip: bool) -> ImageSamples:
-        classes = np.fromfile(directory / f"{split}.labels.bin", dtype="int32")
-        pixels = (len(classes), shape.channels, shape.image_size, shape.image_size)
-        images = np.memmap(directory / f"{split}.images.bin", dtype="uint8", mode="r", shape=pixels)
-        tokens = tokens_per_sample(architecture, shape, 0)
-        return ImageSamples(images, classes, mean, deviation, tokens, config.seed, shift, flip)
-
-    return ImageCorpus(
-        train=samples("train", data.random_shift, data.random_flip),
-        validation=samples("validation", 0, False),
-        fingerprint=fingerprint,
-        directory=directory,
-        names=index["names"],
-    )
+    remember(config, directory)
+    return directory, ""
 
 
 def _write(
@@ -174,6 +194,7 @@ def _write(
         "files": {path.name: size_and_checksum(path) for path in files.values()},
         "images": counts,
         "names": images.names,
+        "origin": images.source.origin(),
         "largest_label": {"label": largest_label, "row": largest_row},
         "inputs": inputs,
     }

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class PackedCorpus:
         dtype: of the token files.
         statistics: per split.
         broken_lines: of the source, that were left out.
+        note: what was not there of what it is made from; empty: nothing.
     """
 
     directory: Path
@@ -50,9 +51,16 @@ class PackedCorpus:
     dtype: str
     statistics: dict[str, SplitStatistics]
     broken_lines: int = 0
+    note: str = ""
 
     def token_file(self, split: str) -> Path:
         return self.directory / f"{split}.bin"
+
+    def checksum(self) -> str:
+        """Of the tokens, and of what training knows of the tokenizer that made them."""
+        tokenizer = self.tokenizer
+        of_tokenizer = [tokenizer.vocab_size, tokenizer.mask_id, sorted(tokenizer.special_ids)]
+        return cache_key({"tokens": [self.statistics[s].sha256 for s in SPLITS], "tokenizer": of_tokenizer})
 
 
 def prepare_corpus(
@@ -66,6 +74,7 @@ def prepare_corpus(
     cache_dir: Path,
     show_progress: bool,
     masked: bool = False,
+    identity: dict[str, Any] | None = None,
 ) -> PackedCorpus:
     """Reads, splits, tokenizes and packs a source, or finds that this has been done.
 
@@ -79,6 +88,7 @@ def prepare_corpus(
         workers: processes that tokenize; None: one per core.
         show_progress: a bar on standard error, in the process that does the work.
         masked: the tokenizer to train is for a masked language model.
+        identity: of the source, where it is known already.
 
     Raises:
         DataError: see `Source.open`, `Tokenizer`, `train_tokenizer` and `pack`; or the cache cannot be
@@ -88,7 +98,7 @@ def prepare_corpus(
     training = [vocab_size, model_type, SAMPLE_BYTES[model_type], *(["masked"] if masked else [])]
     inputs: dict[str, Any] = {
         "format": _FORMAT,
-        "source": source.identity(),
+        "source": source.identity() if identity is None else identity,
         "validation_fraction": validation_fraction,
         "tokenizer": given.fingerprint if given else training,
         "libraries": {library.__name__: library.__version__ for library in libraries},
@@ -119,6 +129,20 @@ def prepare_corpus(
     directory = Path(cache_dir).absolute() / fingerprint
     make_once(directory, make, lambda made: _fault(made, fingerprint))
     return _open(directory)
+
+
+def open_prepared(directory: Path, missing: DataError) -> PackedCorpus:
+    """A corpus that stands on its own: what it was made from is not there.
+
+    Raises:
+        DataError: `missing`, if it is damaged.
+    """
+    fault = _fault(directory, directory.name)
+    if fault is not None:
+        raise DataError(
+            f"{missing}; and what was prepared of it, in {directory}, is damaged ({fault})"
+        ) from missing
+    return replace(_open(directory), note=f" (prepared before: {missing})")
 
 
 def _train(

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ligo_dist.corpus.packing import PackedBlocks, SplitStatistics
-from ligo_dist.corpus.prepare import prepare_corpus
+from ligo_dist.corpus.prepare import PackedCorpus, open_prepared, prepare_corpus
 from ligo_dist.corpus.pretrained_tokenizer import given_tokenizer
+from ligo_dist.corpus.request import find_prepared, remember
 from ligo_dist.corpus.samples import (
     TRAINING,
     VALIDATION,
@@ -20,6 +21,7 @@ from ligo_dist.corpus.samples import (
 from ligo_dist.corpus.sources import find_source
 from ligo_dist.corpus.text_tokenizer import TextTokenizer, check_masking
 from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
+from ligo_dist.runtime.errors import DataError
 
 if TYPE_CHECKING:
     from ligo_dist.architectures import Architecture
@@ -35,11 +37,12 @@ class TextCorpus:
         objective: what the samples are for.
         train, validation: samples of the sequence length.
         validation_blocks: the text of the latter.
-        fingerprint: of everything that the tokens are made from.
+        fingerprint: of the tokens.
         statistics: documents, tokens and bytes of text of "train" and "validation".
         directory: where it lies in the cache.
         max_positions: longest sequence of the model.
         broken_lines: of the source, that were left out.
+        note: see `PackedCorpus`.
     """
 
     tokenizer: TextTokenizer
@@ -52,6 +55,7 @@ class TextCorpus:
     directory: Path
     max_positions: int | None
     broken_lines: int = 0
+    note: str = ""
 
     @property
     def vocab_size(self) -> int:
@@ -61,7 +65,8 @@ class TextCorpus:
     def description(self) -> str:
         train = self.statistics["train"]
         without = f" (without {self.broken_lines:,} broken lines)" if self.broken_lines else ""
-        return f"{train.documents:,} documents{without}, {train.tokens:,} tokens to train on, in {self.directory}"
+        what = f"{train.documents:,} documents{without}, {train.tokens:,} tokens to train on"
+        return f"{what}, in {self.directory}{self.note}"
 
     def library_keys(self) -> dict[str, Any]:
         tokenizer = self.tokenizer
@@ -87,34 +92,8 @@ def build_text_corpus(
     config: Config, architecture: Architecture, source_directory: Path | None, show_progress: bool
 ) -> TextCorpus:
     """See `build_corpus`."""
+    packed = _packed(config, source_directory, show_progress)
     data, masked = config.data, architecture.objective == "masked_lm"
-    source = find_source(
-        kind=data.source,
-        files=data.files,
-        name=data.name,
-        subset=data.subset,
-        split=data.split,
-        text_column=data.text_column,
-        document=data.document,
-        include_tests=data.include_tests,
-        max_documents=data.max_documents,
-        broken_lines=data.broken_lines,
-    )
-    given = given_tokenizer(config.tokenizer, source_directory)
-    if masked and given is not None:
-        check_masking(given, architecture.name, architecture.position_offset)
-    packed = prepare_corpus(
-        source=source,
-        streaming=data.streaming,
-        validation_fraction=data.validation_fraction,
-        given=given,
-        vocab_size=config.tokenizer.vocab_size,
-        model_type=config.tokenizer.model_type,
-        workers=data.workers,
-        cache_dir=Path(data.cache_dir),
-        show_progress=show_progress,
-        masked=masked,
-    )
     blocks = {
         split: PackedBlocks(packed.token_file(split), packed.dtype, data.sequence_length)
         for split in ("train", "validation")
@@ -143,9 +122,56 @@ def build_text_corpus(
         train=samples("train", TRAINING),
         validation=samples("validation", VALIDATION),
         validation_blocks=blocks["validation"],
-        fingerprint=packed.fingerprint,
+        fingerprint=packed.checksum(),
         statistics=packed.statistics,
         directory=packed.directory,
         max_positions=config.model.max_positions,
         broken_lines=packed.broken_lines,
+        note=packed.note,
     )
+
+
+def _packed(config: Config, source_directory: Path | None, show_progress: bool) -> PackedCorpus:
+    """The tokens: prepared now, or before, then also where what they are made from is not there any more."""
+    architecture, data = config.architecture, config.data
+    masked, settings = architecture.objective == "masked_lm", config.tokenizer
+    is_named = settings.file is not None or settings.huggingface is not None
+    given = None if is_named else given_tokenizer(settings, source_directory)  # which is there
+    try:
+        source = find_source(
+            kind=data.source,
+            files=data.files,
+            name=data.name,
+            subset=data.subset,
+            split=data.split,
+            text_column=data.text_column,
+            document=data.document,
+            include_tests=data.include_tests,
+            max_documents=data.max_documents,
+            broken_lines=data.broken_lines,
+        )
+        identity = source.identity()
+        if is_named:
+            given = given_tokenizer(settings, source_directory)
+    except DataError as error:
+        prepared = find_prepared(config)
+        if prepared is None:
+            raise
+        return open_prepared(prepared, error)
+    if masked and given is not None:
+        check_masking(given, architecture.name, architecture.position_offset)
+    packed = prepare_corpus(
+        source=source,
+        streaming=data.streaming,
+        validation_fraction=data.validation_fraction,
+        given=given,
+        vocab_size=config.tokenizer.vocab_size,
+        model_type=config.tokenizer.model_type,
+        workers=data.workers,
+        cache_dir=Path(data.cache_dir),
+        show_progress=show_progress,
+        masked=masked,
+        identity=identity,
+    )
+    remember(config, packed.directory)
+    return packed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ligo_dist.runtime.errors import CheckpointError, shortened
 
-_DESCRIPTION = ("*.json", "*.txt", "*.model", "*.jinja")
+DESCRIPTION = ("*.json", "*.txt", "*.model", "*.jinja")
 """Configuration and tokenizer."""
 
 
@@ -38,7 +38,7 @@ def resolve_directory(name: str, weights: bool = True) -> Path:
     from huggingface_hub import snapshot_download  # half a second, and only names on the hub need it
 
     try:
-        directory = Path(snapshot_download(name, allow_patterns=list(_DESCRIPTION)))
+        directory = Path(snapshot_download(name, allow_patterns=list(DESCRIPTION)))
         if weights:
             snapshot_download(name, allow_patterns=["*.safetensors"])
             if not any(directory.glob("*.safetensors")):
@@ -66,7 +66,7 @@ def find_weight_files(directory: Path) -> list[Path]:
     raise CheckpointError(f"{directory}: no weights; there should be one of {names}")
 
 
-def source_fingerprint(directory: Path) -> str:
+def weights_fingerprint(directory: Path) -> str:
     """Tells one model from another: the size of every weight file, and its first and its last megabyte.
 
     Raises:

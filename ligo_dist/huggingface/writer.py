@@ -8,12 +8,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PretrainedConfig
 
 from ligo_dist.architectures import ParameterSpec
 from ligo_dist.engine.shards import Shards
+from ligo_dist.engine.tensor_file import write_tensors
 from ligo_dist.engine.world import World, first_rank_only, gather_tensor
 from ligo_dist.runtime.errors import CheckpointError
 from ligo_dist.runtime.files import make_empty
@@ -85,8 +85,7 @@ def _parts(specs: list[ParameterSpec], shards: Shards, world: World) -> Iterator
 def _write_part(unfinished: Path, number: int, part: dict[str, Tensor]) -> None:
     try:
         path = unfinished / f"part-{number}"
-        save_file(part, path, metadata={"format": "pt"})
-        path.chmod(0o644)  # safetensors makes files that only their owner can read
+        write_tensors(path, part, {"format": "pt"}, lambda: beat(f"writing {path.name} of the export"))
     except OSError as error:
         raise CheckpointError(f"{unfinished}: {error.strerror or error}") from error
 

@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.files import replace_text
 
 VARIABLE = "LIGO_DIST_LAUNCH"
@@ -65,6 +66,7 @@ class RankEnd:
         doing: what it was at: `small train step 7`; empty: it had not begun.
         asked: why it had been asked to stop before: the name of a `StopReason`; empty: it had not been.
         lines: the last that it printed.
+        follows: the rank whose error it ended with; None: that is not known, or its own alone.
     """
 
     rank: int
@@ -74,6 +76,7 @@ class RankEnd:
     doing: str = ""
     asked: str = ""
     lines: list[str] = field(default_factory=list)
+    follows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class LaunchDirectory:
     def count(self, number: int) -> None:
         """Show that the launcher watches. The content counts, since clocks and times of files differ among machines; it
         is written over, which a full disk allows."""
-        descriptor = os.open(self._counter, os.O_WRONLY | os.O_CREAT, 0o644)
+        descriptor = os.open(self._counter, os.O_WRONLY | os.O_CREAT, 0o666)
         try:
             os.pwrite(descriptor, f"{number:12}\n".encode(), 0)
         finally:
@@ -167,8 +170,10 @@ class LaunchDirectory:
             thread.join()
 
     def ask(self, order: Order) -> None:
-        """Ask the ranks for something; what is asked later replaces it."""
-        replace_text(self._request, f"{order}\n")
+        """Ask the ranks for something; what is asked later replaces it. Those that a full disk keeps from hearing it
+        are ended in the end."""
+        with suppress(OSError):
+            replace_text(self._request, f"{order}\n")
 
     # --- what the ranks read ---
 
@@ -253,10 +258,25 @@ class Lines:
         return texts
 
 
+def forget_request(run_dir: Path) -> None:
+    """Remove a request to stop that a run before was given.
+
+    Raises:
+        LigoError: it cannot be removed, and would stop this one.
+    """
+    file = run_dir / STOP_FILE
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise LigoError(
+            f"run_dir: {file} asks the run to stop, and cannot be removed: {error.strerror or error}"
+        ) from error
+
+
 def remove_stale_environments(run_dir: Path) -> None:
     """Remove what launchers that were killed early have left, secrets among it."""
     for path in (run_dir / LOGS_DIRECTORY).glob("*/environment"):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # it may be gone by now, or another's
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                 path.unlink()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ligo_dist.runtime import parent, watchdog
 from ligo_dist.runtime.environment import local_size, rank_environment
-from ligo_dist.runtime.errors import LigoError
+from ligo_dist.runtime.errors import FAILED, LigoError
 from ligo_dist.runtime.launch import HANG_VARIABLE, LaunchDirectory
 from ligo_dist.runtime.machine import available_cores
 
@@ -54,12 +54,14 @@ def _begin_anew(launch: LaunchDirectory) -> None:
         environment = {**os.environ, **launch.environment(), _BEGUN: str(os.getppid())}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     if starter != str(os.getppid()):
-        raise LigoError("the process that started this rank has gone")
+        gone = LigoError("the process that started this rank has gone")
+        gone.exit_code = FAILED  # whose mistake that was is not known
+        raise gone
 
 
 def _print_into(launch: LaunchDirectory, rank: int) -> None:
     sys.stdout.flush()
-    descriptor = os.open(launch.log(rank), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(launch.log(rank), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.close(descriptor)

@@ -78,7 +78,8 @@ def tell(**facts: Any) -> None:
     Args:
         facts: `rank`, `host`; `directory` of the launch and whether the rank has a `log` there; `hang_seconds`,
             `grace_seconds`; whether it is `timed`, so that it ends when it hangs; what it is `doing`; why it was
-            `asked` to stop; what it has `said`; the exit `code` with which it is about to end.
+            `asked` to stop; what it has `said`; the exit `code` with which it is about to end, and the rank whose error
+            it `follows` in that.
     """
     if _pipe is None:
         return
@@ -199,6 +200,7 @@ class Watchdog:
             doing=told.get("doing", ""),
             asked=told.get("asked", ""),
             lines=said[-_TAIL_LINES:],
+            follows=told.get("follows"),
         )
         with suppress(OSError):
             directory.write_end(end)

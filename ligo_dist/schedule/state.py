@@ -39,6 +39,7 @@ class RunState:
         tokens: trained on, over the whole run.
         flops: spent on training, learning and growing, over the whole run.
         records: one for each stage begun.
+        recorded: records of metrics by now; see `Tracker`. The first rank's counts.
     """
 
     stage: int = 0
@@ -47,6 +48,7 @@ class RunState:
     tokens: int = 0
     flops: float = 0.0
     records: list[StageRecord] = field(default_factory=lambda: [StageRecord()])
+    recorded: int = 0
 
     @property
     def record(self) -> StageRecord:

@@ -10,7 +10,7 @@ import json
 import math
 import time as clock
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -119,7 +119,12 @@ class Tracker:
         start_run, (start_stage, (start_phase, log ...) ..., end_stage) ..., close
 
     This one records nothing: it is that of every rank but the first.
+
+    Attributes:
+        recorded: records in the metrics file, those that a resumed run goes on from among them.
     """
+
+    recorded = 0
 
     def start_run(self, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Begin the run, or go on with it when it is resumed. `parameters` may be nested."""
@@ -198,20 +203,15 @@ class RunRecord(Tracker):
         self._milliseconds = 0  # of the last record
         self.on_change: Callable[[], None] = lambda: None
         self.on_close: Callable[[], None] = lambda: None
-        path = run_dir / METRICS_FILE
-        self.history: list[Record] = []
+        path = self._path = run_dir / METRICS_FILE
+        self._resume_step = resume_step
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
-            if resume_step is not None:
-                self.history = truncate_records(path, resume_step)
-            elif path.exists():
+            if resume_step is None and path.exists():
                 path.replace(path.with_suffix(".previous.jsonl"))
-            self._file = path.open("a", encoding="utf-8")
+            self._go_on_from([] if resume_step is None else truncate_records(path, resume_step))
         except OSError as error:
             raise LigoError(f"cannot write {path}: {error.strerror or error}") from error
-        self._last_step = self.history[-1]["step"] if self.history else 0
-        # What a resumed run measures at its checkpoint's step it had perhaps recorded there before.
-        self._recorded = {_identity(record) for record in self.history if record["step"] == resume_step}
         self.earlier = read_state(run_dir)
         place: dict[str, Any] = {
             "address": None if address is None else redact(address),
@@ -223,6 +223,27 @@ class RunRecord(Tracker):
                 self.state.stages[stage] = run.killed(_last_time(self.history, stage))
         else:
             self.state = TrackingState(identity=uuid.uuid4().hex, **place)
+
+    def _go_on_from(self, history: list[Record]) -> None:
+        self.history, self.recorded = history, len(history)
+        self._last_step = history[-1]["step"] if history else 0
+        # What a resumed run measures at its checkpoint's step it had perhaps recorded there before.
+        self._known = {identity(record) for record in history if record["step"] == self._resume_step}
+        self._file = self._path.open("a", encoding="utf-8")
+
+    def restore(self, records: Iterable[Record]) -> None:
+        """Put records into the file that a resumed run goes on from, before anything is recorded.
+
+        Raises:
+            LigoError: the metrics file cannot be written.
+        """
+        history = sorted([*self.history, *records], key=lambda record: (record["step"], record["time"]))
+        try:
+            self._file.close()
+            _write_records(self._path, history)
+            self._go_on_from(history)
+        except OSError as error:
+            raise LigoError(f"cannot write {self._path}: {error.strerror or error}") from error
 
     def start_run(self, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         run = self.state.run
@@ -247,19 +268,20 @@ class RunRecord(Tracker):
         assert step >= self._last_step, f"step {step} after step {self._last_step}"
         self._last_step = step
         place = {"stage": self._stage, "phase": self._phase, "step": step}
-        if self._closed or _identity({**place, **metrics}) in self._recorded:
+        if self._closed or identity({**place, **metrics}) in self._known:
             return
         if time is None:
             # Each has a time of its own, so that no store takes two of them for one.
             self._milliseconds = max(round(clock.time() * 1000), self._milliseconds + 1)
             time = self._milliseconds / 1000
         moment = datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds")
-        record = {"time": moment, **place, **{name: _encode(value) for name, value in metrics.items()}}
+        record = {"time": moment, **place, **{name: encode(value) for name, value in metrics.items()}}
         try:
             self._file.write(json.dumps(record, allow_nan=False) + "\n")
             self._file.flush()
+            self.recorded += 1
         except OSError as error:
-            lost = f"metrics are being lost, cannot write {self._run_dir / METRICS_FILE}"
+            lost = f"metrics are being lost, cannot write {self._path}"
             self._tell_once(METRICS_FILE, f"{lost}: {error.strerror or error}")
         self.on_change()
 
@@ -349,8 +371,12 @@ def parse_records(lines: bytes) -> list[Record]:
 def truncate_records(path: Path, last_step: int) -> list[Record]:
     """Drop the records after `last_step` from a metrics file, atomically, and give those that stay."""
     kept = [record for record in read_records(path) if record["step"] <= last_step]
-    replace_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+    _write_records(path, kept)
     return kept
+
+
+def _write_records(path: Path, records: Iterable[Record]) -> None:
+    replace_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def record_metrics(record: Record) -> dict[str, float]:
@@ -358,7 +384,7 @@ def record_metrics(record: Record) -> dict[str, float]:
     return {name: float(value) for name, value in record.items() if name not in RECORD_KEYS}
 
 
-def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
+def identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
     """Tells the records of a run apart: stage, phase, step, names of the metrics."""
     return (record["stage"], record["phase"], record["step"], frozenset(record) - set(RECORD_KEYS))
 
@@ -368,7 +394,8 @@ def _last_time(records: list[Record], stage: str) -> float | None:
     return datetime.fromisoformat(times[-1]).timestamp() if times else None
 
 
-def _encode(value: float) -> float | str:
+def encode(value: float) -> float | str:
+    """A number as a record has it."""
     value = float(value)
     if math.isfinite(value):
         return value

@@ -122,6 +122,7 @@ class PhaseRunner:
 
     def save(self, global_step: int, snapshot: Snapshot) -> None:
         """Begin a checkpoint of the run as it stands; it is written while the run goes on."""
+        self.state.recorded = self.tracker.recorded
         self.checkpoints.save(self.state, global_step, snapshot)
 
     def settle(self) -> Path | None:

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from ligo_dist.checkpoints import Checkpoint, newest_sound
 from ligo_dist.checkpoints.files import remove_leftovers
-from ligo_dist.config import comparable, difference
+from ligo_dist.config import changes
 from ligo_dist.engine.world import World, first_rank_only, raise_together
 from ligo_dist.runtime.errors import CheckpointError, LigoError
 from ligo_dist.runtime.files import LOCK_FILE
@@ -59,7 +59,7 @@ def find_checkpoint(
         world: the ranks.
 
     Returns:
-        The checkpoint, and a line for each damaged one that it takes the place of.
+        The checkpoint; and a line for each leftover that stays, and for each damaged one that it takes the place of.
 
     Raises:
         CheckpointError: on every rank, if all are damaged, or it was made by another configuration: every changed key
@@ -67,7 +67,7 @@ def find_checkpoint(
     """
 
     def accept(checkpoint: Checkpoint) -> None:
-        changed = difference(comparable(checkpoint.config), comparable(config))
+        changed = changes(checkpoint.config, config)
         if changed:
             lines = "\n".join(f"  {line}" for line in changed)
             raise CheckpointError(
@@ -75,14 +75,15 @@ def find_checkpoint(
                 "resume with the old values, or choose another run_dir"
             )
 
-    first_rank_only(lambda: remove_leftovers(directory), world)
-    return newest_sound(directory, accept, world)
+    left = first_rank_only(lambda: remove_leftovers(directory), world)
+    checkpoint, damaged = newest_sound(directory, accept, world)
+    return checkpoint, left + damaged
 
 
 def recorded_config(
     resolved: dict[str, Any], corpus_fingerprint: str, source_fingerprint: str | None = None
 ) -> dict[str, Any]:
-    """The configuration as checkpoints keep it: with the fingerprints of the corpus and its tokenizer, and of the
-    model that the first stage begins from, if there is one."""
+    """The configuration as checkpoints keep it: with the fingerprints of the samples, and of the model that the first
+    stage begins from, if there is one."""
     fingerprints = {"corpus_fingerprint": corpus_fingerprint, "source_fingerprint": source_fingerprint}
     return {**resolved, **fingerprints}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,16 +19,16 @@ from ligo_dist.corpus import Corpus
 from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.world import World, first_rank_only, gather_objects, raise_together
 from ligo_dist.huggingface.check import model_faults
-from ligo_dist.huggingface.hub import source_fingerprint
+from ligo_dist.huggingface.kept import has_weights, keep_source, source_fingerprint
 from ligo_dist.huggingface.writer import export_model
 from ligo_dist.pictures import Album
 from ligo_dist.runtime import watchdog
 from ligo_dist.runtime.console import open_console
 from ligo_dist.runtime.environment import rank_environment
-from ligo_dist.runtime.errors import ConfigError, LigoError, Stopped
+from ligo_dist.runtime.errors import CheckpointError, ConfigError, LigoError, Stopped
 from ligo_dist.runtime.files import EXPORTS_DIRECTORY
 from ligo_dist.runtime.heartbeat import enter
-from ligo_dist.runtime.launch import STOP_FILE, LaunchDirectory
+from ligo_dist.runtime.launch import STOP_FILE, LaunchDirectory, forget_request
 from ligo_dist.runtime.progress import Progress
 from ligo_dist.runtime.signals import StopSignals
 from ligo_dist.runtime.watch import Watch
@@ -108,7 +110,7 @@ def _heed_requests(run_dir: Path, watch: Watch, world: World) -> None:
     def begin() -> LaunchDirectory | None:
         if LaunchDirectory.given() is not None:
             return None
-        (run_dir / STOP_FILE).unlink(missing_ok=True)
+        forget_request(run_dir)
         return LaunchDirectory.make(run_dir) if watchdog.is_there() else None
 
     made = first_rank_only(begin, world)
@@ -129,10 +131,10 @@ def _run(
     of_source = first_rank_only(lambda: source_fingerprint(source) if source else None, world)
     recorded = recorded_config(config.resolved(), corpus.fingerprint, of_source)
     checkpoint, damaged = find_checkpoint(paths.checkpoints, recorded, world)
+    first_rank_only(lambda: _keep(config, source, of_source, checkpoint, paths.run_dir), world)
     plan = Plan.of(config, corpus.vocab_size, world.size)
     _check_models(plan, world)
-    resume_step = None if checkpoint is None else _global_step(checkpoint.state, plan)
-    progress, tracker = _open_records(config, paths, world, resume_step)
+    progress, tracker = _open_records(plan, paths, world, checkpoint)
 
     def close_killed(reason: str) -> None:
         progress.message(reason)
@@ -161,8 +163,7 @@ def _run(
         _announce(progress, damaged, checkpoint, corpus, world)
         trainer.run(checkpoint)
         tracker.set_tags({"export.path": str(paths.export(plan.last.name))})
-        if world.is_first:
-            _conclude(plan, paths, trainer.state)
+        first_rank_only(lambda: _conclude(plan, paths, trainer.state), world)
         status = "FINISHED"
     except Exception as error:
         signals.wait_if_ending()
@@ -183,15 +184,36 @@ def _check_models(plan: Plan, world: World) -> None:
     raise_together(ConfigError(faults) if faults else None, world)
 
 
+def _keep(
+    config: Config, source: Path | None, fingerprint: str | None, checkpoint: Checkpoint | None, run_dir: Path
+) -> None:
+    """Keep what describes the source.
+
+    Raises:
+        CheckpointError: the source has gone, and there is no checkpoint that has its weights.
+    """
+    name = config.stages[0].from_
+    if source is None or fingerprint is None or name is None:
+        return
+    if checkpoint is None and not has_weights(source):
+        raise CheckpointError(
+            f"stages[0].from: {name!r} is not there any more, and the run has no checkpoint to go on from"
+        )
+    keep_source(run_dir, name, source, fingerprint)
+
+
 def _open_records(
-    config: Config, paths: RunPaths, world: World, resume_step: int | None
+    plan: Plan, paths: RunPaths, world: World, checkpoint: Checkpoint | None
 ) -> tuple[Progress, Tracker]:
     """Open what the first rank shows and records; if it cannot, all ranks raise its error."""
-    every = config.tracking.log_every_steps
+    every = plan.config.tracking.log_every_steps
+    step, recorded = None, 0
+    if checkpoint is not None:
+        step, recorded = _global_step(checkpoint.state, plan), checkpoint.state.recorded
     failure: LigoError | None = None
     try:
         progress = Progress(open_console(), paths.log, enabled=world.is_first, every_steps=every)
-        tracker = build_tracker(config, paths.run_dir, world.rank, resume_step, progress.message)
+        tracker = build_tracker(plan.config, paths.run_dir, world.rank, step, progress.message, recorded)
     except LigoError as error:
         failure = error
     raise_together(failure, world)
@@ -233,7 +255,8 @@ def _build_trainer(
         enter(f"{stage.name} export")
         directory = paths.export(stage.name)
         specs = plan.architecture.parameters(stage.shape)
-        export_model(directory, specs, shards, model_config, corpus.write_processor, world)
+        with _explained(f"{directory} cannot be written", checkpoints):
+            export_model(directory, specs, shards, model_config, corpus.write_processor, world)
         tracker.set_tags({"export.path": str(directory)})
         progress.message(f"exported {stage.name} to {directory}")
         if stage is plan.last and config.tracking.register_model is not None:
@@ -241,6 +264,28 @@ def _build_trainer(
 
     builder = Builder(plan, world, corpus.library_keys(), source)
     return Trainer(plan, builder, runner, on_stage_end, album.add_operator)
+
+
+@contextmanager
+def _explained(failed: str, checkpoints: CheckpointWriter) -> Iterator[None]:
+    """What a disk, or what lies there already, does to an export: nothing that starting again would change.
+
+    Raises:
+        CheckpointError: says that, and from where the same command goes on.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Libraries that are not written in Python tell of a full disk by errors of their own.
+        if not isinstance(error, OSError | CheckpointError) and "(os error " not in str(error):
+            raise
+        reason = (
+            f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        )
+        goes_on = "" if checkpoints.last is None else f"; the same command goes on from {checkpoints.last}"
+        failure = CheckpointError(f"{failed}: {reason}{goes_on}")
+        failure.told_by = getattr(error, "told_by", None)
+        raise failure from error
 
 
 def _announce(
@@ -268,8 +313,14 @@ def _conclude(plan: Plan, paths: RunPaths, state: RunState) -> None:
         StageSummary(stage.name, stage.parameters, **_shown(record))
         for stage, record in zip(plan.stages, state.records, strict=True)
     ]
-    write_summary(paths.run_dir, summaries, locations)
-    show_summary(open_console(), summaries, locations)
+    try:
+        write_summary(paths.run_dir, summaries, locations)
+    except OSError as error:
+        raise LigoError(
+            f"{paths.run_dir}: the model is exported, and the summary cannot be written: {error.strerror or error}"
+        ) from error
+    with suppress(SystemExit):  # rich's answer to a closed pipe: nobody looks any more
+        show_summary(open_console(), summaries, locations)
 
 
 def _shown(record: StageRecord) -> dict[str, Any]:

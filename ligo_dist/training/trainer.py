@@ -72,8 +72,8 @@ class Trainer:
             else:
                 trained = self._train(stage, self._engine(stage, before, groups))
             groups = {}
+            self.runner.settle()  # an export that fails, or is killed, costs none of the training
             self.on_stage_end(stage, self.builder.huggingface_config(stage), trained.shards)
-            self.runner.settle()
             self.runner.tracker.end_stage()
             # Whoever goes on from the checkpoint of this boundary takes the nodes that there are.
             if not was_done and (stage.train.steps or stage.grow is not None):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from ligo_dist.checkpoints import Checkpoint, newest_sound, read_groups
+from ligo_dist.checkpoints import Checkpoint, files, newest_sound, read_groups
 from ligo_dist.checkpoints.files import MANIFEST, remove_leftovers
 from ligo_dist.engine.shards import Shards, partition_size, shard_of
 from ligo_dist.engine.world import World
@@ -158,6 +161,57 @@ def test_a_damaged_one_is_reported_and_set_aside_and_the_one_before_is_taken(tmp
     assert {file.name: file.read_bytes() for file in aside.iterdir()} == content, "nothing of it is lost"
     assert sorted(tmp_path.iterdir()) == sorted([aside, older])
     assert find(ALONE, tmp_path) == (older, []), "it is reported once"
+
+
+UNREADABLE = [
+    (MANIFEST, errno.EACCES),
+    ("rank-00000.safetensors", errno.EACCES),
+    ("rank-00000.safetensors", errno.EIO),
+    ("", errno.EACCES),
+]
+
+
+@pytest.mark.parametrize(("name", "number"), UNREADABLE)
+def test_what_cannot_be_read_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+):
+    """Another member of the group, a disk that does not answer: nothing is set aside, nor begun anew."""
+    save(ALONE, tmp_path, step=3)
+    newest = save(ALONE, tmp_path, step=4)
+    refused = newest / name if name else tmp_path
+
+    def refuse(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any, *arguments: Any, **more: Any) -> Any:
+            if Path(path) == refused:
+                raise OSError(number, os.strerror(number))
+            return real(path, *arguments, **more)
+
+        return call
+
+    monkeypatch.setattr(Path, "open", refuse(Path.open))
+    monkeypatch.setattr(Path, "read_text", refuse(Path.read_text))
+    monkeypatch.setattr(files.os, "listdir", refuse(os.listdir))
+    said = find_message(ALONE, tmp_path)
+    monkeypatch.undo()
+    assert said == f"{refused} cannot be read: {os.strerror(number)}; nothing says that it is damaged"
+    assert find(ALONE, tmp_path) == (newest, []), "it is where it was"
+
+
+def test_leftovers_that_cannot_be_removed_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    leftovers = [
+        tmp_path / name for name in (".writing-step-00000005-0-train", ".removing-step-00000002-0-train")
+    ]
+    for leftover in leftovers:
+        leftover.mkdir()
+
+    def busy(path: Path) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(files.shutil, "rmtree", busy)
+    assert remove_leftovers(tmp_path) == [
+        f"{leftover}, which a run before has left, cannot be removed: Device or resource busy; going on"
+        for leftover in leftovers
+    ]
 
 
 def test_the_same_one_damaged_again_does_not_take_the_place_of_the_first(tmp_path: Path):

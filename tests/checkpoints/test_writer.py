@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Timer
@@ -13,12 +14,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from engines import build_engine, causal
-from ligo_dist.checkpoints import newest_sound, read_groups
+from ligo_dist.checkpoints import files, newest_sound, read_groups
 from ligo_dist.checkpoints import writer as module
-from ligo_dist.checkpoints.files import MANIFEST, RankFile
+from ligo_dist.checkpoints.files import MANIFEST, write_rank_file
+from ligo_dist.engine import tensor_file
+from ligo_dist.engine.tensor_file import WrittenFile
 from ligo_dist.engine.world import World, barrier
 from ligo_dist.training.builder import snapshot_of
 from ranks import run_ranks
@@ -29,7 +31,7 @@ FIRST, SECOND = "step-00000003-0-train", "step-00000005-0-train"
 
 
 @contextmanager
-def write_with(replacement: Callable[..., RankFile]) -> Iterator[None]:
+def write_with(replacement: Callable[..., WrittenFile]) -> Iterator[None]:
     """Another way to write a rank's file."""
     real = module.write_rank_file
     module.write_rank_file = replacement
@@ -44,10 +46,10 @@ def held(world: World, rank: int = 0) -> Iterator[Event]:
     """One rank's files wait for an event before they are written."""
     go_on, real = Event(), module.write_rank_file
 
-    def write(path: Path, tensors: Mapping[str, Tensor]) -> RankFile:
+    def write(path: Path, *arguments: Any) -> WrittenFile:
         if world.rank == rank:
             assert go_on.wait(60)
-        return real(path, tensors)
+        return real(path, *arguments)
 
     with write_with(write):
         yield go_on
@@ -191,7 +193,7 @@ def test_an_old_one_goes_only_when_the_new_one_is_complete(tmp_path: Path, monke
 
 
 def one_rank_has_a_defect(world: World, directory: Path) -> str:
-    def write(*arguments: Any) -> RankFile:
+    def write(*arguments: Any) -> WrittenFile:
         raise TypeError("a defect of the code")
 
     real = module.write_rank_file
@@ -212,7 +214,7 @@ import sys, time
 from pathlib import Path
 from ligo_dist.checkpoints import writer as module
 from snapshots import ALONE, snapshot, state_at, writer
-module.write_rank_file = lambda path, tensors: time.sleep(3600)
+module.write_rank_file = lambda *arguments: time.sleep(3600)
 writer(ALONE, Path(sys.argv[1])).save(state_at(3), 3, snapshot(ALONE))
 raise RuntimeError("the run fails")
 """
@@ -230,3 +232,64 @@ def test_a_run_that_fails_does_not_wait_for_its_disk(tmp_path: Path):
     )
     assert done.returncode == 1
     assert "RuntimeError: the run fails" in done.stderr
+
+
+@pytest.mark.parametrize("takes", [[True, True, True], [True, False, False], [False, False, False]])
+def test_only_a_disk_that_takes_something_is_a_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, takes: list[bool]
+):
+    """The heart beats once when the wait begins, and then for each time that the disk has taken some more."""
+    checkpoints, beats = writer(ALONE, tmp_path), []
+    waits = iter(takes)
+    monkeypatch.setattr(module, "beat", beats.append)
+    with held(ALONE) as go_on:
+        checkpoints.save(state_at(3), 3, snapshot(ALONE))
+        assert checkpoints._pending is not None
+        write = checkpoints._pending.write
+
+        def join(seconds: float) -> None:
+            match next(waits, None):
+                case True:
+                    write._advance()
+                case None:
+                    go_on.set()
+                    real(60)
+
+        real = write._thread.join
+        monkeypatch.setattr(write._thread, "join", join)
+        checkpoints.settle()
+    assert len(beats) == 1 + sum(takes)
+
+
+def test_the_disk_says_how_far_it_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tensor_file, "_CHUNK_BYTES", 16)
+    taken: list[int] = []
+    write_rank_file(tmp_path / "file", {"a": torch.ones(10), "b": torch.ones(5)}, lambda: taken.append(1))
+    assert len(taken) == 1 + 3 + 2 + 1, "the header, the parts of each tensor, and when all of it is on disk"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_files_are_for_whom_the_umask_allows(tmp_path: Path, umask: int):
+    before = os.umask(umask)
+    try:
+        path = save(ALONE, tmp_path / "checkpoints")
+        made = [path, *path.iterdir()]
+    finally:
+        os.umask(before)
+    for file in made:
+        assert file.stat().st_mode & 0o777 == (0o777 if file.is_dir() else 0o666) & ~umask, file
+
+
+def test_what_cannot_be_removed_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Held open on a network disk, say: an old checkpoint leaves its name all the same, twice if need be."""
+    monkeypatch.setattr(files.shutil, "rmtree", lambda path, ignore_errors=False: None)
+    for step in (3, 5):
+        save(ALONE, tmp_path, step=step, keep=1)
+    save(ALONE, tmp_path, step=3, keep=9)
+    save(ALONE, tmp_path, step=9, keep=1)
+    assert names(tmp_path) == [
+        f".removing-{FIRST}",
+        f".removing-{FIRST}-2",
+        f".removing-{SECOND}",
+        "step-00000009-0-train",
+    ]

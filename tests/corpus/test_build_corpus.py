@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import datasets
 import pytest
 from transformers import AutoTokenizer
 
 from ligo_dist.config import Config, config_from
-from ligo_dist.corpus import build_corpus
+from ligo_dist.corpus import build_corpus, sources
 from ligo_dist.corpus.samples import (
     NOT_PREDICTED,
     CausalSamples,
@@ -186,3 +191,106 @@ def test_the_package_and_its_workers_do_not_import_torch() -> None:
         "sys.exit('torch' in sys.modules or 'datasets' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def _texts(directory: Path, documents: list[bytes]) -> Path:
+    directory.mkdir()
+    for number, document in enumerate(documents):
+        (directory / f"{number:03}.txt").write_bytes(document)
+    return directory
+
+
+OF_TEXT = {"source": "text", "max_documents": None, "validation_fraction": 0.2, "sequence_length": 8}
+
+
+@pytest.mark.parametrize("change", ["touched", "moved", "another library", "one more file without text"])
+def test_the_fingerprint_is_of_the_tokens(
+    tmp_path: Path, documents: list[bytes], monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    texts = _texts(tmp_path / "texts", documents)
+    before = _build(_config(tmp_path / "cache", files=[f"{texts}/*"], **OF_TEXT))
+    match change:
+        case "touched":
+            for file in texts.iterdir():
+                os.utime(file, (1, 1))
+        case "moved":
+            texts = texts.rename(tmp_path / "elsewhere")
+        case "another library":
+            monkeypatch.setattr("datasets.__version__", "99.0.1")
+        case _:
+            (texts / "zzz").touch()
+    after = _build(_config(tmp_path / "cache", files=[f"{texts}/*"], **OF_TEXT))
+    assert after.directory != before.directory
+    assert after.fingerprint == before.fingerprint
+    (texts / "000.txt").write_bytes(b"something else, of some length")
+    other = _build(_config(tmp_path / "cache", files=[f"{texts}/*"], **OF_TEXT))
+    assert other.fingerprint != before.fingerprint
+
+
+def _hub(cache: Path, name: str, **data: Any) -> Config:
+    return _config(cache, **{**OF_TEXT, "source": "hub", "name": name, **data})
+
+
+@pytest.mark.parametrize("gone", ["texts", "a directory of parquet files", "the tokenizer", "the hub"])
+def test_what_was_prepared_stands_on_its_own(
+    tmp_path: Path,
+    documents: list[bytes],
+    bert_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gone: str,
+) -> None:
+    texts = _texts(tmp_path / "texts", documents)
+    cache, tokenizer = tmp_path / "cache", tmp_path / "tokenizer"
+    shutil.copytree(bert_directory, tokenizer)
+    files = {**OF_TEXT, "files": [f"{texts}/*.txt"]}
+    match gone:
+        case "texts":
+            config, remove, said = _config(cache, **files), texts, "data.files: no file matches"
+        case "the tokenizer":
+            config = _config(cache, "bert", {"huggingface": str(tokenizer)}, **files)
+            remove, said = tokenizer, "tokenizer.huggingface: "
+        case _:
+            table = datasets.Dataset.from_dict(
+                {"text": [document.decode("latin-1") for document in documents]}
+            )
+            table.to_parquet(tmp_path / "table" / "train.parquet")
+            config, remove, said = _hub(cache, str(tmp_path / "table")), tmp_path / "table", "data.name: "
+    if gone == "the hub":
+        table = datasets.load_dataset(
+            "parquet", data_files=str(tmp_path / "table/train.parquet"), split="train"
+        )
+        config, said = _hub(cache, "someone/texts"), "data.name: 'someone/texts': "
+        monkeypatch.setattr(sources, "open_dataset", lambda *arguments: table)
+        monkeypatch.setattr(datasets, "load_dataset_builder", lambda *names: SimpleNamespace(hash="1"))
+    before = _build(config)
+
+    def offline(*names: Any) -> None:
+        raise ConnectionError("no network")
+
+    shutil.rmtree(remove)
+    monkeypatch.setattr(datasets, "load_dataset_builder", offline)
+    after = _build(config)
+    assert (after.fingerprint, after.directory) == (before.fingerprint, before.directory)
+    assert f"{before.directory} (prepared before: {said}" in after.description
+    with pytest.raises(DataError, match=re.escape(said)):
+        _build(
+            config.model_copy(update={"data": config.data.model_copy(update={"validation_fraction": 0.3})})
+        )
+    (before.directory / "train.bin").write_bytes(b"")
+    with pytest.raises(DataError, match=r"what was prepared of it, in .*, is damaged"):
+        _build(config)
+
+
+def test_another_projects_corpus_is_not_taken(
+    tmp_path: Path, documents: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative paths in a cache that two projects share."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    _texts(tmp_path / "one" / "texts", documents)
+    config = _config(tmp_path / "cache", files=["texts/*.txt"], **OF_TEXT)
+    monkeypatch.chdir(tmp_path / "one")
+    _build(config)
+    monkeypatch.chdir(tmp_path / "two")
+    with pytest.raises(DataError, match="no file matches"):
+        _build(config)

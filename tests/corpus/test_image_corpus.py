@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,22 @@ def test_the_digits(tmp_path: Path) -> None:
     assert again.fingerprint == corpus.fingerprint, "what is random is not in the cache"
     assert (again.train.flip, again.validation.flip) == (True, False)
     assert _build(_config(tmp_path, "deit", source="digits")).train.tokens_per_sample == 6
+
+
+def test_images_that_were_prepared_stand_on_their_own(tmp_path: Path, folders: Path) -> None:
+    moved = shutil.copytree(folders, tmp_path / "pictures")
+    config = _config(tmp_path / "cache", source="images", name=str(moved), labels=2, channels=3)
+    before = _build(config)
+    for file in moved.rglob("*.png"):
+        file.touch()
+    touched = _build(config)
+    assert (touched.directory != before.directory, touched.fingerprint) == (True, before.fingerprint)
+    shutil.rmtree(moved)
+    after = _build(config)
+    assert (after.directory, after.fingerprint) == (touched.directory, before.fingerprint)
+    assert "(prepared before: data.name: '" in after.description
+    with pytest.raises(DataError, match="is no directory"):
+        _build(_config(tmp_path / "elsewhere", source="images", name=str(moved), labels=2, channels=3))
 
 
 def test_images_are_resized_and_converted(tmp_path: Path, folders: Path) -> None:

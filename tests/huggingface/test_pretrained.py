@@ -18,7 +18,7 @@ from engines import whole
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
 from ligo_dist.engine.world import World
 from ligo_dist.huggingface.files import _Sliced, stored_tensors
-from ligo_dist.huggingface.hub import source_fingerprint
+from ligo_dist.huggingface.hub import weights_fingerprint
 from ligo_dist.huggingface.models import initial_shards
 from ligo_dist.huggingface.reader import read_shards
 from ligo_dist.runtime.errors import CheckpointError
@@ -232,11 +232,11 @@ def test_a_tied_head_may_be_there_twice_or_under_its_own_name(tmp_path):
 def test_the_fingerprint_tells_models_apart(tmp_path):
     for name in ("a", "b", "c"):
         library_model("gpt2", GPT2, seed=int(name == "c")).save_pretrained(tmp_path / name)
-    same, again, other = (source_fingerprint(tmp_path / name) for name in ("a", "b", "c"))
+    same, again, other = (weights_fingerprint(tmp_path / name) for name in ("a", "b", "c"))
     assert same == again != other
     (tmp_path / "a" / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"config\.json cannot be read: No such file"):
-        source_fingerprint(tmp_path / "a")
+        weights_fingerprint(tmp_path / "a")
 
 
 # What is refused.

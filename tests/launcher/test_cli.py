@@ -118,6 +118,27 @@ def test_faults_of_the_machine_come_together(capsys):
     assert ": 5 faults" in err
 
 
+GONE = {
+    "texts": ["data={source: text, files: [gone/*.txt]}"],
+    "a tokenizer": ["tokenizer={huggingface: ./gone}"],
+    "a tokenizer of sentencepiece": ["tokenizer={file: gone.model}"],
+}
+
+
+@pytest.mark.parametrize("gone", GONE)
+def test_what_was_prepared_stands_for_what_has_gone(gone, capsys, tmp_path):
+    from ligo_dist.corpus.request import remember
+
+    assert dry_run(*GONE[gone]) == 2
+    prepared = tmp_path / "data" / "cache" / "prepared"
+    prepared.mkdir(parents=True)
+    (prepared / "index.json").write_text('{"tokenizer": {"vocab_size": 4096}}')
+    remember(load_config(QUICKSTART, GONE[gone]), prepared)
+    assert dry_run(*GONE[gone]) == 0
+    assert "6,610,176" in capsys.readouterr().out
+    assert dry_run(*GONE[gone], "data.validation_fraction=0.3") == 2
+
+
 def test_a_tokenizer_of_another_vocabulary(capsys, tmp_path):
     from ligo_dist.corpus.tokenizer_training import train_tokenizer
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rank_processes import wait_until
 
 from ligo_dist.runtime import launch as module
-from ligo_dist.runtime.launch import LaunchDirectory, Lines, RankEnd, remove_stale_environments
+from ligo_dist.runtime.errors import LigoError
+from ligo_dist.runtime.launch import (
+    STOP_FILE,
+    LaunchDirectory,
+    Lines,
+    RankEnd,
+    forget_request,
+    remove_stale_environments,
+)
 
 
 @pytest.fixture
@@ -112,6 +122,35 @@ def test_the_launcher_asks_for_one_thing_at_a_time(launch: LaunchDirectory):
     assert launch.asked() == "preempt"
     launch.ask("stop")
     assert launch.asked() == "stop"
+
+
+def test_what_an_earlier_run_has_left_and_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Secrets of a launcher of another member of the group are in nobody's way; a request to stop is."""
+    launch = LaunchDirectory.make(tmp_path)
+    launch.write_environment({})
+    os.utime(launch.path / "environment", (0, 0))
+    (tmp_path / STOP_FILE).touch()
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        remove_stale_environments(tmp_path)
+        with pytest.raises(LigoError, match="asks the run to stop, and cannot be removed: Permission denied"):
+            forget_request(tmp_path)
+    remove_stale_environments(tmp_path)
+    forget_request(tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_full_disk_does_not_end_who_asks(launch: LaunchDirectory, monkeypatch: pytest.MonkeyPatch):
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "replace_text", full)
+    launch.ask("stop")
+    assert launch.asked() is None
 
 
 @pytest.mark.parametrize("content", [b"", b"halt\n", b"stop stop", b"\xff\xfe"])

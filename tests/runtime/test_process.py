@@ -15,7 +15,7 @@ import pytest
 from rank_processes import read_line, running, start_python, wait_until
 
 from ligo_dist.runtime import process as module
-from ligo_dist.runtime.errors import LigoError
+from ligo_dist.runtime.errors import FAILED, MISTAKE, LigoError
 from ligo_dist.runtime.launch import LaunchDirectory
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="on other systems the watch alone sees to it")
@@ -75,19 +75,20 @@ def test_a_rank_that_nobody_supervises(started: list[Any], monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("directory", "fault"),
+    ("directory", "fault", "code"),
     [
-        ("", "the process that started this rank has gone"),
-        ("gone", r"run_dir: '.*/gone' is not seen on node; share it with all hosts"),
+        ("", "the process that started this rank has gone", FAILED),
+        ("gone", r"run_dir: '.*/gone' is not seen on node; share it with all hosts", MISTAKE),
     ],
 )
 def test_a_rank_that_cannot_be_supervised_does_not_begin(
-    directory: str, fault: str, started: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    directory: str, fault: str, code: int, started: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("LIGO_DIST_LAUNCH", str(tmp_path / directory))
     monkeypatch.setenv("LIGO_DIST_BEGUN", "0")  # by another process than the one that has started this one
-    with pytest.raises(LigoError, match=fault):
+    with pytest.raises(LigoError, match=fault) as caught:
         module.become_rank()
+    assert caught.value.exit_code == code
     assert started == []
 
 
@@ -135,7 +136,11 @@ sys.exit(module._run_as_rank())
 @linux
 def test_an_end_that_nobody_expected_has_its_code_all_the_same(tmp_path: Path):
     launch = LaunchDirectory.make(tmp_path)
-    codes = {"sys.exit(4)": 4, "raise RuntimeError('broken')": 1}
+    codes = {
+        "sys.exit(4)": 4,
+        "raise RuntimeError('broken')": 1,
+        "import atexit, os; atexit.register(os.abort); return 2": 2,
+    }
     given = {**_RANK_1, "WORLD_SIZE": str(len(codes)), "LIGO_DIST_LAUNCH": str(launch.path)}
     started = [
         start_python(_MAIN.format(body=body), **given | {"RANK": str(rank)})

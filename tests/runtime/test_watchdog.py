@@ -187,7 +187,7 @@ STORIES = {
 begin(log=True)
 heartbeat.enter("small train")
 Path(directory / f"rank-{rank:05d}.log").write_text("".join(f"line {number}\\n" for number in range(35)))
-watchdog.tell(said="in the log all the same", code=3)
+watchdog.tell(said="in the log all the same", code=3, follows=4)
 sys.exit(3)
 """,
     "is killed": """
@@ -258,7 +258,7 @@ def ends(launch: LaunchDirectory) -> dict[str, RankEnd]:
 
 def test_the_code_of_a_rank_that_fails_and_the_last_that_it_printed(ends: dict[str, RankEnd]):
     lines = [f"line {number}" for number in range(5, 35)]
-    assert ends["fails"] == RankEnd(0, "h", 3, "ended with exit code 3", "small train", "", lines)
+    assert ends["fails"] == RankEnd(0, "h", 3, "ended with exit code 3", "small train", "", lines, follows=4)
 
 
 def test_of_a_rank_without_a_log_what_it_has_said(ends: dict[str, RankEnd]):

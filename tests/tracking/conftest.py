@@ -31,12 +31,14 @@ class Desk:
         self.warnings: list[str] = []
         self._open: list[Tracker] = []
 
-    def tracker(self, resume_step: int | None = None, uri: str | None = None, mlflow: bool = True) -> Tracker:
+    def tracker(
+        self, resume_step: int | None = None, uri: str | None = None, mlflow: bool = True, recorded: int = 0
+    ) -> Tracker:
         section = SimpleNamespace(
             mlflow=mlflow, uri=uri or self.uri, experiment=self.experiment, run_name=None
         )
         config: Any = SimpleNamespace(tracking=section)
-        tracker = build_tracker(config, self.run_dir, 0, resume_step, self.warnings.append)
+        tracker = build_tracker(config, self.run_dir, 0, resume_step, self.warnings.append, recorded)
         self._open.append(tracker)
         return tracker
 

@@ -64,6 +64,7 @@ def test_every_changed_key_is_named(tmp_path: Path):
     path = save_with(tmp_path, config())
     other = config(seed=1, data={"source": "text", "workers": None, "cache_dir": "data/cache"})
     other["stages"][1]["grow"]["learn"]["steps"] = 6
+    other["corpus_fingerprint"] = "corpus-2"
     with pytest.raises(CheckpointError) as caught:
         find_checkpoint(tmp_path, other, ALONE)
     lines = str(caught.value).splitlines()
@@ -73,10 +74,36 @@ def test_every_changed_key_is_named(tmp_path: Path):
         ("data.source", "'stdlib'", "'text'"),
         ("seed", "0", "1"),
         ("stages[1].grow.learn.steps", "5", "6"),
+        ("corpus_fingerprint", "'corpus-1'", "'corpus-2'"),
     ):
         assert any(key in line and before in line and after in line for line in lines[1:-1]), (key, lines)
-    assert len(lines) == 5
+    assert len(lines) == 6
     assert path.exists()
+
+
+SAME_RESULT: dict[str, dict[str, Any]] = {
+    "files that were moved": {"data": {"source": "text", "files": ["elsewhere/*.txt"], "sequence_length": 8}},
+    "another reader": {"data": {"source": "parquet", "text_column": "body", "sequence_length": 8}},
+    "a tokenizer that lies elsewhere": {"tokenizer": {"huggingface": "a/copy", "vocab_size": None}},
+    "a source that was moved": {"stages": [{"name": "small", "from": "a/copy"}]},
+}
+
+
+@pytest.mark.parametrize("case", SAME_RESULT)
+def test_where_it_came_from_is_of_no_account_if_the_result_is_the_same(tmp_path: Path, case: str):
+    data = {"source": "text", "files": ["here/*.txt"], "sequence_length": 8}
+    before = config(data=data, stages=[{"name": "small", "from": "here"}], tokenizer={"vocab_size": 300})
+    before["source_fingerprint"] = "source-1"
+    after = {**before, **SAME_RESULT[case]}
+    for stage in (*before["stages"], *after["stages"]):
+        stage["train"] = None
+    save_with(tmp_path, before)
+    assert find_checkpoint(tmp_path, after, ALONE)[0] is not None
+    for other in ("corpus_fingerprint", "source_fingerprint"):
+        with pytest.raises(CheckpointError, match=f"{other}: '.*-1' -> 'another'"):
+            find_checkpoint(tmp_path, {**after, other: "another"}, ALONE)
+    with pytest.raises(CheckpointError, match=r"data\.sequence_length: 8 -> 9"):
+        find_checkpoint(tmp_path, {**after, "data": {**after["data"], "sequence_length": 9}}, ALONE)
 
 
 def find_otherwise(world: World, directory: Path) -> str:
