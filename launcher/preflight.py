@@ -8,7 +8,7 @@ from pathlib import Path
 from ligo_dist.config import Config, check_world_size
 from ligo_dist.config.huggingface import check_huggingface_keys_apart
 from ligo_dist.config.resolve import is_image_family
-from ligo_dist.corpus.pretrained_tokenizer import given_tokenizer
+from ligo_dist.corpus.pretrained_tokenizer import count_pieces_apart
 from ligo_dist.corpus.text_files import find_files
 from ligo_dist.huggingface.hub import find_weight_files, resolve_directory
 from ligo_dist.runtime.errors import CheckpointError, ConfigError, DataError, Fault, LigoError
@@ -65,9 +65,9 @@ def vocabulary_size(config: Config) -> int:
         return 0
     name = config.stages[0].from_
     directory = None if name is None else resolve_directory(name, weights=False)
-    tokenizer = given_tokenizer(config.tokenizer, directory)
-    if tokenizer is not None:
-        return tokenizer.vocab_size
+    pieces = count_pieces_apart(config.tokenizer, directory)
+    if pieces is not None:
+        return pieces
     assert config.tokenizer.vocab_size is not None, "a checked configuration has one or the other"
     return config.tokenizer.vocab_size
 

@@ -31,10 +31,11 @@ _FORMAT = 2
 
 @dataclass(frozen=True)
 class PackedCorpus:
-    """A directory of the cache: `train.bin`, `validation.bin`, `validation.jsonl`, `index.json`, and the files of
-    the tokenizer (`tokenizer.model`, or `tokenizer.json` and what belongs to it).
+    """A directory of the cache: `train.bin`, `validation.bin`, `validation.jsonl`, `index.json`, and the
+    sentencepiece model, `tokenizer.model`, if it was trained on them.
 
     Attributes:
+        tokenizer: the given one, or the one that was trained.
         fingerprint: of everything that the corpus is made from; equal fingerprints, equal tokens.
         dtype: of the token files.
         statistics: per split.
@@ -93,20 +94,22 @@ def prepare_corpus(
     def make(directory: Path) -> None:
         with _progress_of_datasets(show_progress):
             documents = source.open(streaming, cache_dir / "documents" / cache_key(inputs["source"]))
-            tokenizer = given or _train(
-                documents, validation_fraction, vocab_size, model_type, masked, show_progress
-            )
+            tokenizer = given
+            if tokenizer is None:
+                trained = _train(
+                    documents, validation_fraction, vocab_size, model_type, masked, show_progress
+                )
+                (directory / TOKENIZER_FILE).write_bytes(trained.model_bytes)
+                tokenizer = trained
             with progress_bar("tokenizing", documents.count, show_progress) as advance:
                 statistics = pack(
                     documents, tokenizer, validation_fraction, directory, workers or _num_cores(), advance
                 )
-        for name, content in tokenizer.files().items():
-            (directory / name).write_bytes(content)
         _write_index(directory, fingerprint, tokenizer, statistics, inputs)
 
     directory = Path(cache_dir).absolute() / fingerprint
-    make_once(directory, make, lambda made: _fault(made, fingerprint))
-    return _open(directory)
+    make_once(directory, make, lambda made: _fault(made, fingerprint, given))
+    return _open(directory, given)
 
 
 def _train(
@@ -156,37 +159,30 @@ def _write_index(
     (directory / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
-def _open(directory: Path) -> PackedCorpus:
+def _open(directory: Path, given: TextTokenizer | None) -> PackedCorpus:
     index = json.loads((directory / "index.json").read_text(encoding="utf-8"))
     return PackedCorpus(
         directory=directory,
         fingerprint=index["fingerprint"],
-        tokenizer=_open_tokenizer(directory),
+        # A given one is kept nowhere: what goes with it in an export is not what tokens depend on.
+        tokenizer=given or _trained(directory / TOKENIZER_FILE),
         dtype=index["dtype"],
         statistics={split: SplitStatistics(**index["splits"][split]) for split in SPLITS},
     )
 
 
-def _open_tokenizer(directory: Path) -> TextTokenizer:
-    if (directory / "tokenizer.json").is_file():
-        return PretrainedTokenizer(directory, f"the tokenizer in {directory}")
-    return SentencePieceTokenizer((directory / TOKENIZER_FILE).read_bytes(), str(directory / TOKENIZER_FILE))
+def _trained(path: Path) -> SentencePieceTokenizer:
+    return SentencePieceTokenizer(path.read_bytes(), str(path))
 
 
-def _tokenizer_fingerprint(directory: Path) -> str:
-    """Of the files as they lie there now."""
-    if (directory / "tokenizer.json").is_file():
-        return PretrainedTokenizer(directory).fingerprint
-    return str(size_and_checksum(directory / TOKENIZER_FILE)["sha256"])
-
-
-def _fault(directory: Path, fingerprint: str) -> str | None:
+def _fault(directory: Path, fingerprint: str, given: TextTokenizer | None) -> str | None:
     """What is wrong with a directory of the cache, or None."""
     try:
         index = json.loads((directory / "index.json").read_text(encoding="utf-8"))
         if index["fingerprint"] != fingerprint:
             return "index.json belongs to another corpus"
-        if _tokenizer_fingerprint(directory) != index["tokenizer"]["sha256"]:
+        made_by = given.fingerprint if given else size_and_checksum(directory / TOKENIZER_FILE)["sha256"]
+        if made_by != index["tokenizer"]["sha256"]:
             return "its tokenizer is not the one that made the tokens"
         for split in SPLITS:
             recorded = index["splits"][split]
