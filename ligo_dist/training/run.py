@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import PretrainedConfig
 
 from ligo_dist.checkpoints import Checkpoint, CheckpointWriter
 from ligo_dist.config import Config
@@ -16,7 +15,7 @@ from ligo_dist.corpus import Corpus
 from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.world import World, first_rank_only, gather_objects, raise_together
 from ligo_dist.huggingface.hub import source_fingerprint
-from ligo_dist.huggingface.writer import export_model
+from ligo_dist.huggingface.writer import export_model, rehearse_export
 from ligo_dist.pictures import Album
 from ligo_dist.runtime import watchdog
 from ligo_dist.runtime.console import open_console
@@ -214,20 +213,29 @@ def _build_trainer(
     drawn = config.tracking.pictures
     album = Album(paths.run_dir, paths.metrics, config.seed, world, tracker, progress.message, drawn)
 
-    def on_stage_end(stage: StagePlan, model_config: PretrainedConfig, shards: Shards) -> None:
+    builder = Builder(plan, world, corpus.library_keys(), corpus.exported_keys(), source)
+    exports = {
+        stage.name: builder.exported(stage)
+        for stage in plan.stages
+        if stage is plan.last or config.checkpoints.export_stages
+    }
+    for name, (model_config, generation) in exports.items():
+        rehearse_export(paths.export(name), model_config, corpus.write_processor, world, generation)
+
+    def on_stage_end(stage: StagePlan, shards: Shards) -> None:
         album.add_curves(stage.name)
-        if stage is not plan.last and not config.checkpoints.export_stages:
+        if stage.name not in exports:
             return
         enter(f"{stage.name} export")
         directory = paths.export(stage.name)
         specs = plan.architecture.parameters(stage.shape)
-        export_model(directory, specs, shards, model_config, corpus.write_processor, world)
+        model_config, generation = exports[stage.name]
+        export_model(directory, specs, shards, model_config, corpus.write_processor, world, generation)
         tracker.set_tags({"export.path": str(directory)})
         progress.message(f"exported {stage.name} to {directory}")
         if stage is plan.last and config.tracking.register_model is not None:
             tracker.register_model(config.tracking.register_model, directory)
 
-    builder = Builder(plan, world, corpus.library_keys(), source)
     return Trainer(plan, builder, runner, on_stage_end, album.add_operator)
 
 
