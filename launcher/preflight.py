@@ -9,7 +9,7 @@ from pathlib import Path
 from ligo_dist.config import Config, check_world_size
 from ligo_dist.config.huggingface import check_huggingface_keys_apart, check_models_apart
 from ligo_dist.config.resolve import is_image_family
-from ligo_dist.corpus.pretrained_tokenizer import given_tokenizer
+from ligo_dist.corpus.pretrained_tokenizer import count_pieces_apart
 from ligo_dist.corpus.request import find_prepared, prepared_vocabulary
 from ligo_dist.corpus.text_files import find_files
 from ligo_dist.huggingface.hub import find_weight_files, resolve_directory
@@ -74,15 +74,15 @@ def vocabulary_size(config: Config) -> int:
         None if name is None else resolve_directory(locate_source(Path(config.run_dir), name), weights=False)
     )
     try:
-        tokenizer = given_tokenizer(config.tokenizer, directory)
+        pieces = count_pieces_apart(config.tokenizer, directory)
     except DataError:
         is_named = config.tokenizer.file is not None or config.tokenizer.huggingface is not None
         prepared = find_prepared(config) if is_named else None
         if prepared is None:
             raise
         return prepared_vocabulary(prepared)
-    if tokenizer is not None:
-        return tokenizer.vocab_size
+    if pieces is not None:
+        return pieces
     assert config.tokenizer.vocab_size is not None, "a checked configuration has one or the other"
     return config.tokenizer.vocab_size
 

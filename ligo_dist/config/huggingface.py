@@ -30,6 +30,8 @@ ROTARY_KEYS = ("rope_theta", "rotary_emb_base")
 _DROPOUT = ("_pdrop", "_dropout", "_dropout_prob")
 _PER_LAYER = "layer_types"
 LABELS = ("id2label", "label2id")
+_OF_ITS_FILE = ("architectures", "auto_map", "model_type", "num_labels", "transformers_version")
+"""What a `config.json` says of itself and of the files beside it, or twice (the number of classes)."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,12 @@ class SourceConfig:
         values: all keys, the library's defaults filled in.
         inherited: those that every stage takes over, as no key of ours sets them. Dropout is not among them: it
             says how the source was trained, not what it computes.
+        said: those that an export takes over: all that are not what the class gives a model of this size anyway.
     """
 
     values: dict[str, Any]
     inherited: dict[str, Any]
+    said: dict[str, Any]
 
 
 def check_huggingface_keys(config: Config) -> list[Fault]:
@@ -62,7 +66,7 @@ def check_huggingface_keys_apart(config: Config) -> list[Fault]:
     if not config.model.huggingface:
         return []
     request = ["keys", config.model.family, config.model.huggingface]
-    answer = _ask(__name__, request, "the keys of model.huggingface")
+    answer = ask_apart(__name__, request, "the keys of model.huggingface")
     return [Fault(path, message) for path, message in answer]
 
 
@@ -90,7 +94,7 @@ def check_models_apart(
         return [], []
     path = None if directory is None else str(directory)
     request = [config.model.family, [asdict(shape) for shape in shapes], config.model.huggingface, path]
-    faults, notes = _ask("ligo_dist.huggingface.check", request, "the models")
+    faults, notes = ask_apart("ligo_dist.huggingface.check", request, "the models")
     return [Fault(path, message) for path, message in faults], notes
 
 
@@ -137,7 +141,12 @@ def read_source_config(family: str, name: str) -> SourceConfig:
         raise LigoError(
             f"{name!r}: its layers are not all alike ({_PER_LAYER}), so none can be made of others"
         )
-    return SourceConfig(values, inherited)
+    said = {
+        key: value
+        for key, value in values.items()
+        if value != default.get(key) and key not in _OF_ITS_FILE and not key.startswith("_")
+    }
+    return SourceConfig(values, inherited, said)
 
 
 def read_source_config_apart(family: str, name: str) -> SourceConfig:
@@ -146,19 +155,35 @@ def read_source_config_apart(family: str, name: str) -> SourceConfig:
     Raises:
         LigoError: as there, or if that process fails.
     """
-    answer = _ask(__name__, ["source", family, name], f"the config.json of {name!r}")
+    answer = ask_apart(__name__, ["source", family, name], f"the config.json of {name!r}")
     if isinstance(answer, str):
         raise LigoError(answer)
     return SourceConfig(**answer)
 
 
-def _ask(module: str, request: list[Any], words: str) -> Any:
-    """What a module answers that runs in a process of its own."""
+def ask_apart(module: str, request: Any, what: str) -> Any:
+    """Have a module that imports transformers answer in a process of its own, where there is no torch to import.
+
+    Args:
+        module: its name; it ends in `answer_apart`.
+        request: plain values.
+        what: names the subject in an error.
+
+    Raises:
+        LigoError: if that process fails.
+    """
     command = [sys.executable, "-m", module]
     done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise LigoError(f"{words} could not be checked:\n{done.stderr.strip()}")
+        raise LigoError(f"{what} could not be checked:\n{done.stderr.strip()}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def answer_apart(answer: Callable[[Any], Any]) -> None:
+    """What a module does as the process that `ask_apart` starts: answer the request on standard input."""
+    # Neither the library's configurations nor its tokenizers need torch, which takes longer to import than all else.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    print(json.dumps(answer(json.loads(sys.stdin.read()))))
 
 
 def _check_kind(file: Path, cls: Any, architecture: Architecture) -> None:
@@ -243,12 +268,5 @@ def _answer_source(family: str, name: str) -> Any:
 _ANSWERS: dict[str, Callable[[str, Any], Any]] = {"keys": _answer_keys, "source": _answer_source}
 
 
-def _main() -> None:
-    # The library's configurations need no torch, which takes longer to import than all else here.
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    what, family, argument = json.loads(sys.stdin.read())
-    print(json.dumps(_ANSWERS[what](family, argument)))
-
-
 if __name__ == "__main__":
-    _main()
+    answer_apart(lambda request: _ANSWERS[request[0]](*request[1:]))

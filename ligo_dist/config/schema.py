@@ -287,7 +287,7 @@ class Tokenizer(Section):
     """Pieces of the vocabulary, with the 256 single bytes; needed where the tokenizer is trained, `null` or
     the file's own number where it is given."""
     huggingface: Text | None = None
-    """A directory (or a name on the hub) with a `tokenizer.json`, instead of a sentencepiece one; `null`: that of
+    """A directory (or a name on the hub) with a Hugging Face tokenizer, instead of a sentencepiece one; `null`: that of
     `stages[0].from`, if there is one and no other tokenizer is asked for."""
     model_type: Literal["bpe", "unigram"] = "bpe"
     """The kind of tokenizer that is trained."""

@@ -41,7 +41,11 @@ class Corpus(Protocol):
     def vocab_size(self) -> int: ...
 
     def library_keys(self) -> dict[str, Any]:
-        """What it says of the Hugging Face configuration of a model: ids of special tokens, names of classes."""
+        """What it says of the library's configuration of a model in training: special tokens' ids, classes' names."""
+        ...
+
+    def exported_keys(self) -> dict[str, Any]:
+        """The same for an export; not what the first stage's own model says of its own tokenizer."""
         ...
 
     def write_processor(self, directory: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
+from numpy.typing import NDArray
 
 from ligo_dist.config.resolve import stage_shapes, tokens_per_sample
 from ligo_dist.corpus.cache import cache_key, file_fault, make_once, progress_bar, size_and_checksum
@@ -23,6 +26,8 @@ from ligo_dist.runtime.errors import DataError
 if TYPE_CHECKING:
     from ligo_dist.architectures import Architecture, ModelShape
     from ligo_dist.config import Config
+
+logger = logging.getLogger(__name__)
 
 _FORMAT = 2
 """Raise it with every change of the code that changes what is made from the same inputs."""
@@ -42,7 +47,7 @@ class ImageCorpus:
         train, validation: the samples.
         fingerprint: of the images and their classes.
         directory: where they lie in the cache.
-        names: of the classes, where they are known.
+        names: of the classes by their numbers in the samples, where they are known.
         note: what was not there of what they are made from; empty: nothing.
     """
 
@@ -70,6 +75,9 @@ class ImageCorpus:
             "id2label": dict(enumerate(self.names)),
             "label2id": {name: number for number, name in enumerate(self.names)},
         }
+
+    def exported_keys(self) -> dict[str, Any]:
+        return self.library_keys()
 
     def write_processor(self, directory: Path) -> None:
         """`preprocessor_config.json`, as `AutoImageProcessor` reads it."""
@@ -99,9 +107,11 @@ def build_image_corpus(
     index = json.loads((directory / "index.json").read_text(encoding="utf-8"))
     _check_labels(index, shape.labels, index["origin"])
     mean, deviation = _normalisation(source_directory, shape.channels)
+    names, numbers = _classes(index["names"], config.model.huggingface, source_directory)
 
     def samples(split: str, shift: int, flip: bool) -> ImageSamples:
         classes = np.fromfile(directory / f"{split}.labels.bin", dtype="int32")
+        classes = classes if numbers is None else numbers[classes]
         pixels = (len(classes), shape.channels, shape.image_size, shape.image_size)
         images = np.memmap(directory / f"{split}.images.bin", dtype="uint8", mode="r", shape=pixels)
         tokens = tokens_per_sample(architecture, shape, 0)
@@ -112,7 +122,7 @@ def build_image_corpus(
         validation=samples("validation", 0, False),
         fingerprint=cache_key({name: file["sha256"] for name, file in index["files"].items()}),
         directory=directory,
-        names=index["names"],
+        names=names,
         note=note,
     )
 
@@ -158,6 +168,46 @@ def _directory(config: Config, shape: ModelShape, show_progress: bool) -> tuple[
     make_once(directory, make, lambda made: _fault(made, fingerprint))
     remember(config, directory)
     return directory, ""
+
+
+def _classes(
+    found: list[str] | None, keys: Mapping[str, Any], source: Path | None
+) -> tuple[list[str] | None, NDArray[np.int32] | None]:
+    """What the classes are called, and which number each of those in the cache has in the model; None: its own.
+
+    The model's own order counts: that of `id2label` in `model.huggingface`, else in the source's `config.json`. Images
+    whose classes have the same names are numbered so; for those of other names a user's names take their places.
+
+    Args:
+        found: the images' classes in the order of their numbers in the cache; None where they have no names.
+        keys: of `model.huggingface`.
+        source: directory of the first stage's model.
+    """
+    of_source = None if source is None else _names(_said(source, "config.json"))
+    wanted = _names(keys) or of_source
+    if wanted is None or found is None:
+        return found or wanted, None
+    if sorted(found) == sorted(wanted) and len(set(wanted)) == len(wanted):
+        return wanted, np.array([wanted.index(name) for name in found], dtype=np.int32)
+    if wanted != of_source:
+        return wanted, None
+    logger.warning(
+        "stages[0].from: its classes are %s, and those of the images %s: its classifier learns the latter",
+        _few(wanted),
+        _few(found),
+    )
+    return found, None
+
+
+def _names(keys: Mapping[str, Any]) -> list[str] | None:
+    """The names in the `id2label` of a configuration, in the order of their numbers; None for the library's own."""
+    said = keys.get("id2label") or {}
+    names = [said[number] for number in sorted(said, key=int)]
+    return names if names != [f"LABEL_{number}" for number in range(len(names))] else None
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])])
 
 
 def _write(
@@ -226,12 +276,26 @@ def _check_labels(index: dict[str, Any], labels: int, origin: str) -> None:
 
 def _normalisation(source_directory: Path | None, channels: int) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel: what the source's own image processor says, else the middle."""
-    path = None if source_directory is None else source_directory / PROCESSOR_FILE
-    said = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
+    said = {} if source_directory is None else _said(source_directory, PROCESSOR_FILE)
+    if said.get("do_normalize") is False:
+        return [0.0] * channels, [1.0] * channels
     mean, deviation = said.get("image_mean"), said.get("image_std")
     if mean and deviation and len(mean) == len(deviation) == channels:
         return mean, deviation
     return [MIDDLE] * channels, [MIDDLE] * channels
+
+
+def _said(directory: Path, name: str) -> dict[str, Any]:
+    """What a JSON file of a Hugging Face directory says; nothing if there is none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    path = directory / name
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"stages[0].from: {path} cannot be read: {error}") from error
 
 
 def _fault(directory: Path, fingerprint: str) -> str | None:

@@ -28,16 +28,20 @@ from ligo_dist.runtime.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+_PRETRAINED = "tokenizer"
+"""Directory of a given Hugging Face tokenizer's files."""
+
 _FORMAT = 3
 """Raise it with every change of the code that changes what is made from the same inputs."""
 
 
 @dataclass(frozen=True)
 class PackedCorpus:
-    """A directory of the cache: `train.bin`, `validation.bin`, `validation.jsonl`, `index.json`, and the files of
-    the tokenizer (`tokenizer.model`, or `tokenizer.json` and what belongs to it).
+    """A directory of the cache: `train.bin`, `validation.bin`, `validation.jsonl`, `index.json`, and the
+    sentencepiece model, `tokenizer.model`, if it was trained on them.
 
     Attributes:
+        tokenizer: the given one, or the one that was trained.
         fingerprint: of everything that the corpus is made from; equal fingerprints, equal tokens.
         dtype: of the token files.
         statistics: per split.
@@ -115,8 +119,7 @@ def prepare_corpus(
                 statistics = pack(
                     documents, tokenizer, validation_fraction, directory, workers or _num_cores(), advance
                 )
-        for name, content in tokenizer.files().items():
-            (directory / name).write_bytes(content)
+        _keep_tokenizer(tokenizer, directory)
         if documents.num_broken:
             logger.warning(
                 "%s: %d broken line(s) left out; the first: %s",
@@ -127,8 +130,8 @@ def prepare_corpus(
         _write_index(directory, fingerprint, tokenizer, statistics, documents.num_broken, inputs)
 
     directory = Path(cache_dir).absolute() / fingerprint
-    make_once(directory, make, lambda made: _fault(made, fingerprint))
-    return _open(directory)
+    make_once(directory, make, lambda made: _fault(made, fingerprint, given))
+    return _open(directory, given)
 
 
 def open_prepared(directory: Path, missing: DataError) -> PackedCorpus:
@@ -137,12 +140,12 @@ def open_prepared(directory: Path, missing: DataError) -> PackedCorpus:
     Raises:
         DataError: `missing`, if it is damaged.
     """
-    fault = _fault(directory, directory.name)
+    fault = _fault(directory, directory.name, None)
     if fault is not None:
         raise DataError(
             f"{missing}; and what was prepared of it, in {directory}, is damaged ({fault})"
         ) from missing
-    return replace(_open(directory), note=f" (prepared before: {missing})")
+    return replace(_open(directory, None), note=f" (prepared before: {missing})")
 
 
 def _train(
@@ -194,38 +197,41 @@ def _write_index(
     (directory / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
-def _open(directory: Path) -> PackedCorpus:
+def _open(directory: Path, given: TextTokenizer | None) -> PackedCorpus:
     index = json.loads((directory / "index.json").read_text(encoding="utf-8"))
     return PackedCorpus(
         directory=directory,
         fingerprint=index["fingerprint"],
-        tokenizer=_open_tokenizer(directory),
+        # A given one is as it is now: what goes with it in an export is not what tokens depend on.
+        tokenizer=given or _kept_tokenizer(directory),
         dtype=index["dtype"],
         statistics={split: SplitStatistics(**index["splits"][split]) for split in SPLITS},
         broken_lines=index["broken_lines"],
     )
 
 
-def _open_tokenizer(directory: Path) -> TextTokenizer:
-    if (directory / "tokenizer.json").is_file():
-        return PretrainedTokenizer(directory, f"the tokenizer in {directory}")
-    return SentencePieceTokenizer((directory / TOKENIZER_FILE).read_bytes(), str(directory / TOKENIZER_FILE))
+def _keep_tokenizer(tokenizer: TextTokenizer, directory: Path) -> None:
+    """What opens the corpus where the tokenizer that made it is not there any more."""
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        (directory / TOKENIZER_FILE).write_bytes(tokenizer.model_bytes)
+    elif isinstance(tokenizer, PretrainedTokenizer):
+        tokenizer.copy_to(directory / _PRETRAINED)
 
 
-def _tokenizer_fingerprint(directory: Path) -> str:
-    """Of the files as they lie there now."""
-    if (directory / "tokenizer.json").is_file():
-        return PretrainedTokenizer(directory).fingerprint
-    return str(size_and_checksum(directory / TOKENIZER_FILE)["sha256"])
+def _kept_tokenizer(directory: Path) -> TextTokenizer:
+    pretrained, path = directory / _PRETRAINED, directory / TOKENIZER_FILE
+    if pretrained.is_dir():
+        return PretrainedTokenizer(pretrained, f"the tokenizer in {pretrained}")
+    return SentencePieceTokenizer(path.read_bytes(), str(path))
 
 
-def _fault(directory: Path, fingerprint: str) -> str | None:
+def _fault(directory: Path, fingerprint: str, given: TextTokenizer | None) -> str | None:
     """What is wrong with a directory of the cache, or None."""
     try:
         index = json.loads((directory / "index.json").read_text(encoding="utf-8"))
         if index["fingerprint"] != fingerprint:
             return "index.json belongs to another corpus"
-        if _tokenizer_fingerprint(directory) != index["tokenizer"]["sha256"]:
+        if (given or _kept_tokenizer(directory)).fingerprint != index["tokenizer"]["sha256"]:
             return "its tokenizer is not the one that made the tokens"
         for split in SPLITS:
             recorded = index["splits"][split]

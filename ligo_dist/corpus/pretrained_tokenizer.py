@@ -1,16 +1,19 @@
-"""A Hugging Face tokenizer that came with a model (a directory with a `tokenizer.json`), and the tokenizer that a
-configuration names. Imports no torch: the launcher counts its pieces."""
+"""A Hugging Face tokenizer that came with a model, as `transformers` opens it, and the tokenizer that a configuration
+names. Importing this imports no torch; opening a Hugging Face tokenizer imports `transformers`, so the launcher has its
+pieces counted in a process of its own (`python -m ligo_dist.corpus.pretrained_tokenizer`)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tokenizers
 
+from ligo_dist.config.huggingface import answer_apart, ask_apart
 from ligo_dist.corpus.text_tokenizer import TextTokenizer
 from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
 from ligo_dist.huggingface.hub import resolve_directory
@@ -19,14 +22,20 @@ from ligo_dist.runtime.errors import CheckpointError, DataError
 if TYPE_CHECKING:
     from ligo_dist.config.schema import Tokenizer as TokenizerSettings
 
-FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
-    "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
-)  # fmt: skip
-"""What may lie beside a `tokenizer.json` and belongs to it."""
+logger = logging.getLogger(__name__)
 
-_MEANING = FILES[:4]
-"""The files that tokens depend on."""
+_TOKENIZER_FILE = "tokenizer.json"
+
+_VOCABULARIES = (_TOKENIZER_FILE, "vocab.json", "*.txt", "*.model")
+_INSTEAD = "name another as tokenizer.huggingface, or a sentencepiece model as tokenizer.file"
+
+_BESIDE = (
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
+    "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json",
+    "additional_chat_templates/*.jinja",
+)  # fmt: skip
+"""Patterns of what may lie beside a `tokenizer.json` and belongs to it, with the files that the library's class of the
+tokenizer names."""
 
 _KNOWN = {
     "eos_token": ("</s>", "<|endoftext|>", "<eos>", "<|end_of_text|>"),
@@ -35,13 +44,17 @@ _KNOWN = {
     "pad_token": ("[PAD]", "<pad>"),
     "mask_token": ("[MASK]", "<mask>"),
     "unk_token": ("[UNK]", "<unk>"),
-    "cls_token": ("[CLS]", "<s>"),
 }
-"""Names by which tokenizers of before 2021 know their special tokens, without writing it down anywhere."""
+"""Names by which tokenizers of before 2021 know their special tokens, where no file says one to the library."""
+
+_PROBES = (
+    "def grow(layer):\n\treturn 12345 * layer  # two  spaces",
+    "Grow the Layer, caf\u00e9 \u6f22\u5b57",
+)
 
 
 class PretrainedTokenizer:
-    """A tokenizer of the `tokenizers` library; see `TextTokenizer`.
+    """A tokenizer of the `tokenizers` library, as `transformers.AutoTokenizer` opens it; see `TextTokenizer`.
 
     Bytes that are not UTF-8 become U+FFFD. What reads like a special token in a text is text.
 
@@ -50,17 +63,19 @@ class PretrainedTokenizer:
         origin: how error messages name it.
 
     Raises:
-        DataError: no `tokenizer.json`, one that cannot be read, or no token to end documents with.
+        DataError: no tokenizer, one that the library refuses or cannot run fast, or no token to end documents with.
     """
 
     def __init__(self, directory: str | Path, origin: str | None = None) -> None:
         self.directory = Path(directory)
         self.origin = origin or f"tokenizer.huggingface: {str(directory)!r}"
-        self._files = self._read()
-        self._tokenizer = self._parsed()
-        self.fingerprint = _fingerprint(self._files)
-        special = self._special_tokens()
-        ids = {name: self._tokenizer.token_to_id(token) for name, token in special.items()}
+        library = _open(self.directory, self.origin)
+        self._files = self._read(library.vocab_files_names.values())
+        self._tokenizer = tokenizers.Tokenizer.from_str(library.backend_tokenizer.to_str())
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True
+        ids = self._special_ids(library)
         added = self._tokenizer.get_added_tokens_decoder()
         self.special_ids = frozenset(
             [number for number in ids.values() if number is not None]
@@ -76,11 +91,20 @@ class PretrainedTokenizer:
         self.bos_id, self.pad_id, self.mask_id = (
             ids[name] for name in ("bos_token", "pad_token", "mask_token")
         )
-        self._unk_id = ids["unk_token"]
+        self.padding_id: int | None = self.pad_id
+        # Where it is another special token too (GPT-2's is all of them), none stands for unknown text.
+        self._unk_id = ids["unk_token"] if ids["unk_token"] != eos_id else None
         self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        meaning = json.dumps([self._tokenizer.to_str(), sorted(self.special_ids), eos_id, self.mask_id])
+        self.fingerprint = hashlib.sha256(meaning.encode()).hexdigest()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return PretrainedTokenizer, (self.directory, self.origin)
+    def __getstate__(self) -> dict[str, Any]:
+        """For the processes that tokenize: they write no files."""
+        return {**self.__dict__, "_files": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._tokenizer.encode_special_tokens = True  # is not kept with it
 
     def encode(self, data: bytes) -> list[int]:
         """The token ids of any bytes; no special tokens around them."""
@@ -91,65 +115,92 @@ class PretrainedTokenizer:
         # A unigram model may know a special token as a piece of text too.
         return [number for number in ids if number not in self.special_ids or number == self._unk_id]
 
-    def files(self) -> dict[str, bytes]:
-        return dict(self._files)
-
     def write(self, directory: Path, samples: Sequence[bytes] = (), max_positions: int | None = None) -> None:
         """Copies its files as they are."""
+        self.copy_to(directory)
+        opened = _open(directory, self.origin)
+        for text in _PROBES:
+            ids = opened(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
+                "input_ids"
+            ]
+            if ids != self.encode(text.encode()):
+                logger.warning(
+                    "%s: AutoTokenizer opens the export as a %s, which splits text in another way than the "
+                    "tokenizer of this run",
+                    self.origin,
+                    type(opened).__name__,
+                )
+                return
+
+    def copy_to(self, directory: Path) -> None:
+        """Its files, as they are; the directory is made."""
         for name, content in self._files.items():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
             (directory / name).write_bytes(content)
 
-    def _read(self) -> dict[str, bytes]:
-        if not (self.directory / FILES[0]).is_file():
-            raise DataError(
-                f"{self.origin} has no tokenizer.json; save it with a fast tokenizer of transformers, or name a "
-                "sentencepiece model as tokenizer.file"
-            )
+    def _read(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Name -> content of its files."""
+        patterns = dict.fromkeys((_TOKENIZER_FILE, *_BESIDE, *names))
+        paths = [
+            path for pattern in patterns for path in sorted(self.directory.glob(pattern)) if path.is_file()
+        ]
         try:
-            return {
-                name: (self.directory / name).read_bytes()
-                for name in FILES
-                if (self.directory / name).is_file()
-            }
+            return {str(path.relative_to(self.directory)): path.read_bytes() for path in paths}
         except OSError as error:
             raise DataError(f"{self.origin} cannot be read: {error.strerror or error}") from error
 
-    def _parsed(self) -> tokenizers.Tokenizer:
+    def _special_ids(self, library: Any) -> dict[str, int | None]:
+        """Name -> id: what the library says, else the well-known names that are in the vocabulary."""
+        if library.all_special_tokens:
+            return {name: getattr(library, f"{name}_id") for name in _KNOWN}
+        ids = {
+            name: [self._tokenizer.token_to_id(token) for token in tokens] for name, tokens in _KNOWN.items()
+        }
+        return {name: next((i for i in there if i is not None), None) for name, there in ids.items()}
+
+
+def _open(directory: Path, origin: str) -> Any:
+    """A tokenizer as the library opens it.
+
+    Raises:
+        DataError: it does not, makes one up for want of a vocabulary, or cannot run it fast.
+    """
+    # Seconds, and only who has a tokenizer to open needs it.
+    from transformers import AutoTokenizer
+
+    try:
+        opened: Any = AutoTokenizer.from_pretrained(
+            str(directory), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # whatever the library raises is its verdict on the files
+        raise DataError(f"{origin} {_reason(directory, error)}") from error
+    names = [name for key, name in opened.vocab_files_names.items() if key != "tokenizer_file"]
+    if not (directory / _TOKENIZER_FILE).is_file() and not all(
+        (directory / name).is_file() for name in names
+    ):
+        raise DataError(
+            f"{origin} has no tokenizer.json, nor what else makes a {type(opened).__name__} ({', '.join(names)}); "
+            + _INSTEAD
+        )
+    if not isinstance(getattr(opened, "backend_tokenizer", None), tokenizers.Tokenizer):
+        raise DataError(
+            f"{origin} is a {type(opened).__name__}, which transformers does not run fast; take a tokenizer that it "
+            "does, or a sentencepiece model (tokenizer.file)"
+        )
+    return opened
+
+
+def _reason(directory: Path, error: Exception) -> str:
+    """Why the library refuses a directory."""
+    if not any(True for pattern in _VOCABULARIES for _ in directory.glob(pattern)):
+        return f"has no tokenizer.json, nor another vocabulary that transformers knows; {_INSTEAD}"
+    for path in sorted(directory.glob("*.json")):  # the library does not say which of them it is
         try:
-            tokenizer = tokenizers.Tokenizer.from_buffer(self._files["tokenizer.json"])
-        except Exception as error:  # the library raises no narrower class
-            raise DataError(f"{self.origin}: its tokenizer.json cannot be read: {error}") from error
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        tokenizer.encode_special_tokens = True
-        return tokenizer
-
-    def _special_tokens(self) -> dict[str, str]:
-        """Name -> token: what its files say, else the well-known names it has in its vocabulary."""
-        tokens: dict[str, str] = {}
-        for name, known in _KNOWN.items():
-            said = [
-                self._json(file).get(name) for file in ("tokenizer_config.json", "special_tokens_map.json")
-            ]
-            contents = [value["content"] if isinstance(value, dict) else value for value in said if value]
-            there = [token for token in known if self._tokenizer.token_to_id(token) is not None]
-            tokens[name] = next(iter([*contents, *there]), "")
-        return tokens
-
-    def _json(self, name: str) -> dict[str, Any]:
-        try:
-            content = json.loads(self._files.get(name, b"{}"))
-        except ValueError as error:
-            raise DataError(f"{self.origin}: its {name} is no JSON: {error}") from error
-        return content if isinstance(content, dict) else {}
-
-
-def _fingerprint(files: dict[str, bytes]) -> str:
-    digest = hashlib.sha256()
-    for name in _MEANING:
-        if name in files:
-            digest.update(f"{name} {len(files[name])} ".encode() + files[name])
-    return digest.hexdigest()
+            json.loads(path.read_bytes())
+        except (OSError, ValueError) as broken:
+            return f"cannot be read: its {path.name} is no JSON: {broken}"
+    first_line = str(error).partition("\n")[0]
+    return f"is refused by transformers: {type(error).__name__}: {first_line}"
 
 
 def given_tokenizer(settings: TokenizerSettings, source_directory: Path | None) -> TextTokenizer | None:
@@ -181,3 +232,35 @@ def given_tokenizer(settings: TokenizerSettings, source_directory: Path | None) 
             source_directory, f"stages[0].from: the tokenizer in {str(source_directory)!r}"
         )
     return None
+
+
+def count_pieces_apart(settings: TokenizerSettings, source_directory: Path | None) -> int | None:
+    """The pieces of that tokenizer; None: one is to be trained. A Hugging Face one is opened in another process.
+
+    Raises:
+        DataError: as `given_tokenizer`.
+        LigoError: that process fails.
+    """
+    if settings.file is not None or (settings.huggingface is None and source_directory is None):
+        given = given_tokenizer(settings, source_directory)
+        return None if given is None else given.vocab_size
+    request = [settings.model_dump(), None if source_directory is None else str(source_directory)]
+    answer = ask_apart(__name__, request, "the tokenizer")
+    if isinstance(answer, str):
+        raise DataError(answer)
+    return answer
+
+
+def _answer(request: Any) -> int | str | None:
+    from ligo_dist.config.schema import Tokenizer as TokenizerSettings
+
+    settings, directory = request
+    try:
+        given = given_tokenizer(TokenizerSettings(**settings), None if directory is None else Path(directory))
+    except DataError as error:
+        return str(error)
+    return None if given is None else given.vocab_size
+
+
+if __name__ == "__main__":
+    answer_apart(_answer)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ligo_dist.corpus.packing import PackedBlocks, SplitStatistics
 from ligo_dist.corpus.prepare import PackedCorpus, open_prepared, prepare_corpus
-from ligo_dist.corpus.pretrained_tokenizer import given_tokenizer
+from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer, given_tokenizer
 from ligo_dist.corpus.request import find_prepared, remember
 from ligo_dist.corpus.samples import (
     TRAINING,
@@ -43,6 +44,7 @@ class TextCorpus:
         max_positions: longest sequence of the model.
         broken_lines: of the source, that were left out.
         note: see `PackedCorpus`.
+        source_says: keys of special tokens' ids that the source itself says, if the tokenizer is its own.
     """
 
     tokenizer: TextTokenizer
@@ -56,6 +58,7 @@ class TextCorpus:
     max_positions: int | None
     broken_lines: int = 0
     note: str = ""
+    source_says: frozenset[str] = frozenset()
 
     @property
     def vocab_size(self) -> int:
@@ -74,6 +77,15 @@ class TextCorpus:
         # Causal models have no use for it, and the library would leave that token's embedding untrained.
         return keys | ({"pad_token_id": tokenizer.pad_id} if self.objective == "masked_lm" else {})
 
+    def exported_keys(self) -> dict[str, Any]:
+        tokenizer = self.tokenizer
+        ids = {
+            "bos_token_id": tokenizer.bos_id,
+            "eos_token_id": tokenizer.eos_id,
+            "pad_token_id": tokenizer.padding_id,
+        }
+        return {key: number for key, number in ids.items() if key not in self.source_says}
+
     def write_processor(self, directory: Path) -> None:
         self.tokenizer.write(directory, self.sample_documents(4), self.max_positions)
 
@@ -86,6 +98,23 @@ class TextCorpus:
         ends = (tokens == self.tokenizer.eos_id).nonzero()[0][:count]
         starts = [0, *(ends + 1)]
         return [self.tokenizer.decode(tokens[start:end]) for start, end in zip(starts, ends, strict=False)]
+
+
+def _said_by_source(
+    tokenizer: TextTokenizer, source: Path | None, architecture: Architecture
+) -> frozenset[str]:
+    """Keys of special tokens' ids that the source says anything of, in either of its files, if its tokenizer is used.
+    Where positions are counted from the padding id on, that is the tokenizer's, with which the model is trained."""
+    if source is None or not isinstance(tokenizer, PretrainedTokenizer):
+        return frozenset()
+    if tokenizer.directory.resolve() != source.resolve():
+        return frozenset()
+    ids = {"bos_token_id", "eos_token_id", *(() if architecture.position_offset else ("pad_token_id",))}
+    said: set[str] = set()
+    for name in ("config.json", "generation_config.json"):
+        if (source / name).is_file():
+            said |= json.loads((source / name).read_text(encoding="utf-8")).keys()
+    return frozenset(said & ids)
 
 
 def build_text_corpus(
@@ -128,6 +157,7 @@ def build_text_corpus(
         max_positions=config.model.max_positions,
         broken_lines=packed.broken_lines,
         note=packed.note,
+        source_says=_said_by_source(packed.tokenizer, source_directory, architecture),
     )
 
 

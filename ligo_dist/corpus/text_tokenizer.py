@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ class TextTokenizer(Protocol):
         eos_id: ends each document; of encoders the separator.
         bos_id, pad_id, mask_id: beginning of a text, padding, what stands for a token to be predicted; None where
             there is none.
+        padding_id: what an export pads with: `pad_id`, else another that stands for no text; None where there is none.
         special_ids: ids that stand for no text; encoding gives none of them, but for an unknown token.
         fingerprint: of all that tokens depend on.
         origin: how messages name it.
@@ -27,16 +28,13 @@ class TextTokenizer(Protocol):
     bos_id: int | None
     pad_id: int | None
     mask_id: int | None
+    padding_id: int | None
     special_ids: frozenset[int]
     fingerprint: str
     origin: str
 
     def encode(self, data: bytes) -> list[int]:
         """The token ids of any bytes; no special tokens around them."""
-        ...
-
-    def files(self) -> Mapping[str, bytes]:
-        """Name -> content of the files that make it up."""
         ...
 
     def write(self, directory: Path, samples: Sequence[bytes], max_positions: int | None) -> None:

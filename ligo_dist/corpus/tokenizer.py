@@ -25,7 +25,7 @@ MASK = "<mask>"
 SPACE = "\u2581"
 """What sentencepiece writes for a space inside its pieces."""
 
-_UNREPRESENTABLE = re.compile(f"([{SPACE}\udc80-\udcff]+)")
+_UNREPRESENTABLE = f"{SPACE}\udc80-\udcff"
 """A literal U+2581, which sentencepiece takes for a space, and bytes that are not UTF-8 (Python's surrogate
 escapes)."""
 
@@ -38,7 +38,8 @@ class SentencePieceTokenizer:
     """Bytes to token ids and back, without loss: `decode(encode(data)) == data` for any bytes.
 
     Text goes through sentencepiece. What it cannot represent goes through the model's 256 byte pieces: a
-    literal U+2581, bytes that are not UTF-8, and any text that would not come back as it was.
+    literal U+2581, bytes that are not UTF-8, spaces where no piece is one, and any text that would not come back as
+    it was.
 
     Attributes:
         vocab_size: number of pieces.
@@ -46,6 +47,7 @@ class SentencePieceTokenizer:
         bos_id: id of the beginning-of-document piece, None where the model has none. Encoding adds neither
             BOS nor EOS.
         pad_id, mask_id: of the padding piece and of the piece `<mask>`, None where the model has none.
+        padding_id: what an export pads with: where there is no padding piece the unknown one, which no text gives.
         special_ids: of all pieces that stand for no text.
         model_bytes: the sentencepiece model.
         fingerprint: sha256 of `model_bytes`, in hexadecimal.
@@ -74,6 +76,10 @@ class SentencePieceTokenizer:
         pad_id = int(self._processor.pad_id())
         self.bos_id = bos_id if bos_id >= 0 else None
         self.pad_id = pad_id if pad_id >= 0 else None
+        self.padding_id: int | None = self.unk_id if self.pad_id is None else self.pad_id
+        # A model of text without spaces has no piece for them; sentencepiece would give the bytes of a U+2581.
+        space = "" if _has_spaces(proto) else " "
+        self._unrepresentable = re.compile(f"([{_UNREPRESENTABLE}{space}]+)")
         self.special_ids = frozenset(
             number
             for number, piece in enumerate(proto.pieces)
@@ -116,7 +122,7 @@ class SentencePieceTokenizer:
     def encode(self, data: bytes) -> list[int]:
         """The token ids of any bytes; no BOS, no EOS."""
         ids: list[int] = []
-        parts = _UNREPRESENTABLE.split(data.decode("utf-8", "surrogateescape"))
+        parts = self._unrepresentable.split(data.decode("utf-8", "surrogateescape"))
         for number, part in enumerate(parts):
             if number % 2:
                 ids += self._encode_bytes(part.encode("utf-8", "surrogateescape"))
@@ -133,9 +139,6 @@ class SentencePieceTokenizer:
         """
         return b"".join(map(self._bytes_of_piece.__getitem__, ids))
 
-    def files(self) -> dict[str, bytes]:
-        return {TOKENIZER_FILE: self.model_bytes}
-
     def write(self, directory: Path, samples: Sequence[bytes] = (), max_positions: int | None = None) -> None:
         """See `huggingface_tokenizer.write_huggingface_tokenizer`."""
         # Not at the top: it is built on this module.
@@ -150,6 +153,10 @@ class SentencePieceTokenizer:
 
     def _encode_bytes(self, data: bytes) -> list[int]:
         return [self._id_of_byte[value] for value in data]
+
+
+def _has_spaces(proto: ModelProto) -> bool:
+    return any(piece.piece == SPACE for piece in proto.pieces)
 
 
 def _parse(model: bytes, origin: str) -> ModelProto:
@@ -247,7 +254,8 @@ def build_fast_tokenizer(proto: ModelProto) -> tokenizers.Tokenizer:
     specials = [piece.piece for piece in proto.pieces if piece.type == _PieceType.CONTROL]
     symbols = [piece.piece for piece in proto.pieces if piece.type == _PieceType.USER_DEFINED]
     fast = tokenizers.Tokenizer(_bpe(proto) if _is_bpe(proto) else _unigram(proto))
-    fast.normalizer = normalizers.Replace(" ", SPACE)
+    if _has_spaces(proto):
+        fast.normalizer = normalizers.Replace(" ", SPACE)
     fast.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
     fast.add_special_tokens(
         [tokenizers.AddedToken(piece, special=True, normalized=False) for piece in specials]
@@ -294,7 +302,11 @@ def _config(
         # A literal </s> in a text is text; but a masked language model's users write <mask> where it shall fill in.
         "split_special_tokens": tokenizer.mask_id is None,
     }
-    optional = {"bos_token": tokenizer.bos_id, "pad_token": tokenizer.pad_id, "mask_token": tokenizer.mask_id}
+    optional = {
+        "bos_token": tokenizer.bos_id,
+        "pad_token": tokenizer.padding_id,
+        "mask_token": tokenizer.mask_id,
+    }
     config |= {name: proto.pieces[i].piece for name, i in optional.items() if i is not None}
     if max_positions is not None:
         config["model_max_length"] = max_positions

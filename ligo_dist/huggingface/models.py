@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch._dynamo  # loaded here: importing it under zero.Init fails, as that replaces torch.Tensor.__new__
 import transformers
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.integrations.deepspeed import initialize_weights_zero3
 
@@ -18,12 +20,17 @@ from ligo_dist.architectures import Architecture, ModelShape
 from ligo_dist.engine import get_accelerator_name, partitioned_parameters, partitioned_shapes, partitions
 from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.world import World, seed_everything
+from ligo_dist.runtime.errors import CheckpointError
+
+GENERATION_FILE = "generation_config.json"
+"""What the library calls the file that says how a model generates text."""
 
 
 def huggingface_config(
     architecture: Architecture, shape: ModelShape, extra: Mapping[str, Any], epsilon_factor: float = 1.0
 ) -> PretrainedConfig:
-    """The library's configuration of a model: what the shape sets, the user's further keys, no key-value cache.
+    """The library's configuration of a model in training: what the shape sets, the user's further keys, no dropout
+    unless those ask for it, no key-value cache.
 
     Args:
         architecture: the family.
@@ -31,15 +38,61 @@ def huggingface_config(
         extra: further keys.
         epsilon_factor: what the norms' epsilon is multiplied by (`growth.preserves.epsilon_factor`).
     """
+    no_dropout = _no_dropout(getattr(transformers, architecture.config_class))
+    no_cache = {"use_cache": False} if architecture.objective == "causal_lm" else {}
+    keys = {**no_dropout, **_fast_attention(), **architecture.library_keys(shape), **extra, **no_cache}
+    return _library_config(architecture, keys, epsilon_factor)
+
+
+def exported_config(
+    architecture: Architecture, shape: ModelShape, extra: Mapping[str, Any], epsilon_factor: float = 1.0
+) -> PretrainedConfig:
+    """The library's configuration of a model as others get it: nothing in it is of how it was trained here.
+
+    The arguments are those of `huggingface_config`; what neither they nor the shape say is the library's own default.
+    """
+    keys = {"dtype": "float32", **extra, **architecture.library_keys(shape)}
+    return _library_config(architecture, keys, epsilon_factor)
+
+
+def _library_config(
+    architecture: Architecture, keys: Mapping[str, Any], epsilon_factor: float
+) -> PretrainedConfig:
     config_class = getattr(transformers, architecture.config_class)
-    keys = {**_no_dropout(config_class), **_fast_attention(), **architecture.library_keys(shape), **extra}
-    if architecture.objective == "causal_lm":
-        keys["use_cache"] = False
-    config = config_class(**keys, architectures=[architecture.model_class])
+    config = config_class(**{**keys, "architectures": [architecture.model_class]})
     if epsilon_factor != 1.0:
         epsilon = getattr(config, architecture.norm_epsilon)
         setattr(config, architecture.norm_epsilon, epsilon * epsilon_factor)
     return config
+
+
+def generation_config(
+    architecture: Architecture, config: PretrainedConfig, directory: Path | None, ids: Mapping[str, Any]
+) -> str | None:
+    """The `generation_config.json` of an export; None where there is none to write.
+
+    Args:
+        architecture: the family.
+        config: of the model to be exported.
+        directory: of the first stage's model, whose file is taken as it is, if it has one; None: the library's own.
+        ids: ids of special tokens that this file must say now, as the tokenizer is not that of the directory.
+
+    Raises:
+        CheckpointError: the directory's file cannot be read.
+    """
+    if directory is None:
+        generates = architecture.objective == "causal_lm"
+        return GenerationConfig.from_model_config(config).to_json_string() if generates else None
+    path = directory / GENERATION_FILE
+    if not path.is_file():
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+        said = json.loads(text)
+        changed = {key: value for key, value in ids.items() if key in said and said[key] != value}
+        return json.dumps({**said, **changed}, indent=2) + "\n" if changed else text
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
 def _fast_attention() -> dict[str, str]:

@@ -57,7 +57,7 @@ def read_shards(
     assert match is not None
     for note in match.notes:
         tell(f"stages[0].from: {note}")
-    initial = initial_shards(architecture, config, seed, world) if match.begins_anew else {}
+    initial = initial_shards(architecture, config, (seed,), world) if match.begins_anew else {}
     shards: Shards = {}
     numels = {name: parameter.numel() for name, parameter in model.named_parameters()}
     try:

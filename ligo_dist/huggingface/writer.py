@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PretrainedConfig
 
@@ -15,8 +16,9 @@ from ligo_dist.architectures import ParameterSpec
 from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.tensor_file import write_tensors
 from ligo_dist.engine.world import World, first_rank_only, gather_tensor
-from ligo_dist.runtime.errors import CheckpointError
-from ligo_dist.runtime.files import make_empty
+from ligo_dist.huggingface.models import GENERATION_FILE
+from ligo_dist.runtime.errors import CheckpointError, LigoError
+from ligo_dist.runtime.files import make_empty, replace_directory, restore_replaced
 from ligo_dist.runtime.heartbeat import beat
 
 MAX_FILE_BYTES = 4 * 1024**3
@@ -30,41 +32,111 @@ def export_model(
     config: PretrainedConfig,
     write_processor: Callable[[Path], None],
     world: World,
+    generation: str | None = None,
 ) -> None:
     """Write `config.json`, the weights (fp32, safetensors) and what makes inputs for it. Collective.
 
     An export that is there already is replaced at the end, when the new one is complete.
 
     Args:
-        directory: where the export will be.
+        directory: where the export will be; a link is followed.
         specs: the model's parameters; a tied head is not among them, as the library leaves it out too.
         shards: this rank's partitions.
         config: the library's configuration of the model.
         write_processor: writes the files of the tokenizer or image processor into a directory; called on the first
             rank.
         world: the ranks.
+        generation: content of `generation_config.json`; None: there is none.
 
     Raises:
-        CheckpointError: if the directory cannot be written.
+        CheckpointError: on every rank, if the directory cannot be written.
     """
-    unfinished = directory.with_name(f".writing-{directory.name}")
-    first_rank_only(lambda: make_empty(unfinished, "export"), world)
+    directory = directory.resolve()
+    unfinished = _unfinished(directory)
+    first_rank_only(lambda: _begin(directory), world)
     names: list[list[str]] = []
     sizes = 0
     for part in _parts(specs, shards, world):
-        first_rank_only(lambda part=part: _write_part(unfinished, len(names), part), world)  # type: ignore[misc]
+        first_rank_only(lambda part=part: _write_part(directory, len(names), part), world)  # type: ignore[misc]
         names.append(list(part))
         sizes += sum(tensor.numel() * tensor.element_size() for tensor in part.values())
 
     def finish() -> None:
-        _name_parts(unfinished, names, sizes)
-        config.dtype = "float32"
-        config.save_pretrained(unfinished)
-        write_processor(unfinished)
-        shutil.rmtree(directory, ignore_errors=True)
-        os.replace(unfinished, directory)
+        with _explained(directory):
+            _name_parts(unfinished, names, sizes)
+            _describe(unfinished, config, write_processor, generation)
+            replace_directory(unfinished, directory)
 
     first_rank_only(finish, world)
+
+
+def rehearse_export(
+    directory: Path,
+    config: PretrainedConfig,
+    write_processor: Callable[[Path], None],
+    world: World,
+    generation: str | None = None,
+) -> None:
+    """Try all of an export but its weights, so that what is wrong with it is told before a model is trained.
+    Collective; nothing stays. The arguments and errors are those of `export_model`."""
+    directory = directory.resolve()
+
+    def rehearse() -> None:
+        _begin(directory)
+        try:
+            with _explained(directory):
+                _describe(_unfinished(directory), config, write_processor, generation)
+        finally:
+            shutil.rmtree(_unfinished(directory), ignore_errors=True)
+
+    first_rank_only(rehearse, world)
+
+
+def _unfinished(directory: Path) -> Path:
+    """Where an export is written until it is complete."""
+    return directory.with_name(f".writing-{directory.name}")
+
+
+def _begin(directory: Path) -> None:
+    """An empty directory beside the one that the export will be."""
+    if directory.exists() and not directory.is_dir():
+        raise CheckpointError(
+            f"{directory} is no directory, and in the way of an export of that name; move it"
+        )
+    with _explained(directory):
+        restore_replaced(directory)
+    make_empty(_unfinished(directory), "export")
+
+
+@contextmanager
+def _explained(directory: Path) -> Iterator[None]:
+    """What a file system, or the library with its files, refuses, as an error that names the export."""
+    try:
+        yield
+    except LigoError:
+        raise
+    except OSError as error:
+        raise CheckpointError(
+            f"export {directory} cannot be written: {error.filename or directory}: {error.strerror or error}"
+        ) from error
+    except Exception as error:
+        # Libraries that are not written in Python tell of a full disk by errors of their own.
+        if not isinstance(error, SafetensorError | ValueError) and "(os error " not in str(error):
+            raise
+        raise CheckpointError(f"export {directory} cannot be written: {error}") from error
+
+
+def _describe(
+    unfinished: Path,
+    config: PretrainedConfig,
+    write_processor: Callable[[Path], None],
+    generation: str | None,
+) -> None:
+    """Everything but the weights."""
+    config.save_pretrained(unfinished)
+    if generation is not None:
+        (unfinished / GENERATION_FILE).write_text(generation, encoding="utf-8")
+    write_processor(unfinished)
 
 
 def _parts(specs: list[ParameterSpec], shards: Shards, world: World) -> Iterator[dict[str, Tensor]]:
@@ -82,12 +154,10 @@ def _parts(specs: list[ParameterSpec], shards: Shards, world: World) -> Iterator
     yield part
 
 
-def _write_part(unfinished: Path, number: int, part: dict[str, Tensor]) -> None:
-    try:
-        path = unfinished / f"part-{number}"
+def _write_part(directory: Path, number: int, part: dict[str, Tensor]) -> None:
+    with _explained(directory):
+        path = _unfinished(directory) / f"part-{number}"
         write_tensors(path, part, {"format": "pt"}, lambda: beat(f"writing {path.name} of the export"))
-    except OSError as error:
-        raise CheckpointError(f"{unfinished}: {error.strerror or error}") from error
 
 
 def _name_parts(unfinished: Path, names: list[list[str]], total_size: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import PretrainedConfig
 
 from ligo_dist.architectures import ModelShape
 from ligo_dist.checkpoints import Snapshot
+from ligo_dist.config.huggingface import read_source_config
 from ligo_dist.engine import Engine, engine_config
 from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.world import World
@@ -21,6 +23,8 @@ from ligo_dist.growth.sharded import SourceShards
 from ligo_dist.huggingface.models import (
     build_meta_model,
     build_partitioned_model,
+    exported_config,
+    generation_config,
     huggingface_config,
     initial_shards,
 )
@@ -37,17 +41,37 @@ class Builder:
     Attributes:
         plan: of the run.
         world: the ranks.
-        library_keys: what the corpus adds to the library's configuration.
+        library_keys: what the corpus adds to the library's configuration in training.
+        exported_keys: what it adds to that of an export.
         source: directory of the first stage's model; None: it begins with random values.
     """
 
     plan: Plan
     world: World
     library_keys: Mapping[str, Any] = field(default_factory=dict)
+    exported_keys: Mapping[str, Any] = field(default_factory=dict)
     source: Path | None = None
 
+    def exported(self, stage: StagePlan) -> tuple[PretrainedConfig, str | None]:
+        """What an export says of a stage's model: its configuration, and what its `generation_config.json` holds (None:
+        it has none). All that the source's say, unless growing, the tokenizer or `model.huggingface` changes it.
+
+        Raises:
+            LigoError: the source's cannot be read.
+        """
+        architecture = self.plan.architecture
+        keys = {**self._source_says, **self.plan.config.model.huggingface, **self.exported_keys}
+        config = exported_config(architecture, stage.shape, keys, stage.epsilon_factor)
+        return config, generation_config(architecture, config, self.source, self.exported_keys)
+
+    @cached_property
+    def _source_says(self) -> Mapping[str, Any]:
+        if self.source is None:
+            return {}
+        return read_source_config(self.plan.config.model.family, str(self.source)).said
+
     def huggingface_config(self, stage: StagePlan) -> PretrainedConfig:
-        """The library's configuration of a stage's model."""
+        """The library's configuration of a stage's model in training."""
         return self._huggingface_config(stage.shape, stage.epsilon_factor)
 
     def _huggingface_config(self, shape: ModelShape, epsilon_factor: float = 1.0) -> PretrainedConfig:

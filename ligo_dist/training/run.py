@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import PretrainedConfig
 
 from ligo_dist.checkpoints import Checkpoint, CheckpointWriter
 from ligo_dist.config import Config
@@ -20,7 +19,7 @@ from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.world import World, first_rank_only, gather_objects, raise_together
 from ligo_dist.huggingface.check import model_faults
 from ligo_dist.huggingface.kept import has_weights, keep_source, source_fingerprint
-from ligo_dist.huggingface.writer import export_model
+from ligo_dist.huggingface.writer import export_model, rehearse_export
 from ligo_dist.pictures import Album
 from ligo_dist.runtime import watchdog
 from ligo_dist.runtime.console import open_console
@@ -248,43 +247,46 @@ def _build_trainer(
     drawn = config.tracking.pictures
     album = Album(paths.run_dir, paths.metrics, world, tracker, progress.message, drawn)
 
-    def on_stage_end(stage: StagePlan, model_config: PretrainedConfig, shards: Shards) -> None:
+    builder = Builder(plan, world, corpus.library_keys(), corpus.exported_keys(), source)
+    exports = {
+        stage.name: builder.exported(stage)
+        for stage in plan.stages
+        if stage is plan.last or config.checkpoints.export_stages
+    }
+    for name, (model_config, generation) in exports.items():
+        rehearse_export(paths.export(name), model_config, corpus.write_processor, world, generation)
+
+    def on_stage_end(stage: StagePlan, shards: Shards) -> None:
         album.add_curves(stage.name)
-        if stage is not plan.last and not config.checkpoints.export_stages:
+        if stage.name not in exports:
             return
         enter(f"{stage.name} export")
         directory = paths.export(stage.name)
         specs = plan.architecture.parameters(stage.shape)
-        with _explained(f"{directory} cannot be written", checkpoints):
-            export_model(directory, specs, shards, model_config, corpus.write_processor, world)
+        model_config, generation = exports[stage.name]
+        with _going_on(checkpoints):
+            export_model(directory, specs, shards, model_config, corpus.write_processor, world, generation)
         tracker.set_tags({"export.path": str(directory)})
         progress.message(f"exported {stage.name} to {directory}")
         if stage is plan.last and config.tracking.register_model is not None:
             tracker.register_model(config.tracking.register_model, directory)
 
-    builder = Builder(plan, world, corpus.library_keys(), source)
     return Trainer(plan, builder, runner, on_stage_end, album.add_operator)
 
 
 @contextmanager
-def _explained(failed: str, checkpoints: CheckpointWriter) -> Iterator[None]:
-    """What a disk, or what lies there already, does to an export: nothing that starting again would change.
+def _going_on(checkpoints: CheckpointWriter) -> Iterator[None]:
+    """What a disk, or what lies there already, does to an export is nothing that starting again would change.
 
     Raises:
-        CheckpointError: says that, and from where the same command goes on.
+        CheckpointError: says, beside that, from where the same command goes on.
     """
     try:
         yield
-    except Exception as error:
-        # Libraries that are not written in Python tell of a full disk by errors of their own.
-        if not isinstance(error, OSError | CheckpointError) and "(os error " not in str(error):
-            raise
-        reason = (
-            f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
-        )
+    except CheckpointError as error:
         goes_on = "" if checkpoints.last is None else f"; the same command goes on from {checkpoints.last}"
-        failure = CheckpointError(f"{failed}: {reason}{goes_on}")
-        failure.told_by = getattr(error, "told_by", None)
+        failure = CheckpointError(f"{error}{goes_on}")
+        failure.told_by = error.told_by
         raise failure from error
 
 

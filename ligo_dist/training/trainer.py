@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from transformers import PretrainedConfig
-
 from ligo_dist.checkpoints import Checkpoint, read_groups
 from ligo_dist.engine import ADAM_MOMENTS, Engine
 from ligo_dist.engine.shards import Shards
@@ -21,8 +19,8 @@ from ligo_dist.training.phase import PhaseRunner
 
 _GROUPS = ("model", "operator", "source", *ADAM_MOMENTS, *SOURCE_MOMENTS.values())
 
-StageEnd = Callable[[StagePlan, PretrainedConfig, Shards], None]
-"""Called with a trained stage, the library's configuration of its model, and its partitions."""
+StageEnd = Callable[[StagePlan, Shards], None]
+"""Called with a trained stage and its model's partitions."""
 
 
 class Trainer:
@@ -73,7 +71,7 @@ class Trainer:
                 trained = self._train(stage, self._engine(stage, before, groups))
             groups = {}
             self.runner.settle()  # an export that fails, or is killed, costs none of the training
-            self.on_stage_end(stage, self.builder.huggingface_config(stage), trained.shards)
+            self.on_stage_end(stage, trained.shards)
             self.runner.tracker.end_stage()
             # Whoever goes on from the checkpoint of this boundary takes the nodes that there are.
             if not was_done and (stage.train.steps or stage.grow is not None):

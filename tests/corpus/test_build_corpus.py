@@ -73,6 +73,9 @@ def test_the_standard_library_as_a_corpus(tmp_path: Path) -> None:
     assert isinstance(corpus.train, CausalSamples)
     assert corpus.train.tokens_per_sample == 64
     assert corpus.library_keys() == {"bos_token_id": 1, "eos_token_id": 2}
+    assert corpus.exported_keys() == {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}, (
+        "pads with <unk>"
+    )
     assert corpus.vocab_size == 600
     assert corpus.description.endswith(f" tokens to train on, in {corpus.directory}")
     files = {Path(path).read_bytes() for path in standard_library_files(False)[:150]}
@@ -151,6 +154,59 @@ def test_the_sources_tokenizer_is_taken_unless_another_is_asked_for(
         DataError, match=r"stages\[0\].from: the tokenizer in '.*empty' has no tokenizer.json"
     ):
         _build(config_from(raw), tmp_path / "empty")
+
+
+def _from(cache_dir: Path, directory: Path, family: str = "bert", **tokenizer: Any) -> TextCorpus:
+    raw = _config(cache_dir, family, {"vocab_size": 600}).resolved()
+    raw["tokenizer"] = tokenizer
+    raw["stages"][0]["from"] = str(directory)
+    return _build(config_from(raw), directory)
+
+
+def test_each_source_keeps_its_own_chat_template(tmp_path: Path, bert_directory: Path) -> None:
+    """Though their tokens, and so the cached corpus, are the same."""
+    written = []
+    for template in ("A {{ messages }}", None, "B {{ messages }}"):
+        directory, export = tmp_path / f"source {template}", tmp_path / f"export {template}"
+        shutil.copytree(bert_directory, directory)
+        if template is not None:
+            (directory / "chat_template.jinja").write_text(template)
+        corpus = _from(tmp_path / "cache", directory)
+        export.mkdir()
+        corpus.write_processor(export)
+        written.append((corpus.directory, AutoTokenizer.from_pretrained(export).chat_template))
+    assert [template for _, template in written] == ["A {{ messages }}", None, "B {{ messages }}"]
+    assert len({directory for directory, _ in written}) == 1
+
+
+@pytest.mark.parametrize(
+    ("family", "said", "generation", "left"),
+    [
+        ("bert", {"eos_token_id": [3, 4], "pad_token_id": None}, {}, {"bos_token_id": None}),
+        ("bert", {"pad_token_id": 0}, {"eos_token_id": [3]}, {"bos_token_id": None}),
+        ("bert", {}, {}, {"bos_token_id": None, "eos_token_id": 3, "pad_token_id": 0}),
+    ],
+)
+def test_ids_that_a_source_says_of_its_own_tokenizer_are_left_to_it(
+    tmp_path: Path,
+    bert_directory: Path,
+    family: str,
+    said: dict[str, Any],
+    generation: dict[str, Any],
+    left: dict[str, Any],
+) -> None:
+    directory = tmp_path / "source"
+    shutil.copytree(bert_directory, directory)
+    (directory / "config.json").write_text(json.dumps({"model_type": "bert", **said}))
+    (directory / "generation_config.json").write_text(json.dumps(generation))
+    corpus = _from(tmp_path, directory, family)
+    assert corpus.exported_keys() == left
+    assert corpus.library_keys() == {"bos_token_id": None, "eos_token_id": 3, "pad_token_id": 0}, (
+        "in training"
+    )
+    another = _from(tmp_path, directory, family, huggingface=str(bert_directory))
+    assert another.exported_keys() == another.library_keys(), "another's tokenizer: its ids"
+    assert _from(tmp_path, directory, family, huggingface=str(directory)).exported_keys() == left
 
 
 def test_tokenizers_that_do_not_fit_are_refused(

@@ -7,6 +7,7 @@ import logging
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer, GPT2Config, LlamaConfig, PreTrainedConfig
 
@@ -52,6 +53,43 @@ def test_unigram_gives_the_same_text(
     text = documents[1].decode()
     assert huggingface(text)["input_ids"] == tokenizer.encode(documents[1])
     assert huggingface.decode(huggingface(text)["input_ids"]) == text
+
+
+ALPHABETS = {"dna": "ACGT", "digits": "0123456789", "chinese": "".join(map(chr, range(0x4E00, 0x4E30)))}
+
+
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+@pytest.mark.parametrize("alphabet", ALPHABETS.values(), ids=ALPHABETS)
+def test_text_without_a_space(tmp_path: Path, alphabet: str, model_type: str) -> None:
+    """Its tokenizer has no piece for spaces, which become single bytes on both sides."""
+    drawn = np.random.default_rng(0).choice(list(alphabet), size=(100, 150))
+    documents = ["".join(row).encode() for row in drawn]
+    tokenizer = SentencePieceTokenizer(train_tokenizer(documents, 310, model_type))
+    write_huggingface_tokenizer(tokenizer, tmp_path, documents[:3])
+    huggingface = AutoTokenizer.from_pretrained(tmp_path)
+    text = f"{alphabet[:3]} {alphabet[1:4]}  x"
+    ids = tokenizer.encode(text.encode())
+    assert huggingface(text)["input_ids"] == ids
+    assert tokenizer.decode(ids) == text.encode()
+    first, second = documents[:2]
+    both = len(tokenizer.encode(first + b" " + second))
+    assert both == len(tokenizer.encode(first)) + 1 + len(tokenizer.encode(second)), "not all of it in bytes"
+
+
+@pytest.mark.parametrize(("masked", "pad"), [(False, ("<unk>", 0)), (True, ("<pad>", 1))])
+def test_an_export_has_a_padding_token(
+    tmp_path: Path, documents: list[bytes], masked: bool, pad: tuple[str, int]
+) -> None:
+    tokenizer = SentencePieceTokenizer(train_tokenizer(documents, 350, "bpe", masked=masked))
+    write_huggingface_tokenizer(tokenizer, tmp_path)
+    huggingface = AutoTokenizer.from_pretrained(tmp_path)
+    assert (huggingface.pad_token, huggingface.pad_token_id) == pad
+    assert tokenizer.padding_id == pad[1]
+    assert not any(pad[1] in tokenizer.encode(document) for document in documents)
+    batch = huggingface(["grow", "grow the layer"], padding=True)
+    assert [sum(row) for row in batch["attention_mask"]] == [
+        len(tokenizer.encode(text)) for text in (b"grow", b"grow the layer")
+    ]
 
 
 def test_an_export_that_tokenizes_differently_is_an_error(

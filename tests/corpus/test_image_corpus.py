@@ -155,6 +155,60 @@ def test_images_are_resized_and_converted(tmp_path: Path, folders: Path) -> None
     assert np.array_equal(streamed.train.images, corpus.train.images)
 
 
+@pytest.mark.parametrize(
+    ("source", "given", "expected"),
+    [
+        (["dog", "cat"], None, {"cat": 1, "dog": 0}),
+        (["cat", "dog"], None, {"cat": 0, "dog": 1}),
+        (["LABEL_0", "LABEL_1"], None, {"cat": 0, "dog": 1}),
+        (["dog", "bird"], None, {"cat": 0, "dog": 1}),
+        (["dog", "dog"], None, {"cat": 0, "dog": 1}),
+        (None, ["dog", "cat"], {"cat": 1, "dog": 0}),
+        (["dog", "cat"], ["cat", "dog"], {"cat": 0, "dog": 1}),
+        (["dog", "cat"], ["Katze", "Hund"], {"Katze": 0, "Hund": 1}),
+    ],
+)
+def test_classes_have_the_numbers_that_the_model_gives_their_names(
+    tmp_path: Path,
+    folders: Path,
+    caplog: pytest.LogCaptureFixture,
+    source: list[str] | None,
+    given: list[str] | None,
+    expected: dict[str, int],
+) -> None:
+    config = _config(tmp_path, source="images", name=str(folders), labels=2, channels=3)
+    plain = _build(config)
+    said = source and {"id2label": {str(number): name for number, name in enumerate(source)}}
+    (tmp_path / "config.json").write_text(json.dumps(said or {}))
+    # A source's keys are filled into the configuration before it comes here.
+    keys = {"id2label": dict(enumerate(given))} if given else said or {}
+    corpus = _build(
+        config.model_copy(update={"model": config.model.model_copy(update={"huggingface": keys})}), tmp_path
+    )
+    assert corpus.exported_keys()["label2id"] == expected
+    numbers = list(expected.values()) if given == ["Katze", "Hund"] else [expected["cat"], expected["dog"]]
+    assert corpus.train.classes.tolist() == [numbers[label] for label in plain.train.classes]
+    assert ("its classifier learns the latter" in caplog.text) is (
+        source in (["dog", "bird"], ["dog", "dog"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "mean", "deviation"),
+    [
+        ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": False}, 0.0, 1.0),
+        ({"image_mean": [0.25] * 3, "image_std": [0.2] * 3, "do_normalize": True}, 0.25, 0.2),
+        ({"do_normalize": True}, 0.5, 0.5),
+    ],
+)
+def test_a_source_that_does_not_normalise(
+    tmp_path: Path, folders: Path, said: dict[str, Any], mean: float, deviation: float
+) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    corpus = _build(_config(tmp_path, source="images", name=str(folders), labels=2, channels=3), tmp_path)
+    assert (corpus.train.mean, corpus.train.standard_deviation) == ([mean] * 3, [deviation] * 3)
+
+
 def test_images_from_parquet(tmp_path: Path) -> None:
     file = _parquet(tmp_path / "p.parquet", [number % 3 for number in range(30)])
     corpus = _build(_config(tmp_path, files=[file], labels=3, max_documents=20, **PARQUET))

@@ -12,7 +12,8 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
-from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
+from ligo_dist.config.schema import Tokenizer
+from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer, count_pieces_apart
 from ligo_dist.corpus.text_tokenizer import check_masking
 from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
 from ligo_dist.corpus.tokenizer_training import train_tokenizer
@@ -71,7 +72,11 @@ def test_a_piece_of_text_that_is_a_special_token_is_left_out(tmp_path: Path) -> 
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((c, -3.0) for c in "<pad>s/xy")]
     tokenizer = tokenizers.Tokenizer(models.Unigram(pieces, unk_id=2))
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    config = {"eos_token": {"content": "</s>"}, "pad_token": "<pad>", "unk_token": "<unk>"}
+    config = {
+        "eos_token": {"content": "</s>", "__type": "AddedToken"},
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+    }
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     pretrained = PretrainedTokenizer(tmp_path)
     x, y = (tokenizer.token_to_id(c) for c in "xy")
@@ -116,9 +121,16 @@ def _broken(directory: Path, name: str, content: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (None, "", r"tokenizer.huggingface: '.*' has no tokenizer.json; save it with a fast tokenizer"),
-        ("tokenizer.json", "{", r"tokenizer.huggingface: '.*': its tokenizer.json cannot be read: "),
+        (None, "", r"tokenizer.huggingface: '.*' has no tokenizer.json, nor another vocabulary that"),
+        (
+            "tokenizer.json",
+            "{",
+            r"tokenizer.huggingface: '.*' cannot be read: its tokenizer.json is no JSON: ",
+        ),
+        ("tokenizer.json", "{}", r"tokenizer.huggingface: '.*' is refused by transformers: \w+: "),
         ("tokenizer_config.json", "{", r"its tokenizer_config.json is no JSON: "),
+        ("tokenizer_config.json", '{"eos_token": ["</s>"]}', r"refused by .* eos_token has to be either str"),
+        ("tokenizer_config.json", '{"eos_token": 5}', r"refused by .* eos_token has to be either str"),
         ("tokenizer_config.json", "{}", r"has neither an end-of-text nor a separator token"),
     ],
 )
@@ -127,6 +139,106 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, name: str | None, content:
         _broken(tmp_path, name, content)
     with pytest.raises(DataError, match=message):
         PretrainedTokenizer(tmp_path)
+
+
+# --- what the library makes of a directory ---
+
+
+def _saved(directory: Path, documents: list[bytes]) -> Path:
+    """GPT-2 as its first files were: `vocab.json` and `merges.txt`, and a `config.json` that says which class it is."""
+    model = json.loads((_gpt2(directory, documents, ["<|endoftext|>"]) / "tokenizer.json").read_text())[
+        "model"
+    ]
+    (directory / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    (directory / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
+    (directory / "config.json").write_text('{"model_type": "gpt2"}')
+    return directory
+
+
+def test_a_vocabulary_without_a_tokenizer_json(tmp_path: Path, documents: list[bytes]) -> None:
+    directory = _saved(tmp_path, documents)
+    with_file = PretrainedTokenizer(directory)
+    (directory / "tokenizer.json").unlink()
+    tokenizer = PretrainedTokenizer(directory)
+    assert (tokenizer.eos_id, tokenizer.bos_id, tokenizer.pad_id, tokenizer.vocab_size) == (0, 0, None, 400)
+    assert [tokenizer.encode(text) for text in documents[:9]] == [with_file.encode(t) for t in documents[:9]]
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "config.json").write_text('{"model_type": "gpt2"}')
+    tokenizer.write(tmp_path / "export")
+    assert PretrainedTokenizer(tmp_path / "export").fingerprint == tokenizer.fingerprint
+
+
+def test_a_vocabulary_of_bert_alone(bert_directory: Path, tmp_path: Path, documents: list[bytes]) -> None:
+    known = PretrainedTokenizer(bert_directory)
+    vocabulary = json.loads((bert_directory / "tokenizer.json").read_text())["model"]["vocab"]
+    (tmp_path / "vocab.txt").write_text("\n".join([*vocabulary, ""]))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    tokenizer = PretrainedTokenizer(tmp_path)
+    assert (tokenizer.pad_id, tokenizer.eos_id, tokenizer.mask_id, tokenizer.bos_id) == (0, 3, 4, None)
+    assert [tokenizer.encode(text) for text in documents[:9]] == [
+        known.encode(text) for text in documents[:9]
+    ]
+
+
+@pytest.mark.parametrize("left_out", [["vocab.json"], ["merges.txt"], ["vocab.json", "merges.txt"]])
+def test_a_vocabulary_of_which_a_part_is_missing(
+    tmp_path: Path, documents: list[bytes], left_out: list[str]
+) -> None:
+    """The library makes up a tokenizer of one piece for a bare `config.json`."""
+    directory = _saved(tmp_path, documents)
+    for name in ("tokenizer.json", *left_out):
+        (directory / name).unlink()
+    with pytest.raises(DataError, match=r"has no tokenizer.json, nor |is refused by transformers: "):
+        PretrainedTokenizer(directory)
+
+
+IM_END = {"400": {"content": "<|im_end|>", "special": True}}
+
+
+@pytest.mark.parametrize(
+    ("special", "eos", "pieces"),
+    [
+        ({"eos_token": "<|im_end|>", "added_tokens_decoder": IM_END}, 400, 401),
+        ({"eos_token": {"__type": "AddedToken", "content": "<|nowhere|>"}}, 400, 401),
+        ({"eos_token": "def"}, None, 400),
+    ],
+    ids=["added", "new", "a-piece-of-text"],
+)
+def test_an_end_of_text_that_the_vocabulary_does_not_have(
+    tmp_path: Path, documents: list[bytes], special: dict[str, Any], eos: int | None, pieces: int
+) -> None:
+    directory = _gpt2(tmp_path, documents, ["<|endoftext|>", "[SEP]"])
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "sep_token": "[SEP]", **special}
+    (directory / "tokenizer_config.json").write_text(json.dumps(config))
+    library = AutoTokenizer.from_pretrained(directory)
+    tokenizer = PretrainedTokenizer(directory)
+    assert (tokenizer.eos_id, tokenizer.vocab_size) == (library.eos_token_id, len(library))
+    assert (eos or tokenizer.eos_id, pieces) == (tokenizer.eos_id, tokenizer.vocab_size)
+    assert tokenizer.bos_id is None, "no name is looked up where the files say some"
+
+
+def test_all_that_belongs_to_a_tokenizer_is_exported(bert_directory: Path, tmp_path: Path) -> None:
+    source, export = tmp_path / "source", tmp_path / "export"
+    (source / "additional_chat_templates").mkdir(parents=True)
+    export.mkdir()
+    PretrainedTokenizer(bert_directory).write(source)
+    for name in ("chat_template.jinja", "additional_chat_templates/tools.jinja"):
+        (source / name).write_text(f"{name} {{{{ messages }}}}")
+    (source / "README.md").write_text("of the model")
+    PretrainedTokenizer(source).write(export)
+    assert set(AutoTokenizer.from_pretrained(export).chat_template) == {"default", "tools"}
+    assert not (export / "README.md").exists()
+
+
+def test_pieces_are_counted_in_another_process(bert_directory: Path, tmp_path: Path) -> None:
+    directory = Path(str(bert_directory))
+    pieces = PretrainedTokenizer(directory).vocab_size
+    assert count_pieces_apart(Tokenizer(huggingface=str(directory)), None) == pieces
+    assert count_pieces_apart(Tokenizer(), directory) == pieces
+    assert count_pieces_apart(Tokenizer(vocab_size=300), None) is None
+    with pytest.raises(DataError, match=r"stages\[0\].from: the tokenizer in '.*' has no tokenizer.json"):
+        count_pieces_apart(Tokenizer(), tmp_path)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ def read_and_initial(
     world: World, family: str, shape: ModelShape, directory: Path
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     architecture, config = get_architecture(family), library_model(family, shape).config
-    initial = whole(world, family, shape, initial_shards(architecture, config, 3, world))
+    initial = whole(world, family, shape, initial_shards(architecture, config, (3,), world))
     shards = read_shards(directory, architecture, shape, config, world, seed=3)
     return whole(world, family, shape, shards), initial
 
