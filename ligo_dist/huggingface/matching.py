@@ -35,6 +35,7 @@ _ROWS = ("vocab", "position", "token_type")
 
 
 Named = list[tuple[str, StoredTensor]]
+"""Stored tensors of one parameter, each with its name in the files."""
 
 
 @dataclass(frozen=True)
