@@ -259,3 +259,13 @@ def test_a_run_may_go_on_without_the_checkpoint_that_a_full_disk_has_no_room_for
     assert "No space left on device; going on, the last complete one is " in warned[0]
     assert_same_run(files, whole_run)
     assert files.checkpoints() == whole_run.checkpoints()
+
+
+def test_what_is_in_the_way_of_the_export_is_told_before_training(site: Site):
+    files = site.config("in-the-way")
+    (files.run_dir / "export").mkdir(parents=True)
+    (files.run_dir / "export" / "large").touch()
+    code, said = run_warm(files, 2)
+    assert code == 2
+    assert "large is no directory, and in the way of an export of that name" in said
+    assert files.checkpoints() == []
