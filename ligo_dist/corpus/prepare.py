@@ -225,13 +225,20 @@ def _kept_tokenizer(directory: Path) -> TextTokenizer:
     return SentencePieceTokenizer(path.read_bytes(), str(path))
 
 
+def _kept_fingerprint(directory: Path) -> str:
+    if (directory / _PRETRAINED).is_dir():
+        return _kept_tokenizer(directory).fingerprint
+    return str(size_and_checksum(directory / TOKENIZER_FILE)["sha256"])
+
+
 def _fault(directory: Path, fingerprint: str, given: TextTokenizer | None) -> str | None:
     """What is wrong with a directory of the cache, or None."""
     try:
         index = json.loads((directory / "index.json").read_text(encoding="utf-8"))
         if index["fingerprint"] != fingerprint:
             return "index.json belongs to another corpus"
-        if (given or _kept_tokenizer(directory)).fingerprint != index["tokenizer"]["sha256"]:
+        made_by = given.fingerprint if given else _kept_fingerprint(directory)
+        if made_by != index["tokenizer"]["sha256"]:
             return "its tokenizer is not the one that made the tokens"
         for split in SPLITS:
             recorded = index["splits"][split]
@@ -240,7 +247,7 @@ def _fault(directory: Path, fingerprint: str, given: TextTokenizer | None) -> st
             if what is not None:
                 return what
         return file_fault(directory / VALIDATION_DOCUMENTS, **index["documents"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
         return str(error)
 
 

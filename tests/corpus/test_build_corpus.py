@@ -317,7 +317,8 @@ def test_what_was_prepared_stands_on_its_own(
         )
         config, said = _hub(cache, "someone/texts"), "data.name: 'someone/texts': "
         monkeypatch.setattr(sources, "open_dataset", lambda *arguments: table)
-        monkeypatch.setattr(datasets, "load_dataset_builder", lambda *names: SimpleNamespace(hash="1"))
+        builder = SimpleNamespace(hash="1", config=SimpleNamespace(data_files=None))
+        monkeypatch.setattr(datasets, "load_dataset_builder", lambda *names: builder)
     before = _build(config)
 
     def offline(*names: Any) -> None:

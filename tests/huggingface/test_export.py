@@ -225,7 +225,7 @@ def test_weights_that_cannot_be_written_are_one_error(
     def full(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(writer, "save_file", full)
+    monkeypatch.setattr(writer, "write_tensors", full)
     spec = ParameterSpec("weight", "weight", None, (), (2,))
     config = GPT2Config(n_layer=1, n_embd=8, n_head=1)
     with pytest.raises(CheckpointError, match=r"^export .*/model cannot be written: .*No space left"):
