@@ -83,11 +83,9 @@ def rehearse_export(
 
     def rehearse() -> None:
         _begin(directory)
-        try:
-            with _explained(directory):
-                _describe(_unfinished(directory), config, write_processor, generation)
-        finally:
-            shutil.rmtree(_unfinished(directory), ignore_errors=True)
+        with _explained(directory):
+            _describe(_unfinished(directory), config, write_processor, generation)
+            shutil.rmtree(_unfinished(directory))
 
     first_rank_only(rehearse, world)
 
@@ -110,20 +108,20 @@ def _begin(directory: Path) -> None:
 
 @contextmanager
 def _explained(directory: Path) -> Iterator[None]:
-    """What a file system, or the library with its files, refuses, as an error that names the export."""
+    """What a file system, or the library with its files, refuses, as an error that names the export. What was written
+    so far goes: on a full disk it is in the way of all else."""
     try:
         yield
-    except LigoError:
-        raise
-    except OSError as error:
-        raise CheckpointError(
-            f"export {directory} cannot be written: {error.filename or directory}: {error.strerror or error}"
-        ) from error
     except Exception as error:
+        shutil.rmtree(_unfinished(directory), ignore_errors=True)
         # Libraries that are not written in Python tell of a full disk by errors of their own.
-        if not isinstance(error, SafetensorError | ValueError) and "(os error " not in str(error):
+        told = isinstance(error, OSError | SafetensorError | ValueError) or "(os error " in str(error)
+        if isinstance(error, LigoError) or not told:
             raise
-        raise CheckpointError(f"export {directory} cannot be written: {error}") from error
+        reason = str(error)
+        if isinstance(error, OSError):
+            reason = f"{error.filename or directory}: {error.strerror or error}"
+        raise CheckpointError(f"export {directory} cannot be written: {reason}") from error
 
 
 def _describe(

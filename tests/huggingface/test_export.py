@@ -232,6 +232,7 @@ def test_weights_that_cannot_be_written_are_one_error(
         writer.export_model(
             tmp_path / "model", [spec], {"weight": torch.zeros(2)}, config, lambda path: None, ALONE
         )
+    assert list(tmp_path.iterdir()) == []
 
 
 def export_fails(world: World, directory: Path) -> str:
