@@ -99,11 +99,13 @@ def _devices(num_ranks: int, environ: Mapping[str, str]) -> list[str]:
 def _srun(cluster: Cluster, nodes: Sequence[Node], words: Sequence[str]) -> list[str]:
     """A task for each rank: DeepSpeed's own way through Slurm takes no module and gives no rank its place."""
     ranks = nodes[0].num_ranks
+    cores = os.environ.get("SLURM_CPUS_PER_TASK")  # srun itself does not take it over from the job
     return [
         "srun",
         f"--nodes={len(nodes)}",
         f"--ntasks={len(nodes) * ranks}",
         f"--ntasks-per-node={ranks}",
+        *([f"--cpus-per-task={cores}"] if cores else []),
         f"--nodelist={','.join(node.name for node in nodes)}",
         "--kill-on-bad-exit=1",
         "--unbuffered",

@@ -87,7 +87,11 @@ def choose_fleet(
             )
         nodes = select_nodes(allocated_nodes(environ, nproc), cluster.include, cluster.exclude)
         if len({node.num_ranks for node in nodes}) > 1:
-            raise LigoError("include, exclude: Slurm starts as many ranks on each node; choose whole nodes")
+            few = ", ".join(f"{node.num_ranks} on {node.name}" for node in nodes[:4])
+            raise LigoError(
+                f"--slurm: srun starts as many ranks on each node, and these would be {few}"
+                f"{', ...' if len(nodes) > 4 else ''}; say --nproc, or choose whole nodes that are alike"
+            )
         return Fleet(nodes, "allocation")
     if cluster.hostfile is not None:
         if nproc is not None:

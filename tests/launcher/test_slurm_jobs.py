@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,8 +15,11 @@ import pytest
 from test_launch import CONFIG, HERE, Site, site  # noqa: F401 - the fixture
 
 from launcher import cli
+from launcher.fleet import choose_fleet
 from launcher.hosts import Node
 from launcher.slurm import allocated_nodes
+from ligo_dist.config import load_config
+from ligo_dist.runtime.errors import LigoError
 
 ALLOCATION = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "4711"}
 
@@ -48,6 +52,17 @@ def calls(directory: Path) -> list[list[str]]:
         ({"SLURM_GPUS_PER_NODE": "h100:4"}, None, 4),
         ({"SLURM_NTASKS_PER_NODE": "2"}, None, 2),
         ({"SLURM_GPUS_ON_NODE": "8", "SLURM_NTASKS_PER_NODE": "2"}, None, 8),
+        ({"SLURM_TASKS_PER_NODE": "4(x2)"}, None, 4),
+        ({"SLURM_NTASKS_PER_NODE": "2(x2)"}, None, 2),
+        ({"SLURM_TASKS_PER_NODE": "3,3"}, None, 3),
+        ({"SLURM_TASKS_PER_NODE": "64(x2)", "SLURM_NTASKS_PER_NODE": "2"}, None, 2),
+        ({"SLURM_GPUS_PER_NODE": "a100"}, None, 1),
+        ({"SLURM_GPUS_PER_NODE": "1g.10gb:2"}, None, 2),
+        ({"SLURM_GPUS_PER_NODE": "a100:4,v100:2"}, None, 6),
+        ({"SLURM_GPUS_PER_NODE": "gpu:a100:4"}, None, 4),
+        ({"SLURM_GPUS": "h100:8"}, None, 4),
+        ({"SLURM_GPUS_ON_NODE": "0", "SLURM_TASKS_PER_NODE": "2(x2)"}, None, 2),
+        ({"SLURM_GPUS_PER_NODE": "(null)"}, 3, 3),
     ],
 )
 def test_the_nodes_of_an_allocation(environ: dict[str, str], given: int | None, ranks: int):
@@ -56,6 +71,23 @@ def test_the_nodes_of_an_allocation(environ: dict[str, str], given: int | None, 
         Node("node1", devices),
         Node("node2", devices),
     ]
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"SLURM_GPUS_PER_NODE": "(null)"}, "SLURM_GPUS_PER_NODE: '(null)' is no number of GPUs"),
+        ({"SLURM_GPUS": "a100:3"}, "SLURM_GPUS: 'a100:3' over 2 nodes; say --nproc"),
+        ({"SLURM_TASKS_PER_NODE": "4(x3)"}, "SLURM_TASKS_PER_NODE: '4(x3)' does not suit 2 nodes"),
+        ({"SLURM_NTASKS_PER_NODE": "four"}, "SLURM_NTASKS_PER_NODE: 'four' is no list of numbers"),
+        ({"SLURM_TASKS_PER_NODE": "4,2"}, "these would be 4 on node1, 2 on node2; say --nproc"),
+    ],
+)
+def test_what_slurm_says_and_cannot_be_used(environ: dict[str, str], said: str):
+    with pytest.raises(LigoError, match=re.escape(said)):
+        choose_fleet(
+            load_config(CONFIG), slurm=True, nproc=None, accelerators=0, environ={**ALLOCATION, **environ}
+        )
 
 
 def test_a_run_in_an_allocation(slurm: Path, site: Site):  # noqa: F811
