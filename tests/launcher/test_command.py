@@ -108,7 +108,20 @@ def test_visible_devices_are_named_to_the_runner(monkeypatch: pytest.MonkeyPatch
     assert command()[1:3] == ["--include", "localhost:5,6"]
 
 
-def test_within_an_allocation():
+def test_cores_of_a_task_are_handed_on(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "8")
+    fleet = Fleet([Node("node1", (0, 1))], "allocation")
+    assert command(fleet)[1:6] == [
+        "--nodes=1",
+        "--ntasks=2",
+        "--ntasks-per-node=2",
+        "--cpus-per-task=8",
+        "--nodelist=node1",
+    ]
+
+
+def test_within_an_allocation(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     fleet = Fleet([Node("node1", (0, 1)), Node("node2", (0, 1))], "allocation")
     assert command(fleet, wrapper=["nice"], python="/env/python") == [
         *(
