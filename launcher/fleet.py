@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class Fleet:
 
     def meeting_address(self, cluster: Cluster) -> str:
         """Where the ranks meet."""
-        return HERE if self.is_here else cluster.master_address or self.nodes[0].name
+        return HERE if self.is_here else cluster.master_address or self.nodes[0].address
 
     def reachable(self, cluster: Cluster) -> dict[str, str | None]:
         """Why each node cannot be reached; None: it can. Whom Slurm gives is there."""
@@ -99,10 +100,18 @@ def choose_fleet(
                 f"--nproc: {nproc}, but the slots in {cluster.hostfile!r} say how many ranks a host has"
             )
         nodes = select_nodes(read_hostfile(Path(cluster.hostfile)), cluster.include, cluster.exclude)
-        if cluster.launcher != "pdsh" and any(node.devices != tuple(range(node.num_ranks)) for node in nodes):
-            raise LigoError(
-                f"include, exclude: {cluster.launcher} takes a host's first slots; choose whole hosts"
-            )
+        for node in nodes:
+            if node.devices == tuple(range(node.num_ranks)):
+                continue
+            if cluster.launcher != "pdsh":
+                raise LigoError(
+                    f"include, exclude: {cluster.launcher} takes a host's first slots; choose whole hosts"
+                )
+            if re.search("[@:]", node.name):
+                raise LigoError(
+                    f"include, exclude: slots of {node.name}: DeepSpeed cuts its filters at `@` and `:`; choose the"
+                    " whole host, or give it another name in ssh's configuration"
+                )
         return Fleet(nodes, "hosts")
     for key, value in (("include", cluster.include), ("exclude", cluster.exclude)):
         if value is not None:

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +143,19 @@ def judge(node: Node, answer: Visit | SshFailure, expected: Expected) -> list[Ch
     )
     checks = [Check(node.name, name, *finding) for name, findings in looks for finding in findings]
     return [Check(node.name, "answers", "yes"), *checks]
+
+
+def judge_names(
+    nodes: Sequence[Node], answers: Sequence[Visit | SshFailure], on_processors: bool
+) -> Iterator[Check]:
+    """The machines that are there under more than one name: their ranks would share accelerators."""
+    names: dict[str, str] = {}
+    for node, answer in zip(nodes, answers, strict=True):
+        machine = answer.look.machine if isinstance(answer, Visit) else None
+        first = node.name if machine is None else names.setdefault(machine, node.name)
+        if first != node.name:
+            advice = "" if on_processors else "name it once in the host file, with all its slots"
+            yield Check(node.name, "devices", f"is {first} under another name", advice)
 
 
 def _python(visit: Visit, expected: Expected) -> _Findings:

@@ -21,6 +21,7 @@ from launcher.doctor.checks import (
     Expected,
     disk_held,
     judge,
+    judge_names,
     judge_this_machine,
     rank_memory,
 )
@@ -130,6 +131,8 @@ def run_preflight(fleet: Fleet, plan: Plan, master_address: str, master_port: in
     checks = list(judge_this_machine(fleet, config.cluster))
     for node, answer in zip(fleet.nodes, answers, strict=True):
         checks += judge(node, answer, expected)
+    if fleet.kind == "hosts":
+        checks += judge_names(fleet.nodes, answers, on_processors)
     return DoctorReport([node.name for node in fleet.nodes], checks)
 
 
