@@ -268,6 +268,8 @@ _PROGRAMS = {
 }
 """What DeepSpeed calls for each `cluster.launcher`, or looks for."""
 
+_PLAIN_SIGNS = "/._-+=:,@#~"
+
 _INSTALL = {
     "pdsh": "`apt-get install pdsh`, `dnf install pdsh pdsh-rcmd-ssh` or `conda install -c conda-forge pdsh`",
     "openmpi": "`apt-get install openmpi-bin`, or load Open MPI's module",
@@ -276,8 +278,9 @@ _INSTALL = {
 }
 
 
-def judge_this_machine(fleet: Fleet, cluster: Cluster) -> Iterator[Check]:
-    """What is missing, if anything is. Within an allocation Slurm starts the ranks, and is there."""
+def judge_this_machine(fleet: Fleet, cluster: Cluster, run_dir: str) -> Iterator[Check]:
+    """What is missing, if anything is, and the paths that do not reach the hosts as they are. Within an allocation
+    Slurm starts the ranks, and is there."""
     if fleet.kind == "allocation":
         return
     deepspeed = deepspeed_program(cluster)
@@ -286,9 +289,16 @@ def judge_this_machine(fleet: Fleet, cluster: Cluster) -> Iterator[Check]:
         yield _missing(f"there is no {deepspeed}, which starts the ranks", advice)
     if fleet.is_here:
         return
-    for path in (cluster.directory or os.getcwd(), deepspeed):
-        if " " in path:
-            yield _missing(f"{path!r} has a space, at which a remote shell cuts it", "choose a path without")
+    # DeepSpeed quotes arguments with a space, and nothing else; pdsh puts numbers in the place of %n.
+    for path, allowed in ((cluster.directory or os.getcwd(), ""), (deepspeed, ""), (run_dir, " ")):
+        sign = next(
+            (sign for sign in path if not sign.isalnum() and sign not in _PLAIN_SIGNS + allowed), None
+        )
+        if sign is not None:
+            what = f"{sign!r}, which a remote shell or pdsh takes for something else"
+            if sign == " ":
+                what = "a space, at which a remote shell cuts it"
+            yield _missing(f"{path!r} has {what}", "choose a path without")
     needed, install = _PROGRAMS[cluster.launcher], _INSTALL[cluster.launcher]
     missing = [name for name in needed if shutil.which(name) is None]
     for name in missing:

@@ -128,7 +128,7 @@ def run_preflight(fleet: Fleet, plan: Plan, master_address: str, master_port: in
     no_accelerators = not any(visit.look.accelerators for visit in visits)
     on_processors = no_accelerators or environment.get("DS_ACCELERATOR") == "cpu"
     expected = _expected(plan, questions, visits, on_processors=on_processors)
-    checks = list(judge_this_machine(fleet, config.cluster))
+    checks = list(judge_this_machine(fleet, config.cluster, config.run_dir))
     for node, answer in zip(fleet.nodes, answers, strict=True):
         checks += judge(node, answer, expected)
     if fleet.kind == "hosts":
