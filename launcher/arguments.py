@@ -16,7 +16,10 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     """A configuration file and overrides of its keys; the overrides may stand anywhere."""
     parser.add_argument("config", metavar="CONFIG", help="the YAML file")
     parser.add_argument(
-        "overrides", metavar="key.path=value", nargs="*", help="written over the file; values are YAML"
+        "overrides",
+        metavar="key.path=value",
+        nargs="*",
+        help="written over the file; a value is text as typed, or where the key is no text, YAML",
     )
 
 

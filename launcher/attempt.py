@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
-from launcher.hosts import Node
+from launcher.hosts import Node, address_of
 from launcher.signals import Signals
 from ligo_dist.config.cluster import Cluster
 from ligo_dist.runtime.errors import FINISHED, HOPELESS, INTERRUPTED, MORE_NODES, REQUEUE, LigoError
@@ -221,14 +221,14 @@ class Attempt:
     def _pass_on(self) -> None:
         for line in self._shown.new():
             self._show(line)
-        names = set(self._homes)
+        names = {address_of(node): node for node in self._homes}
         for line in self._said.new():
             node, _, words = line.partition(": ")
             if node in names and not words.startswith("["):  # DeepSpeed's own log
-                self._last_words[node] = words
+                self._last_words[names[node]] = words
             ended = _NODE_ENDED.search(line)
             if ended and ended[1] in names:
-                self._lost.setdefault(ended[1], time.monotonic())
+                self._lost.setdefault(names[ended[1]], time.monotonic())
 
     def _look(self, now: float) -> None:
         """Take note of the ranks that have ended since, and of nodes that are lost with theirs."""

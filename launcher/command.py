@@ -66,24 +66,14 @@ def _where(cluster: Cluster, fleet: Fleet, nodes: Sequence[Node], address: str) 
         return _devices(nodes[0].num_ranks, os.environ)
     assert cluster.hostfile is not None
     words = ["--hostfile", os.path.abspath(cluster.hostfile)]
-    if cluster.launcher == "pdsh":  # the others take no choice, but a file of what is there
-        words += _filter(cluster, fleet.nodes, nodes)
+    for key in ("include", "exclude"):
+        value = getattr(cluster, key)
+        words += [] if value is None else [f"--{key}", value]
     words += ["--launcher", cluster.launcher, "--master_addr", address]
     if cluster.launcher_args:
         words.append(f"--launcher_args={shlex.join(cluster.launcher_args)}")
     # It would look at the first host without our options of ssh, and run a single one here.
     return [*words, "--no_ssh_check", *(["--force_multi"] if len(nodes) == 1 else [])]
-
-
-def _filter(cluster: Cluster, asked: Sequence[Node], there: Sequence[Node]) -> list[str]:
-    """The user's own choice of hosts, less those that stay away."""
-    names = {node.name for node in there}
-    if cluster.include is not None:
-        parts = cluster.include.split("@")
-        return ["--include", "@".join(part for part in parts if part.strip().partition(":")[0] in names)]
-    left_out = [cluster.exclude] if cluster.exclude is not None else []
-    left_out += [node.name for node in asked if node.name not in names]
-    return ["--exclude", "@".join(left_out)] if left_out else []
 
 
 def _devices(num_ranks: int, environ: Mapping[str, str]) -> list[str]:
@@ -99,11 +89,13 @@ def _devices(num_ranks: int, environ: Mapping[str, str]) -> list[str]:
 def _srun(cluster: Cluster, nodes: Sequence[Node], words: Sequence[str]) -> list[str]:
     """A task for each rank: DeepSpeed's own way through Slurm takes no module and gives no rank its place."""
     ranks = nodes[0].num_ranks
+    cores = os.environ.get("SLURM_CPUS_PER_TASK")  # srun itself does not take it over from the job
     return [
         "srun",
         f"--nodes={len(nodes)}",
         f"--ntasks={len(nodes) * ranks}",
         f"--ntasks-per-node={ranks}",
+        *([f"--cpus-per-task={cores}"] if cores else []),
         f"--nodelist={','.join(node.name for node in nodes)}",
         "--kill-on-bad-exit=1",
         "--unbuffered",

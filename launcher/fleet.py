@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class Fleet:
 
     def meeting_address(self, cluster: Cluster) -> str:
         """Where the ranks meet."""
-        return HERE if self.is_here else cluster.master_address or self.nodes[0].name
+        return HERE if self.is_here else cluster.master_address or self.nodes[0].address
 
     def reachable(self, cluster: Cluster) -> dict[str, str | None]:
         """Why each node cannot be reached; None: it can. Whom Slurm gives is there."""
@@ -87,7 +88,11 @@ def choose_fleet(
             )
         nodes = select_nodes(allocated_nodes(environ, nproc), cluster.include, cluster.exclude)
         if len({node.num_ranks for node in nodes}) > 1:
-            raise LigoError("include, exclude: Slurm starts as many ranks on each node; choose whole nodes")
+            few = ", ".join(f"{node.num_ranks} on {node.name}" for node in nodes[:4])
+            raise LigoError(
+                f"--slurm: srun starts as many ranks on each node, and these would be {few}"
+                f"{', ...' if len(nodes) > 4 else ''}; say --nproc, or choose whole nodes that are alike"
+            )
         return Fleet(nodes, "allocation")
     if cluster.hostfile is not None:
         if nproc is not None:
@@ -95,10 +100,18 @@ def choose_fleet(
                 f"--nproc: {nproc}, but the slots in {cluster.hostfile!r} say how many ranks a host has"
             )
         nodes = select_nodes(read_hostfile(Path(cluster.hostfile)), cluster.include, cluster.exclude)
-        if cluster.launcher != "pdsh" and any(node.devices != tuple(range(node.num_ranks)) for node in nodes):
-            raise LigoError(
-                f"include, exclude: {cluster.launcher} takes a host's first slots; choose whole hosts"
-            )
+        for node in nodes:
+            if node.devices == tuple(range(node.num_ranks)):
+                continue
+            if cluster.launcher != "pdsh":
+                raise LigoError(
+                    f"include, exclude: {cluster.launcher} takes a host's first slots; choose whole hosts"
+                )
+            if re.search("[@:]", node.name):
+                raise LigoError(
+                    f"include, exclude: slots of {node.name}: DeepSpeed cuts its filters at `@` and `:`; choose the"
+                    " whole host, or give it another name in ssh's configuration"
+                )
         return Fleet(nodes, "hosts")
     for key, value in (("include", cluster.include), ("exclude", cluster.exclude)):
         if value is not None:

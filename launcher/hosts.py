@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from pathlib import Path
 
 from ligo_dist.runtime.errors import LigoError, did_you_mean
 
-_LINE = re.compile(r"(?P<name>\S+)\s+slots=(?P<slots>\d+)")
+_LINE = re.compile(r"(?P<name>\S+)\s+slots=(?P<slots>\d+)(?:\s+(?!slots=)[\w-]+=\S*)*")
+"""As DeepSpeed takes it: what follows the slots is for others, such as Open MPI's `max_slots=8`."""
+_BRACKETED = re.compile(r"(?P<user>[^@]*@)?\[(?P<address>[0-9a-fA-F:.%\w]*:[^\]]*)\]")
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Node:
     """A machine of the run.
 
     Attributes:
-        name: as the host file has it, and as ssh reaches it.
+        name: as the host file has it, and as ssh reaches it: maybe with a user, `USER@HOST`.
         devices: the slots that are used, a rank each: numbers of accelerators, or of nothing on processors.
     """
 
@@ -25,18 +28,29 @@ class Node:
     devices: tuple[int, ...]
 
     @property
+    def address(self) -> str:
+        """The name without a user: where the other machines reach it, and what pdsh calls it."""
+        return address_of(self.name)
+
+    @property
     def num_ranks(self) -> int:
         return len(self.devices)
+
+
+def address_of(name: str) -> str:
+    """`alice@node1` as `node1`."""
+    return name.rpartition("@")[2]
 
 
 def read_hostfile(path: Path) -> list[Node]:
     """The machines of a file with a line `HOST slots=N` for each; empty lines and what follows `#` do not count.
 
     Raises:
-        LigoError: the file cannot be read, or a line is no such line; its number is named.
+        LigoError: the file cannot be read, a line is no such line, or two name the same machine; the number of the
+            line is named.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise LigoError(f"hostfile: {str(path)!r} cannot be read: {reason}") from None
@@ -48,13 +62,17 @@ def read_hostfile(path: Path) -> list[Node]:
         match = _LINE.fullmatch(text)
         if match is None:
             raise LigoError(f"hostfile: {path}:{number}: {text!r} should be `HOST slots=N`")
-        name, slots = match["name"], int(match["slots"])
+        name, slots = _BRACKETED.sub(r"\g<user>\g<address>", match["name"]), int(match["slots"])
+        if re.search(r"[,\[\]]", name):
+            raise LigoError(f"hostfile: {path}:{number}: {name!r} names several hosts; write a line for each")
         if slots == 0:
             raise LigoError(
                 f"hostfile: {path}:{number}: {name} has no slots; leave the host out, or give it some"
             )
-        if any(node.name == name for node in nodes):
-            raise LigoError(f"hostfile: {path}:{number}: {name} is there twice; add its slots up in one line")
+        before = next((node.name for node in nodes if _machine(node.name) == _machine(name)), None)
+        if before is not None:
+            again = "there twice" if before == name else f"the same host as {before}"
+            raise LigoError(f"hostfile: {path}:{number}: {name} is {again}; add its slots up in one line")
         nodes.append(Node(name, tuple(range(slots))))
     if not nodes:
         raise LigoError(f"hostfile: {path} names no host; a line is `HOST slots=N`")
@@ -95,20 +113,25 @@ def select_nodes(nodes: Sequence[Node], include: str | None, exclude: str | None
 
 
 def _filter(key: str, text: str, nodes: Sequence[Node]) -> dict[str, tuple[int, ...]]:
-    """The slots that a filter names, by host."""
+    """The slots that a filter names, by host. A host's name may have `@` and `:` in it itself."""
     slots = {node.name: node.devices for node in nodes}
+    known = "|".join(map(re.escape, sorted(slots, key=len, reverse=True)))
+    part = re.compile(rf"\s*(?P<name>{known})\s*(?::(?P<numbers>[^@]*))?(?:@|$)")
     named: dict[str, tuple[int, ...]] = {}
-    for part in text.split("@"):
-        name, colon, numbers = part.strip().partition(":")
-        if name not in slots:
+    position = 0
+    while position < len(text) or not named:
+        match = part.match(text, position)
+        if match is None:
+            name = re.split("[@:]", text[position:])[0].strip()
             hint = did_you_mean(name, slots, f"; it has {', '.join(slots)}")
             raise LigoError(f"{key}: {text!r}: the host file has no host {name!r}{hint}")
+        name, position = match["name"], match.end()
         if name in named:
             raise LigoError(f"{key}: {text!r} names {name} twice; write its slots as {name}:0,1")
-        if not colon:
+        if match["numbers"] is None:
             named[name] = slots[name]
             continue
-        words = [word.strip() for word in numbers.split(",")]
+        words = [word.strip() for word in match["numbers"].split(",")]
         wrong = [word for word in words if not word.isdecimal() or int(word) not in slots[name]]
         if wrong:
             raise LigoError(
@@ -116,6 +139,15 @@ def _filter(key: str, text: str, nodes: Sequence[Node]) -> dict[str, tuple[int, 
             )
         named[name] = tuple(sorted({int(word) for word in words}))
     return named
+
+
+def _machine(name: str) -> str:
+    """What is the same for two ways to write one machine's name."""
+    address = address_of(name).lower().removesuffix(".")
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return address
 
 
 def _shown(devices: tuple[int, ...]) -> str:

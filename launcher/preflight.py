@@ -17,6 +17,7 @@ from ligo_dist.huggingface.kept import locate_source
 from ligo_dist.runtime.errors import CheckpointError, ConfigError, DataError, Fault, LigoError
 from ligo_dist.schedule.plan import Plan
 from ligo_dist.tracking import tracking_address
+from ligo_dist.tracking.address import database_file
 
 
 def check_before_start(config: Config, num_ranks: int, num_accelerators: int | None, source: str) -> Plan:
@@ -124,10 +125,16 @@ def _tracking_faults(config: Config) -> list[Fault]:
     if not config.tracking.mlflow:
         return []
     try:
-        tracking_address(config.tracking.uri, Path(config.run_dir))
+        file = database_file(tracking_address(config.tracking.uri, Path(config.run_dir)))
     except LigoError as error:
         return [_as_fault(error)]
-    return []
+    if file is None:
+        return []
+    if file.is_dir() or (file.exists() and not os.access(file, os.W_OK)):
+        return [Fault("tracking.uri", f"the database {str(file)!r} cannot be written")]
+    if file.exists() or _directory_faults("run_dir", config.run_dir):  # which it lies beside by default
+        return []
+    return _directory_faults("tracking.uri", str(file.parent))
 
 
 def _as_fault(error: LigoError) -> Fault:
@@ -137,7 +144,9 @@ def _as_fault(error: LigoError) -> Fault:
 
 
 def _directory_faults(key: str, path: str) -> list[Fault]:
-    """Whether a directory is there or could be made, and could be written to."""
+    """Whether a directory is there or could be made, and could be written to and told of in one line."""
+    if not path.isprintable():
+        return [Fault(key, f"{path!r} has a sign in it that cannot be shown; choose a name without")]
     ancestor = Path(path).absolute()
     while not os.path.lexists(ancestor):
         ancestor = ancestor.parent

@@ -18,6 +18,7 @@ from launcher.fleet import FIRST_PORT, Fleet
 from launcher.hosts import Node
 from launcher.signals import Signals
 from ligo_dist.config import Config
+from ligo_dist.config.cluster import Cluster
 from ligo_dist.runtime.console import TERMINAL_VARIABLE
 from ligo_dist.runtime.errors import FAILED, FINISHED, HOPELESS, MISTAKE, MORE_NODES, REQUEUE, LigoError
 from ligo_dist.runtime.launch import STOP_FILE, LaunchDirectory, forget_request, remove_stale_environments
@@ -149,8 +150,9 @@ class Supervisor:
         launch.config.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
         on_processors = fleet.is_here and count_accelerators() == 0
         environment = launcher_environment(cluster, os.environ, launch, on_processors)
-        cluster = cluster.model_copy(update={"hostfile": self._hostfile(launch, nodes)})
-        address = fleet.meeting_address(cluster) if nodes[0] == fleet.nodes[0] else nodes[0].name
+        if fleet.kind == "hosts":
+            cluster = _of_present_hosts(cluster, launch, nodes)
+        address = fleet.meeting_address(cluster) if nodes[0] == fleet.nodes[0] else nodes[0].address
         meeting = (address, port)
         if cluster.launcher != "pdsh":  # MPI's do not say where the ranks meet
             ranks |= {"MASTER_ADDR": meeting[0], "MASTER_PORT": str(meeting[1])}
@@ -164,15 +166,6 @@ class Supervisor:
         self._say(f"{ranks_there} on {where}; what each prints is in {launch.path}\n  {shown(command)}")
         directory, signals = self._launch.directory, self._signals
         return Attempt(command, environment, directory, launch, nodes, cluster, signals, _show)
-
-    def _hostfile(self, launch: LaunchDirectory, nodes: Sequence[Node]) -> str | None:
-        """The host file that DeepSpeed is given: MPI's launchers take no choice of its hosts."""
-        cluster = self._launch.config.cluster
-        if cluster.hostfile is None or cluster.launcher == "pdsh":
-            return cluster.hostfile
-        file = launch.path / "hosts"
-        file.write_text("".join(f"{node.name} slots={node.num_ranks}\n" for node in nodes), encoding="utf-8")
-        return str(file)
 
     def _verdict(self, outcome: Outcome) -> int | None:
         """The exit code of the whole; None where another attempt is worth it."""
@@ -262,6 +255,23 @@ class Supervisor:
 
     def _say(self, text: str) -> None:
         print(f"ligo-dist: {text}", file=sys.stderr, flush=True)
+
+
+def _of_present_hosts(cluster: Cluster, launch: LaunchDirectory, nodes: Sequence[Node]) -> Cluster:
+    """The same with a host file of these nodes alone, in words that DeepSpeed and pdsh take as they are meant."""
+    file = launch.path / "hosts"
+    with_pdsh, lines, gaps = cluster.launcher == "pdsh", [], []
+    for node in nodes:
+        # pdsh takes what stands before a colon for the way to reach a host.
+        name = f"ssh:{node.name}" if with_pdsh and ":" in node.name else node.name
+        slots = max(node.devices) + 1
+        lines.append(f"{name} slots={slots}\n")
+        unused = [str(slot) for slot in range(slots) if slot not in node.devices]
+        gaps += [f"{name}:{','.join(unused)}"] if unused else []
+    file.write_text("".join(lines), encoding="utf-8")
+    return cluster.model_copy(
+        update={"hostfile": str(file), "include": None, "exclude": "@".join(gaps) or None}
+    )
 
 
 def _show(line: str) -> None:

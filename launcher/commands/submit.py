@@ -7,8 +7,9 @@ from pathlib import Path
 
 from launcher.arguments import add_cluster, add_config, read_config
 from launcher.preflight import check_before_start
-from launcher.slurm import sbatch_file, submit
-from ligo_dist.runtime.errors import LigoError
+from launcher.sbatch import sbatch_file, submission_faults, submit
+from ligo_dist.config import Config
+from ligo_dist.runtime.errors import ConfigError, LigoError
 from ligo_dist.runtime.files import replace_text
 
 
@@ -21,11 +22,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     config = read_config(arguments)
-    slurm = config.cluster.slurm
-    num_ranks = (slurm.nodes or 1) * (slurm.ranks_per_node or slurm.gpus_per_node or 1)
-    check_before_start(config, num_ranks, None, arguments.config)
     run_dir = Path(config.cluster.directory or ".", config.run_dir).absolute()
-    text = sbatch_file(config.cluster, arguments.config, arguments.overrides, run_dir, run_dir.name)
+    _check(config, arguments.config)
+    cluster_file = [] if arguments.cluster is None else ["--cluster", arguments.cluster]
+    text = sbatch_file(config.cluster, [arguments.config, *cluster_file, *arguments.overrides], run_dir)
     if arguments.dry_run:
         print(text, end="")
         return 0
@@ -37,3 +37,18 @@ def run(arguments: argparse.Namespace) -> int:
         raise LigoError(f"run_dir: {str(file)!r} cannot be written: {error.strerror}") from None
     print(f"job {submit(file)}, written to {file}; its output goes to {run_dir / 'slurm-JOB.log'}")
     return 0
+
+
+def _check(config: Config, source: str) -> None:
+    """
+    Raises:
+        ConfigError: every fault of the run and of what is asked of Slurm, together.
+    """
+    slurm = config.cluster.slurm
+    faults = submission_faults(config.cluster)
+    try:
+        check_before_start(config, (slurm.nodes or 1) * slurm.ranks, None, source)
+    except ConfigError as error:
+        faults += error.faults
+    if faults:
+        raise ConfigError(faults, source)

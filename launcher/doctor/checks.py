@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +145,19 @@ def judge(node: Node, answer: Visit | SshFailure, expected: Expected) -> list[Ch
     return [Check(node.name, "answers", "yes"), *checks]
 
 
+def judge_names(
+    nodes: Sequence[Node], answers: Sequence[Visit | SshFailure], on_processors: bool
+) -> Iterator[Check]:
+    """The machines that are there under more than one name: their ranks would share accelerators."""
+    names: dict[str, str] = {}
+    for node, answer in zip(nodes, answers, strict=True):
+        machine = answer.look.machine if isinstance(answer, Visit) else None
+        first = node.name if machine is None else names.setdefault(machine, node.name)
+        if first != node.name:
+            advice = "" if on_processors else "name it once in the host file, with all its slots"
+            yield Check(node.name, "devices", f"is {first} under another name", advice)
+
+
 def _python(visit: Visit, expected: Expected) -> _Findings:
     there = visit.look.python
     if there == expected.python:
@@ -255,6 +268,8 @@ _PROGRAMS = {
 }
 """What DeepSpeed calls for each `cluster.launcher`, or looks for."""
 
+_PLAIN_SIGNS = "/._-+=:,@#~"
+
 _INSTALL = {
     "pdsh": "`apt-get install pdsh`, `dnf install pdsh pdsh-rcmd-ssh` or `conda install -c conda-forge pdsh`",
     "openmpi": "`apt-get install openmpi-bin`, or load Open MPI's module",
@@ -263,8 +278,9 @@ _INSTALL = {
 }
 
 
-def judge_this_machine(fleet: Fleet, cluster: Cluster) -> Iterator[Check]:
-    """What is missing, if anything is. Within an allocation Slurm starts the ranks, and is there."""
+def judge_this_machine(fleet: Fleet, cluster: Cluster, run_dir: str) -> Iterator[Check]:
+    """What is missing, if anything is, and the paths that do not reach the hosts as they are. Within an allocation
+    Slurm starts the ranks, and is there."""
     if fleet.kind == "allocation":
         return
     deepspeed = deepspeed_program(cluster)
@@ -273,9 +289,16 @@ def judge_this_machine(fleet: Fleet, cluster: Cluster) -> Iterator[Check]:
         yield _missing(f"there is no {deepspeed}, which starts the ranks", advice)
     if fleet.is_here:
         return
-    for path in (cluster.directory or os.getcwd(), deepspeed):
-        if " " in path:
-            yield _missing(f"{path!r} has a space, at which a remote shell cuts it", "choose a path without")
+    # DeepSpeed quotes arguments with a space, and nothing else; pdsh puts numbers in the place of %n.
+    for path, allowed in ((cluster.directory or os.getcwd(), ""), (deepspeed, ""), (run_dir, " ")):
+        sign = next(
+            (sign for sign in path if not sign.isalnum() and sign not in _PLAIN_SIGNS + allowed), None
+        )
+        if sign is not None:
+            what = f"{sign!r}, which a remote shell or pdsh takes for something else"
+            if sign == " ":
+                what = "a space, at which a remote shell cuts it"
+            yield _missing(f"{path!r} has {what}", "choose a path without")
     needed, install = _PROGRAMS[cluster.launcher], _INSTALL[cluster.launcher]
     missing = [name for name in needed if shutil.which(name) is None]
     for name in missing:

@@ -24,6 +24,7 @@ class Look:
 
     Attributes:
         python, executable: its version and path.
+        machine: which one it is, whatever it is called; None where that is not known.
         packages: their versions, None where they are missing.
         code: hash of this project's code, None where it is missing.
         accelerators: free bytes of each, None where they are not known.
@@ -36,6 +37,7 @@ class Look:
 
     python: str
     executable: str
+    machine: str | None
     packages: dict[str, str | None]
     code: str | None
     accelerators: list[int | None]

@@ -21,6 +21,7 @@ from launcher.doctor.checks import (
     Expected,
     disk_held,
     judge,
+    judge_names,
     judge_this_machine,
     rank_memory,
 )
@@ -127,9 +128,11 @@ def run_preflight(fleet: Fleet, plan: Plan, master_address: str, master_port: in
     no_accelerators = not any(visit.look.accelerators for visit in visits)
     on_processors = no_accelerators or environment.get("DS_ACCELERATOR") == "cpu"
     expected = _expected(plan, questions, visits, on_processors=on_processors)
-    checks = list(judge_this_machine(fleet, config.cluster))
+    checks = list(judge_this_machine(fleet, config.cluster, config.run_dir))
     for node, answer in zip(fleet.nodes, answers, strict=True):
         checks += judge(node, answer, expected)
+    if fleet.kind == "hosts":
+        checks += judge_names(fleet.nodes, answers, on_processors)
     return DoctorReport([node.name for node in fleet.nodes], checks)
 
 

@@ -17,15 +17,22 @@ class Slurm(Section):
     account: Text | None = None
     """`--account`."""
     time: Text | None = None
-    """`--time`, as Slurm writes it: `2-12:00:00`."""
+    """`--time`, as Slurm writes it: `12:00:00`, `2-12:00:00`."""
     nodes: Count | None = None
     """`--nodes`."""
     gpus_per_node: Count | None = None
     """`--gpus-per-node`; `null`: the ranks run on processors, `ranks_per_node` of them."""
     ranks_per_node: Count | None = None
     """Ranks on each node; `null`: one per GPU, else one."""
+    cpus_per_task: Count | None = None
+    """`--cpus-per-task`: cores of each rank; `null`: as Slurm gives them, often one."""
     options: list[Text] = []
     """Further options, each a word such as `--qos=long`."""
+
+    @property
+    def ranks(self) -> int:
+        """Ranks on each node."""
+        return self.ranks_per_node or self.gpus_per_node or 1
 
 
 class Cluster(Section):

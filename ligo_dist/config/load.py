@@ -12,10 +12,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from ligo_dist.config.faults import validation_faults
+from ligo_dist.config.overrides import apply_overrides
 from ligo_dist.config.rules import faults_between
 from ligo_dist.config.schema import Config, Grow, Train
 from ligo_dist.config.section import Section
-from ligo_dist.config.yaml_text import apply_overrides, parse_yaml
+from ligo_dist.config.yaml_text import parse_yaml
 from ligo_dist.runtime.errors import ConfigError, Fault
 
 _INHERITED: dict[str, type[Section]] = {"train": Train, "grow": Grow}

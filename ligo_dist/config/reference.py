@@ -48,8 +48,9 @@ of another type, and values that contradict each other are errors, told before a
 | `data.source`, `files` | `text`, `[texts/*.txt]`; with `data.sequence_length` |
 
 **Overrides.** `ligo-dist run CONFIG key.path=value ...` writes values over the file's. Items of a list are
-named by their number, from 0: `'stages[1].train.steps=5'` or `stages.1.train.steps=5`. A value is read as
-YAML: `seed=1`, `tracking.uri=null`, `'data.files=[a.txt, b.txt]'`.
+named by their number, from 0: `'stages[1].train.steps=5'` or `stages.1.train.steps=5`. A value is text as
+it was typed, blanks and `#` included; where the key wants something else it is read as YAML: `seed=1`,
+`tracking.uri=null`, `'data.files=[a.txt, b.txt]'`. In files too `12:00:00`, `007` and `2026-11-29` are text.
 
 **Inheritance.** `defaults.train` and `defaults.grow` are what every stage's `train` and `grow` start from,
 key by key and at any depth; what a stage says itself wins (`null` too). A stage that says nothing of `train`

@@ -1,10 +1,12 @@
-"""YAML as this project reads it - a key given twice is an error, and `1e-3` is a number - and `key.path=value` written
-over it from the command line: `stages[1].train.steps=5` or `stages.1.train.steps=5`."""
+"""YAML as this project reads it - a key given twice is an error, `1e-3` is a number, and what only looks like one
+(`12:00:00`, `007`, `2026-11-29`) stays the text that it is - and values written where a dotted path leads."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -20,11 +22,14 @@ _FLOAT = re.compile(
     re.VERBOSE,
 )
 _BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
-_RESOLVED_HERE = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")
+_INT = re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$")
+_TAG = "tag:yaml.org,2002:"
+_RESOLVED_AS_BEFORE = (f"{_TAG}null", f"{_TAG}merge")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers and booleans (1.1, PyYAML's, takes `1e-3` for text and `no` for false)."""
+    """YAML 1.2's numbers and booleans. In 1.1, PyYAML's, `1e-3` is text, `no` is false, `12:00:00` is 43200 (base 60),
+    `010` is 8 and `2026-11-29` a date."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[str, yaml.Mark] = {}
@@ -42,11 +47,12 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _RESOLVED_HERE]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in _RESOLVED_AS_BEFORE]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(_RESOLVED_HERE[0], _FLOAT, list("-+0123456789."))
-_Loader.add_implicit_resolver(_RESOLVED_HERE[1], _BOOL, list("tTfF"))
+_Loader.add_implicit_resolver(f"{_TAG}int", _INT, list("-+0123456789"))
+_Loader.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+0123456789."))
+_Loader.add_implicit_resolver(f"{_TAG}bool", _BOOL, list("tTfF"))
 
 
 def parse_yaml(text: str) -> Any:
@@ -55,8 +61,26 @@ def parse_yaml(text: str) -> Any:
     Raises:
         ValueError: the text is no YAML, or a mapping has a key twice; the message says where.
     """
-    try:
+    with _one_line_errors():
         return _unshared(yaml.load(text, Loader=_Loader))
+
+
+def holds_comment(text: str) -> bool:
+    """Whether YAML leaves out a part of the text.
+
+    Raises:
+        ValueError: the text is no YAML.
+    """
+    with _one_line_errors():
+        tokens = list(yaml.scan(text, Loader=_Loader))
+    gaps = (text[one.end_mark.index : next_.start_mark.index] for one, next_ in pairwise(tokens))
+    return any(gap.strip() for gap in gaps)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
     except RecursionError:
         raise ValueError("an anchor holds itself") from None
     except yaml.MarkedYAMLError as error:
@@ -74,20 +98,9 @@ def _unshared(value: Any) -> Any:
 
 
 _INDEX = re.compile(r"\[(\d+)\]")
-_PATH = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*")
+PATH = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*")
 
 Key = str | int
-
-
-def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[Fault]:
-    """Write each override into `raw`, in order; sections that are absent come to be. Gives what could not be
-    applied."""
-    faults = []
-    for override in overrides:
-        fault = _apply(raw, override)
-        if fault is not None:
-            faults.append(fault)
-    return faults
 
 
 def dotted(keys: Sequence[Key]) -> str:
@@ -98,12 +111,17 @@ def dotted(keys: Sequence[Key]) -> str:
     return path
 
 
+def words_of(path: str) -> list[str]:
+    """`stages[1].train` as `["stages", "1", "train"]`."""
+    return _INDEX.sub(r".\1", path).split(".")
+
+
 def set_value(raw: dict[str, Any], path: str, value: Any) -> Fault | None:
     """Write a value where a dotted path leads, `stages[1].train.steps` or `stages.1.train.steps`; sections that are
     absent come to be. Gives what is wrong with the path."""
-    if not _PATH.fullmatch(path):
+    if not PATH.fullmatch(path):
         return Fault(path, "is no key; write it as stages[1].train.steps")
-    keys = _INDEX.sub(r".\1", path).split(".")
+    keys = words_of(path)
     node: Any = raw
     walked: list[Key] = []
     for position, word in enumerate(keys):
@@ -124,15 +142,3 @@ def set_value(raw: dict[str, Any], path: str, value: Any) -> Fault | None:
                 node[key] = {}
             node = node[key]
     return None
-
-
-def _apply(raw: dict[str, Any], override: str) -> Fault | None:
-    path, equals, text = override.partition("=")
-    path = path.strip()
-    if not equals or not _PATH.fullmatch(path):
-        return Fault(override, "is no override; write key.path=value, such as stages[1].train.steps=5")
-    try:
-        value = parse_yaml(text)
-    except ValueError as error:
-        return Fault(path, f"the value {text!r} is not YAML: {error}")
-    return set_value(raw, path, value)

@@ -82,7 +82,7 @@ def pack(
         advance: called with the number of documents that were done since the last call.
 
     Raises:
-        DataError: the corpus is empty, a split got no document, or a worker was killed.
+        DataError: a worker was killed.
     """
     writers = {split: _Writer(directory / f"{split}.bin") for split in SPLITS}
     try:
@@ -96,22 +96,36 @@ def pack(
         for writer in writers.values():
             writer.close()
     itemsize = np.dtype(token_dtype(tokenizer.vocab_size)).itemsize
-    statistics = {split: writer.statistics(itemsize) for split, writer in writers.items()}
-    _check_split(statistics, validation_fraction)
-    return statistics
+    return {split: writer.statistics(itemsize) for split, writer in writers.items()}
 
 
-def _check_split(statistics: dict[str, SplitStatistics], validation_fraction: float) -> None:
-    total = sum(split.documents for split in statistics.values())
+def check_split(documents: Iterable[bytes], validation_fraction: float) -> None:
+    """See that both splits get a document. Reads no further than to where they have one.
+
+    Raises:
+        DataError: they do not.
+    """
+    counts, first, alike = [0, 0], None, True
+    for document in filter(None, documents):
+        counts[is_validation(document, validation_fraction)] += 1
+        if all(counts):
+            return
+        first = first or document
+        alike = alike and document == first
+    total = sum(counts)
     if total == 0:
         raise DataError("data: the corpus is empty: not one document with text in it")
-    for name, split in statistics.items():
-        if split.documents == 0:
-            raise DataError(
-                f"data.validation_fraction: {validation_fraction} of {total} document(s) leaves the "
-                f"{name} split empty; choose another fraction, read more documents, "
-                "or make them smaller (data.document)"
-            )
+    if alike:
+        what = "one document" if total == 1 else f"{total} documents that are all the same"
+        raise DataError(
+            f"data: the corpus is {what}, which cannot be trained on and held back for validation; give further"
+            " documents, or make them smaller (data.document: paragraph or line, for text)"
+        )
+    empty = SPLITS[counts.index(0)]
+    raise DataError(
+        f"data.validation_fraction: {validation_fraction} of {total} documents leaves the {empty} split empty; choose"
+        " another fraction, read more documents, or make them smaller (data.document)"
+    )
 
 
 def _chunks(documents: Iterable[bytes]) -> Iterator[list[bytes]]:

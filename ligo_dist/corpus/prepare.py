@@ -18,7 +18,14 @@ import tokenizers
 
 from ligo_dist.corpus.cache import cache_key, file_fault, make_once, progress_bar, size_and_checksum
 from ligo_dist.corpus.order import is_validation
-from ligo_dist.corpus.packing import SPLITS, VALIDATION_DOCUMENTS, SplitStatistics, pack, token_dtype
+from ligo_dist.corpus.packing import (
+    SPLITS,
+    VALIDATION_DOCUMENTS,
+    SplitStatistics,
+    check_split,
+    pack,
+    token_dtype,
+)
 from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
 from ligo_dist.corpus.sources import DataSource, Documents
 from ligo_dist.corpus.text_tokenizer import TextTokenizer
@@ -95,7 +102,7 @@ def prepare_corpus(
         identity: of the source, where it is known already.
 
     Raises:
-        DataError: see `Source.open`, `Tokenizer`, `train_tokenizer` and `pack`; or the cache cannot be
+        DataError: see `Source.open`, `Tokenizer`, `check_split`, `train_tokenizer` and `pack`; or the cache cannot be
             written.
     """
     libraries = (datasets, tokenizers if isinstance(given, PretrainedTokenizer) else sentencepiece)
@@ -112,6 +119,7 @@ def prepare_corpus(
     def make(directory: Path) -> None:
         with _progress_of_datasets(show_progress):
             documents = source.open(streaming, cache_dir / "documents" / cache_key(inputs["source"]))
+            check_split(documents, validation_fraction)
             tokenizer = given or _train(
                 documents, validation_fraction, vocab_size, model_type, masked, show_progress
             )

@@ -121,9 +121,18 @@ def local_size(environ: Mapping[str, str] = os.environ) -> int:
         if name in environ:
             return _number(environ, name, at_least=1)
     if is_step_task(environ):
-        tasks = environ.get("SLURM_STEP_TASKS_PER_NODE") or environ.get("SLURM_NTASKS_PER_NODE") or "1"
-        return int(re.match(r"\d+", tasks)[0]) if tasks[0].isdecimal() else 1  # type: ignore[index]
+        tasks = expand_counts(
+            environ.get("SLURM_STEP_TASKS_PER_NODE") or environ.get("SLURM_NTASKS_PER_NODE") or "1"
+        )
+        return tasks[min(_number({"SLURM_NODEID": "0", **environ}, "SLURM_NODEID"), len(tasks) - 1)]
     return 1
+
+
+def own_cores(available: int, environ: Mapping[str, str] = os.environ) -> int:
+    """Of the cores that a process may use, how many are its own: as many as Slurm has given its task, else its part
+    of what the ranks of its node share. At least 1."""
+    given = environ.get("SLURM_CPUS_PER_TASK", "") if is_step_task(environ) else ""
+    return max(1, min(available, int(given)) if given.isdecimal() else available // local_size(environ))
 
 
 _MPI = {
@@ -167,6 +176,7 @@ _LAST_STEP = 0xFFFFFFF0
 _RANGE = r"\d+(?:-\d+)?"
 _BRACKET = rf"\[{_RANGE}(?:,{_RANGE})*\]"
 _HOST = rf"(?:[^\s,\[\]]|{_BRACKET})+"
+_COUNT = r"(?P<count>\d+)(?:\(x(?P<times>\d+)\))?"
 _HOSTS = re.compile(rf"{_HOST}(?:,{_HOST})*")
 
 
@@ -186,6 +196,18 @@ def expand_hosts(hosts: str) -> list[str]:
     if not _HOSTS.fullmatch(hosts):
         raise LigoError(f"{hosts!r} is no list of hosts as Slurm writes it, such as 'node[01-03,7],gpu1'")
     return [name for part in re.findall(_HOST, hosts) for name in _expand(part)]
+
+
+def expand_counts(counts: str) -> list[int]:
+    """The numbers that a list of Slurm's stands for, one for each node: `4(x2),3` is 4, 4, 3.
+
+    Raises:
+        LigoError: it is no such list.
+    """
+    parts = [re.fullmatch(_COUNT, part) for part in counts.split(",")]
+    if not all(parts):
+        raise LigoError(f"{counts!r} is no list of numbers as Slurm writes it, such as '4(x2),3'")
+    return [int(part["count"]) for part in parts if part for _ in range(int(part["times"] or 1))]
 
 
 def _expand(part: str) -> list[str]:

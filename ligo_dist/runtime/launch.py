@@ -4,7 +4,7 @@
         config.yaml         what is run, every override written into it
         environment         variables of the ranks, secrets among them: for its owner alone, until all ranks have it
         deepspeed_env       variables of DeepSpeed's own processes, gone as soon
-        hosts               the host file, where it is not the user's
+        hosts               the hosts that are there, as DeepSpeed reads them
         launcher            a number that goes up for as long as the launcher watches
         stop                what the launcher asks of the ranks
         deepspeed.log       what DeepSpeed's launcher and what it starts print

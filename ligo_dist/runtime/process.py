@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from ligo_dist.runtime import parent, watchdog
-from ligo_dist.runtime.environment import local_size, rank_environment
+from ligo_dist.runtime.environment import own_cores, rank_environment
 from ligo_dist.runtime.errors import FAILED, LigoError
 from ligo_dist.runtime.launch import HANG_VARIABLE, LaunchDirectory
 from ligo_dist.runtime.machine import available_cores
@@ -27,7 +27,7 @@ def become_rank() -> None:
     if launch is not None:
         _begin_anew(launch)
     place = rank_environment()
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // local_size())))
+    os.environ.setdefault("OMP_NUM_THREADS", str(own_cores(available_cores())))
     facts: dict[str, Any] = {} if launch is None else {"directory": str(launch.path), "log": True}
     if HANG_VARIABLE in os.environ:
         facts["hang_seconds"] = float(os.environ[HANG_VARIABLE])

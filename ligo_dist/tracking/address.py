@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,6 +17,8 @@ SERVERS = ("http", "https")
 DATABRICKS = ("databricks", "databricks-uc", "uc")
 EMBEDDED = "sqlite:///"
 """What the URI of a database file begins with; its path follows."""
+_OPTIONS = re.compile(r"\w+=[^&]*(&\w+=[^&]*)*")
+_ESCAPED = re.compile(r"%[0-9a-fA-F]{2}")
 
 
 def tracking_address(uri: str | None, run_dir: Path, given_by: str = "tracking.uri") -> str:
@@ -33,10 +36,16 @@ def tracking_address(uri: str | None, run_dir: Path, given_by: str = "tracking.u
     """
     if uri is None:
         uri, given_by = os.environ.get("MLFLOW_TRACKING_URI") or None, "MLFLOW_TRACKING_URI"
+    beside = run_dir.absolute().parent / "mlflow.db"
     if uri is None:
-        return f"{EMBEDDED}{run_dir.absolute().parent / 'mlflow.db'}"
+        if "?" in str(beside) or _ESCAPED.search(str(beside)):
+            raise LigoError(
+                f"run_dir: the MLflow database would be {str(beside)!r}, and an address cannot hold a path with `?` or"
+                " `%` in it; choose another directory, give tracking.uri, or set tracking.mlflow: false"
+            )
+        return f"{EMBEDDED}{beside}"
     uri = uri.strip()
-    suggestion = f"use {EMBEDDED}{run_dir.absolute().parent / 'mlflow.db'} or the address of a server, http://HOST:PORT"
+    suggestion = f"use {EMBEDDED}{beside} or the address of a server, http://HOST:PORT"
     scheme, colon, _ = uri.partition(":")
     kind = scheme.lower().partition("+")[0]
     if kind == "file" or (not colon and scheme not in DATABRICKS):
@@ -44,12 +53,24 @@ def tracking_address(uri: str | None, run_dir: Path, given_by: str = "tracking.u
     if kind not in (*DATABASES, *SERVERS, *DATABRICKS, *_plugin_schemes()):
         hint = did_you_mean(kind, (*DATABASES, *SERVERS, *DATABRICKS), f"; {suggestion}")
         raise LigoError(f"{given_by}: {redact(uri)!r} has the unknown scheme {kind!r}{hint}")
-    if kind in SERVERS and not _hostname(uri):
-        raise LigoError(f"{given_by}: {redact(uri)!r} names no host; write http://HOST:PORT")
+    if kind in SERVERS:
+        if not _names_host(uri):
+            raise LigoError(f"{given_by}: {redact(uri)!r} names no host; write http://HOST:PORT")
+        server = re.split("[?#]", uri)[0].rstrip("/")
+        if server != uri.rstrip("/"):
+            raise LigoError(
+                f"{given_by}: {redact(uri)!r} is a page that a server shows; its own address is {redact(server)}"
+            )
     if kind == "sqlite":
         head, _, path = uri.partition(":///")
         if not path or path.startswith(":memory:"):
             raise LigoError(f"{given_by}: {uri!r} names no file; {suggestion}")
+        file, mark, options = path.partition("?")
+        if (mark and not _OPTIONS.fullmatch(options)) or _ESCAPED.search(file):
+            raise LigoError(
+                f"{given_by}: {uri!r} would not be that file: after `?` come options, and `%` begins another sign;"
+                f" choose a path without; {suggestion}"
+            )
         return f"{head}:///{Path(path).absolute()}"
     return uri
 
@@ -75,11 +96,13 @@ def how_to_open(address: str) -> str:
     return redact(address)
 
 
-def _hostname(uri: str) -> str | None:
+def _names_host(uri: str) -> bool:
+    """Whether there is a host, and a port that can be one, if any."""
     try:
-        return urlsplit(uri).hostname
+        parts = urlsplit(uri)
+        return parts.port != 0 and bool(parts.hostname) and not re.search(r"\s", uri)
     except ValueError:
-        return None
+        return False
 
 
 def _plugin_schemes() -> set[str]:

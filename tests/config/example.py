@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ligo_dist.config import Config, config_from
-from ligo_dist.config.yaml_text import apply_overrides, parse_yaml
+from ligo_dist.config.overrides import apply_overrides
+from ligo_dist.config.yaml_text import parse_yaml
 
 _RIGHT = """
 run_dir: runs/test

@@ -235,7 +235,7 @@ def test_an_operator_that_is_not_learned_has_no_schedule_to_check():
 @pytest.mark.parametrize(
     ("overrides", "paths"),
     [
-        (("seed=x", "tokenizer.file=3", "stages[0].size.heads=5"), ["seed", "tokenizer.file"]),
+        (("seed=x", "tokenizer.file=''", "stages[0].size.heads=5"), ["seed", "tokenizer.file"]),
         (
             ("stages[0].size.heads=5", "data.sequence_length=100", "deepspeed.bf16=1"),
             ["data.sequence_length", "stages[0].size.heads", "deepspeed.bf16"],

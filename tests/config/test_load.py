@@ -105,7 +105,14 @@ def test_merge_keys_of_yaml_work():
         ("1.0e-3", 0.001),
         ("-.5", -0.5),
         ("3", 3),
+        ("1_000", 1000),
+        ("0x1f", 31),
         ("1.2.3", "1.2.3"),
+        ("12:00:00", "12:00:00"),
+        ("1:30", "1:30"),
+        ("007", "007"),
+        ("2026-11-29", "2026-11-29"),
+        ("=", "="),
         ("no", "no"),
         ("true", True),
     ],
@@ -151,6 +158,37 @@ def test_overrides_make_sections_and_take_yaml(tmp_path):
     assert config.run_dir == "runs/a=b"
 
 
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("run_dir=runs/exp #3", "run_dir", "runs/exp #3"),
+        ("run_dir=runs/lr: 3", "run_dir", "runs/lr: 3"),
+        ("run_dir=2026", "run_dir", "2026"),
+        ("run_dir=[a]", "run_dir", "[a]"),
+        ("run_dir='runs/exp #3'", "run_dir", "runs/exp #3"),
+        ("data.cache_dir=c#d # e", "data.cache_dir", "c#d # e"),
+        ("tracking.run_name=1e3", "tracking.run_name", "1e3"),
+        ("tracking.run_name=null", "tracking.run_name", None),
+        ("cluster.slurm.time=12:00:00", "cluster.slurm.time", "12:00:00"),
+        ("cluster.slurm={time: 12:00:00}", "cluster.slurm.time", "12:00:00"),
+        ("cluster.environment.OMP_NUM_THREADS=4", "cluster.environment", {"OMP_NUM_THREADS": "4"}),
+        ("stages[1].name=007", "stages.1.name", "007"),
+        ("cluster.forward=['a #1', b]", "cluster.forward", ["a #1", "b"]),
+    ],
+)
+def test_a_value_is_text_as_typed_unless_the_type_says_otherwise(tmp_path, override, path, value):
+    config = load_config(write(tmp_path / "a.yaml", raw_example()), [override])
+    for name in path.split("."):
+        config = config[int(name)] if name.isdecimal() else getattr(config, name)
+    assert config == value
+
+
+def test_the_path_of_a_file_for_a_section_is_text_as_typed(tmp_path):
+    (tmp_path / "ours #1.yaml").write_text("max_restarts: 7\n")
+    config = load_config(write(tmp_path / "a.yaml", raw_example()), [f"cluster={tmp_path / 'ours #1.yaml'}"])
+    assert config.cluster.max_restarts == 7
+
+
 def test_an_override_is_checked_like_the_file(tmp_path):
     path = write(tmp_path / "a.yaml", raw_example())
     assert "sed: unknown key; did you mean 'seed'?" in message(path, "sed=3")
@@ -168,6 +206,10 @@ def test_an_override_is_checked_like_the_file(tmp_path):
         ("stages.last.name=x", "stages.last.name: stages is a list with items 0 to 1, so there is no 'last'"),
         ("run_dir.x=1", "run_dir.x: run_dir is the value 'runs/test', not a section that holds 'x'"),
         ("seed=[1", "seed: the value '[1' is not YAML: line 1, column 3"),
+        ("seed=1 #2", "seed: '1 #2' has a comment: what follows # would be left out"),
+        ("data.files=[a] # b", "data.files: '[a] # b' has a comment: what follows # would be left out"),
+        ("seed=010", "seed: '010' should be a whole number"),
+        ("precision=bf16 #", "precision: 'bf16 #' is no precision; did you mean 'bf16'?"),
     ],
 )
 def test_an_override_that_cannot_be_applied(tmp_path, override, said):

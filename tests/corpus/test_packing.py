@@ -16,7 +16,7 @@ import pytest
 
 from ligo_dist.corpus import packing
 from ligo_dist.corpus.order import is_validation
-from ligo_dist.corpus.packing import pack, token_dtype
+from ligo_dist.corpus.packing import check_split, pack, token_dtype
 from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
 from ligo_dist.runtime.errors import DataError
 
@@ -103,23 +103,28 @@ def test_documents_are_read_no_further_than_the_workers_need(
     [
         ([], 0.2, "data: the corpus is empty"),
         ([b"", b""], 0.2, "data: the corpus is empty"),
+        ([b"one"], 0.2, "data: the corpus is one document, which cannot be trained on and held back"),
+        ([b"one", b""] * 50, 0.2, "data: the corpus is 50 documents that are all the same"),
+        ([b"one"] * 2, 1.0, "data: the corpus is 2 documents that are all the same"),
         (
-            [b"one"],
+            [b"one", b"two", b"one"],
             1e-9,
-            r"data.validation_fraction: 1e-09 of 1 document\(s\) leaves the validation split empty",
+            "data.validation_fraction: 1e-09 of 3 documents leaves the validation split empty",
         ),
-        (
-            [b"one", b"two"],
-            1.0,
-            r"data.validation_fraction: 1.0 of 2 document\(s\) leaves the train split empty",
-        ),
+        ([b"one", b"two"], 1.0, "data.validation_fraction: 1.0 of 2 documents leaves the train split empty"),
     ],
 )
 def test_a_split_without_documents_is_refused(
-    documents_read: list[bytes], fraction: float, message: str, bpe: SentencePieceTokenizer, tmp_path: Path
+    documents_read: list[bytes], fraction: float, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        pack(documents_read, bpe, fraction, tmp_path, 1)
+        check_split(documents_read, fraction)
+
+
+def test_documents_are_read_until_both_splits_have_one() -> None:
+    read = iter([b"%d" % number for number in range(100)])
+    check_split(read, 0.5)
+    assert len(list(read)) > 80
 
 
 def test_an_interrupt_is_left_to_the_parent(

@@ -61,7 +61,8 @@ def start(
     number: int, hosts: dict[str, int], command: list[str], environ: dict[str, str]
 ) -> list[subprocess.Popen]:
     """The ranks of one host; from the main thread, as their end is that of the thread that starts them."""
-    host, size = list(hosts.items())[number]
+    name, size = list(hosts.items())[number]
+    host = name.rpartition("@")[2]  # as pdsh calls it
     first = sum(list(hosts.values())[:number])
     away = Path("away")
     if away.exists() and host in away.read_text().split():

@@ -6,7 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-host, command = sys.argv[-2:]
+name, command = sys.argv[-2:]
+host = name.rpartition("@")[2]
 with open("ssh-arguments", "a") as file:
     file.write("\n".join(sys.argv[1:]) + "\n\n")
 if Path("away").exists() and host in Path("away").read_text().split():

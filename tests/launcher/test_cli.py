@@ -93,6 +93,11 @@ def test_the_plan_has_the_numbers_of_the_accounting():
         (["data.source=text", "data.files=[no/*.txt]"], "data.files: no file matches 'no/*.txt'"),
         (["run_dir=file/run"], "run_dir: 'file/run' cannot be a directory: "),
         (["tracking.uri=redis://there"], "tracking.uri: 'redis://there' has the unknown scheme 'redis'"),
+        (["tracking.uri=sqlite:///file/m.db"], "/file' cannot be a directory: "),
+        (["tracking.uri=sqlite:///."], "tracking.uri: the database "),
+        (["tracking.uri=http://host:5000/#/experiments/1"], "its own address is http://host:5000"),
+        (["run_dir=runs/what?/x"], "run_dir: the MLflow database would be "),
+        (["run_dir=runs/a\nb"], "run_dir: 'runs/a\\nb' has a sign in it that cannot be shown"),
         (["data.cache_dir=file"], "data.cache_dir: 'file' cannot be a directory: "),
         (
             ["model.huggingface.resid_pdropp=0.1"],

@@ -9,9 +9,11 @@ import pytest
 from launcher.command import free_port, shown, start_command
 from launcher.fleet import Fleet, choose_fleet
 from launcher.hosts import Node
+from launcher.supervisor import _of_present_hosts
 from ligo_dist.config import load_config
 from ligo_dist.config.cluster import Cluster
 from ligo_dist.runtime.errors import LigoError
+from ligo_dist.runtime.launch import LaunchDirectory
 from ligo_dist.runtime.machine import count_accelerators
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "quickstart.yaml")
@@ -61,29 +63,56 @@ def test_on_several_hosts():
     ]
 
 
-@pytest.mark.parametrize(
-    ("keys", "there", "words"),
-    [
-        ({"include": "alpha:0,1@beta@gamma"}, None, ["--include", "alpha:0,1@beta@gamma"]),
-        ({"include": "alpha:0,1@beta@gamma"}, ("alpha", "gamma"), ["--include", "alpha:0,1@gamma"]),
-        ({"exclude": "alpha:1"}, None, ["--exclude", "alpha:1"]),
-        ({"exclude": "alpha:1"}, ("alpha", "beta"), ["--exclude", "alpha:1@gamma"]),
-        ({}, ("beta", "gamma"), ["--exclude", "alpha"]),
-    ],
-)
-def test_nodes_that_stay_away_are_left_out(
-    keys: dict[str, str], there: tuple[str, ...] | None, words: list[str]
-):
-    assert command(HOSTS, there, **keys)[3:5] == words
-
-
-def test_mpi_takes_no_choice_of_hosts():
-    assert command(HOSTS, ("beta", "gamma"), launcher="openmpi")[1:5] == [
+def test_the_dry_run_shows_the_choice_of_hosts_as_it_was_typed():
+    assert command(HOSTS, include="alpha:0@beta")[1:5] == [
         "--hostfile",
         "/hosts",
-        "--launcher",
-        "openmpi",
+        "--include",
+        "alpha:0@beta",
     ]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "launcher", "lines", "exclude"),
+    [
+        ([Node("alpha", (0, 1)), Node("beta", (0,))], "pdsh", "alpha slots=2\nbeta slots=1\n", None),
+        (
+            [Node("alpha", (1, 3)), Node("beta", (0, 2))],
+            "pdsh",
+            "alpha slots=4\nbeta slots=3\n",
+            "alpha:0,2@beta:1",
+        ),
+        (
+            [Node("alice@alpha", (0,)), Node("fd00::1", (0,))],
+            "pdsh",
+            "alice@alpha slots=1\nssh:fd00::1 slots=1\n",
+            None,
+        ),
+        ([Node("fd00::1", (0, 1))], "openmpi", "fd00::1 slots=2\n", None),
+    ],
+)
+def test_deepspeed_is_given_the_hosts_that_are_there(
+    tmp_path: Path, nodes: list[Node], launcher: str, lines: str, exclude: str | None
+):
+    from deepspeed.launcher.runner import fetch_hostfile, parse_inclusion_exclusion
+
+    asked = Cluster(hostfile="/hosts", launcher=launcher, include="alpha:0")
+    cluster = _of_present_hosts(asked, LaunchDirectory(tmp_path), nodes)
+    assert (Path(cluster.hostfile).read_text(), cluster.include, cluster.exclude) == (lines, None, exclude)
+    theirs = parse_inclusion_exclusion(fetch_hostfile(cluster.hostfile), "", cluster.exclude or "")
+    assert [tuple(slots) for slots in theirs.values()] == [node.devices for node in nodes]
+
+
+@pytest.mark.parametrize("name", ["alice@alpha", "fd00::1"])
+def test_slots_of_a_host_that_deepspeed_cannot_name(tmp_path: Path, name: str):
+    (tmp_path / "hosts").write_text(f"{name} slots=2\n")
+    config = load_config(CONFIG, [f"cluster.hostfile={tmp_path / 'hosts'}", f"cluster.include={name}:1"])
+    with pytest.raises(LigoError, match=f"include, exclude: slots of {name}: DeepSpeed cuts its filters"):
+        choose_fleet(config, slurm=False, nproc=None, accelerators=0, environ={})
+
+
+def test_ranks_meet_at_an_address_without_a_user():
+    assert Fleet([Node("alice@alpha", (0,))], "hosts").meeting_address(Cluster()) == "alpha"
 
 
 def test_a_single_host_is_not_taken_for_this_machine():
@@ -108,7 +137,20 @@ def test_visible_devices_are_named_to_the_runner(monkeypatch: pytest.MonkeyPatch
     assert command()[1:3] == ["--include", "localhost:5,6"]
 
 
-def test_within_an_allocation():
+def test_cores_of_a_task_are_handed_on(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "8")
+    fleet = Fleet([Node("node1", (0, 1))], "allocation")
+    assert command(fleet)[1:6] == [
+        "--nodes=1",
+        "--ntasks=2",
+        "--ntasks-per-node=2",
+        "--cpus-per-task=8",
+        "--nodelist=node1",
+    ]
+
+
+def test_within_an_allocation(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     fleet = Fleet([Node("node1", (0, 1)), Node("node2", (0, 1))], "allocation")
     assert command(fleet, wrapper=["nice"], python="/env/python") == [
         *(

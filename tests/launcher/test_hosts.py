@@ -30,8 +30,47 @@ def test_deepspeed_reads_the_same(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (b"alpha slots=8 max_slots=8\n", ["alpha"]),
+        (b"alpha slots=8 max-slots=8 # two\nbeta slots=8\tmax_slots=16\n", ["alpha", "beta"]),
+        (b"\xef\xbb\xbfalpha slots=8\n", ["alpha"]),
+        (b"alpha slots=8\r\nbeta slots=8\r\n", ["alpha", "beta"]),
+        (b"alice@alpha slots=8\nbob@10.0.0.3 slots=8\n", ["alice@alpha", "bob@10.0.0.3"]),
+        (b"fd00::1 slots=8\n[fd00::2] slots=8\n", ["fd00::1", "fd00::2"]),
+        (b"alice@[fe80::1%eth0] slots=8\n", ["alice@fe80::1%eth0"]),
+    ],
+)
+def test_host_files_as_people_have_them(tmp_path, text, names):
+    from deepspeed.launcher.runner import fetch_hostfile
+
+    path = tmp_path / "hosts"
+    path.write_bytes(text)
+    assert read_hostfile(path) == [Node(name, tuple(range(8))) for name in names]
+    assert len(fetch_hostfile(str(path))) == len(names)
+
+
+def test_the_address_of_a_host_has_no_user():
+    assert [Node(name, (0,)).address for name in ("alice@alpha", "fd00::1", "beta")] == [
+        "alpha",
+        "fd00::1",
+        "beta",
+    ]
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
+        (
+            "alpha slots=1\nalice@alpha slots=1\n",
+            "hosts:2: alice@alpha is the same host as alpha; add its slots up",
+        ),
+        ("alpha slots=1\nAlpha. slots=1\n", "hosts:2: Alpha. is the same host as alpha"),
+        ("fd00::1 slots=1\n[FD00:0::1] slots=1\n", "hosts:2: FD00:0::1 is the same host as fd00::1"),
+        ("alpha slots=1 beta slots=1\n", "hosts:1: 'alpha slots=1 beta slots=1' should be `HOST slots=N`"),
+        ("alpha slots=1 slots=2\n", "should be `HOST slots=N`"),
+        ("alpha[1-4] slots=1\n", "hosts:1: 'alpha[1-4]' names several hosts; write a line for each"),
+        ("alpha,beta slots=1\n", "'alpha,beta' names several hosts"),
         ("alpha slots=4\nbeta 2\n", "hosts:2: 'beta 2' should be `HOST slots=N`"),
         ("alpha slots=0\n", "hosts:1: alpha has no slots; leave the host out, or give it some"),
         ("alpha slots=1\nalpha slots=2\n", "hosts:2: alpha is there twice; add its slots up in one line"),
@@ -90,3 +129,25 @@ def test_deepspeed_filters_alike(include, exclude):
 def test_filters_that_fit_no_host(include, exclude, said):
     with pytest.raises(LigoError, match=re.escape(said)):
         select_nodes(NODES, include, exclude)
+
+
+WITH_SIGNS = [
+    Node("alice@alpha", (0, 1)),
+    Node("fd00::1", (0, 1)),
+    Node("fd00::1:0", (0, 1)),
+    Node("beta", (0, 1)),
+]
+
+
+@pytest.mark.parametrize(
+    ("include", "kept"),
+    [
+        ("alice@alpha", [WITH_SIGNS[0]]),
+        ("alice@alpha:1@beta", [Node("alice@alpha", (1,)), WITH_SIGNS[3]]),
+        ("fd00::1", [WITH_SIGNS[1]]),
+        ("fd00::1:1@beta:0", [Node("fd00::1", (1,)), Node("beta", (0,))]),
+        ("fd00::1:0@alice@alpha", [WITH_SIGNS[0], WITH_SIGNS[2]]),
+    ],
+)
+def test_filters_of_hosts_with_the_signs_of_filters_in_their_names(include, kept):
+    assert select_nodes(WITH_SIGNS, include, None) == kept

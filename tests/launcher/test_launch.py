@@ -336,10 +336,9 @@ def test_ranks_of_several_nodes(site: Site):
     )
     assert (code, out) == (0, "rank 0 was started 1 times\n"), err
     assert "3 ranks on alpha, beta" in err
-    assert (
-        f"\n  deepspeed --hostfile {site.directory}/hosts --launcher pdsh --master_addr alpha --launcher_args=-N "
-        in err
-    )
+    hosts = site.directory / "run/logs/001/hosts"
+    words = f"deepspeed --hostfile {hosts} --launcher pdsh --master_addr alpha --launcher_args=-N "
+    assert f"\n  {words}" in err
     starts = sorted(site.starts, key=lambda start: start["RANK"])
     names = ("RANK", "LOCAL_RANK", "CROSS_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GREETING")
     assert [tuple(start[name] for name in names) for start in starts] == [
@@ -355,12 +354,12 @@ def test_ranks_of_several_nodes(site: Site):
 
 
 def test_a_host_that_does_not_answer_is_named(site: Site):
-    hosts = site.hostfile("alpha slots=1", "beta slots=1")
+    hosts = site.hostfile("alpha slots=1 max_slots=1", "alice@beta slots=1")
     (site.directory / "away").write_text("beta")
     site.behave(rank0=["orderly"])
     code, _, err = site.launch("--hostfile", hosts, "cluster.max_restarts=1")
     assert code == 1
-    assert "beta has lost its connection: ssh: connect to host beta port 22: No route to host" in err
+    assert "alice@beta has lost its connection: ssh: connect to host beta port 22: No route to host" in err
     assert "1 of 2 nodes are there and cluster.min_nodes is not set" in err
 
 
@@ -370,7 +369,8 @@ def test_going_on_with_fewer_nodes(site: Site):
     site.behave(rank0=["finish"], rank1=["orderly", "finish"], rank2=["orderly"])
     code, _, err = site.launch("--hostfile", hosts, "cluster.min_nodes=2")
     assert code == 0, err
-    assert " --exclude alpha --launcher pdsh --master_addr beta " in err
+    assert "/run/logs/002/hosts --launcher pdsh --master_addr beta " in err
+    assert (site.directory / "run/logs/002/hosts").read_text() == "beta slots=1\ngamma slots=1\n"
     assert "going on with 2 of 3 nodes" in err
     ended = [start for start in site.starts if start["WORLD_SIZE"] == "2"]
     assert sorted((start["RANK"], start["MASTER_ADDR"]) for start in ended) == [("0", "beta"), ("1", "beta")]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,8 +16,12 @@ import pytest
 from test_launch import CONFIG, HERE, Site, site  # noqa: F401 - the fixture
 
 from launcher import cli
+from launcher.fleet import choose_fleet
 from launcher.hosts import Node
+from launcher.sbatch import submission_faults
 from launcher.slurm import allocated_nodes
+from ligo_dist.config import load_config
+from ligo_dist.runtime.errors import LigoError
 
 ALLOCATION = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "4711"}
 
@@ -48,6 +54,17 @@ def calls(directory: Path) -> list[list[str]]:
         ({"SLURM_GPUS_PER_NODE": "h100:4"}, None, 4),
         ({"SLURM_NTASKS_PER_NODE": "2"}, None, 2),
         ({"SLURM_GPUS_ON_NODE": "8", "SLURM_NTASKS_PER_NODE": "2"}, None, 8),
+        ({"SLURM_TASKS_PER_NODE": "4(x2)"}, None, 4),
+        ({"SLURM_NTASKS_PER_NODE": "2(x2)"}, None, 2),
+        ({"SLURM_TASKS_PER_NODE": "3,3"}, None, 3),
+        ({"SLURM_TASKS_PER_NODE": "64(x2)", "SLURM_NTASKS_PER_NODE": "2"}, None, 2),
+        ({"SLURM_GPUS_PER_NODE": "a100"}, None, 1),
+        ({"SLURM_GPUS_PER_NODE": "1g.10gb:2"}, None, 2),
+        ({"SLURM_GPUS_PER_NODE": "a100:4,v100:2"}, None, 6),
+        ({"SLURM_GPUS_PER_NODE": "gpu:a100:4"}, None, 4),
+        ({"SLURM_GPUS": "h100:8"}, None, 4),
+        ({"SLURM_GPUS_ON_NODE": "0", "SLURM_TASKS_PER_NODE": "2(x2)"}, None, 2),
+        ({"SLURM_GPUS_PER_NODE": "(null)"}, 3, 3),
     ],
 )
 def test_the_nodes_of_an_allocation(environ: dict[str, str], given: int | None, ranks: int):
@@ -56,6 +73,23 @@ def test_the_nodes_of_an_allocation(environ: dict[str, str], given: int | None, 
         Node("node1", devices),
         Node("node2", devices),
     ]
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"SLURM_GPUS_PER_NODE": "(null)"}, "SLURM_GPUS_PER_NODE: '(null)' is no number of GPUs"),
+        ({"SLURM_GPUS": "a100:3"}, "SLURM_GPUS: 'a100:3' over 2 nodes; say --nproc"),
+        ({"SLURM_TASKS_PER_NODE": "4(x3)"}, "SLURM_TASKS_PER_NODE: '4(x3)' does not suit 2 nodes"),
+        ({"SLURM_NTASKS_PER_NODE": "four"}, "SLURM_NTASKS_PER_NODE: 'four' is no list of numbers"),
+        ({"SLURM_TASKS_PER_NODE": "4,2"}, "these would be 4 on node1, 2 on node2; say --nproc"),
+    ],
+)
+def test_what_slurm_says_and_cannot_be_used(environ: dict[str, str], said: str):
+    with pytest.raises(LigoError, match=re.escape(said)):
+        choose_fleet(
+            load_config(CONFIG), slurm=True, nproc=None, accelerators=0, environ={**ALLOCATION, **environ}
+        )
 
 
 def test_a_run_in_an_allocation(slurm: Path, site: Site):  # noqa: F811
@@ -106,9 +140,85 @@ def test_a_job_that_is_only_shown(slurm: Path, capsys: pytest.CaptureFixture[str
     assert not (slurm / "run").exists()
 
 
+def test_what_is_typed_reaches_the_job_as_it_was_typed(slurm: Path, capsys: pytest.CaptureFixture[str]):
+    cluster = slurm / "our cluster.yaml"
+    cluster.write_text("grace_seconds: 90.0\nslurm: {nodes: 2, time: 12:00:00, cpus_per_task: 8}\n")
+    place = slurm / "there"
+    name = 'runs/my "best" run #3 100%'
+    code = cli.main(
+        [
+            *("submit", str(CONFIG), f"run_dir={name}", f"cluster.directory={place}", "--dry-run"),
+            *("--cluster", str(cluster), "cluster.slurm.options=['--comment=it''s mine']"),
+        ]
+    )
+    assert code == 0
+    lines = capsys.readouterr().out.splitlines()
+    options = [
+        shlex.split(line.removeprefix("#SBATCH"), comments=True) for line in lines if "#SBATCH" in line
+    ]
+    assert [word for words in options for word in words] == [
+        "--job-name=my \"best\" run #3 100%", "--nodes=2", "--ntasks-per-node=1", "--time=12:00:00",
+        "--cpus-per-task=8", "--requeue", "--open-mode=append",
+        f"--output={place}/runs/my \"best\" run #3 100%%/slurm-%j.log", "--signal=B:USR1@150", "--comment=it's mine",
+    ]  # fmt: skip
+    command = shlex.split(next(line for line in lines if line.endswith(" &")))
+    assert command[1:-1] == [
+        *("-m", "launcher", "run", "--slurm", "--nproc", "1", str(CONFIG), "--cluster", str(cluster)),
+        *(f"run_dir={name}", f"cluster.directory={place}", "cluster.slurm.options=['--comment=it''s mine']"),
+    ]
+    assert f"cd {slurm} || exit 2" in lines  # where it was typed, as every path in it may be relative to that
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["cluster.hostfile=hosts"], "cluster.hostfile: 'hosts', but Slurm says which hosts the job has"),
+        (["cluster.exclude=node3"], "by cluster.slurm.options: [--exclude=HOSTS]"),
+        (
+            ["cluster.slurm.gpus_per_node=4", "cluster.slurm.ranks_per_node=8"],
+            "8 ranks want an accelerator each",
+        ),
+        (["cluster.min_nodes=3"], "cluster.min_nodes: 3, and cluster.slurm.nodes asks for 2"),
+        (["cluster.slurm.time=half a day"], "cluster.slurm.time: 'half a day' is no time as Slurm writes it"),
+        (["cluster.slurm.time=2:00"], "'2:00' is 120 s, and the job is warned 120 s before its end"),
+        (["cluster.slurm.time=0-0:1"], "'0-0:1' is 60 s"),
+        (["cluster.slurm.options=[--constraint a100]"], "'--constraint a100' is no option; each is one word"),
+        (["cluster.slurm.options=[--requeue, long]"], "cluster.slurm.options[1]: 'long' is no option"),
+        (["cluster.slurm.options=[-N4]"], "'-N4' says what cluster.slurm.nodes is for; say it there alone"),
+        (
+            ["cluster.slurm.options=[--time=60]", "cluster.slurm.time=2-12"],
+            "'--time=60' says what cluster.slurm.time is for",
+        ),
+        (["cluster.slurm.options=['--gres=gpu:8']"], "does not say how many ranks a node has"),
+    ],
+)
+def test_what_contradicts_itself_is_told_before_the_queue(overrides: list[str], said: str):
+    (fault,) = submission_faults(load_config(CONFIG, ["cluster.slurm.nodes=2", *overrides]).cluster)
+    assert said in str(fault)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["cluster.slurm.time=3:00"],
+        ["cluster.slurm.time=90"],
+        ["cluster.slurm.time=UNLIMITED"],
+        ["cluster.slurm.time=1-00:00:00"],
+        [
+            "cluster.slurm.options=[--time=60, -Cgpu, --exclusive, '--gres=gpu:2']",
+            "cluster.slurm.ranks_per_node=2",
+        ],
+    ],
+)
+def test_what_slurm_takes_is_taken(options: list[str]):
+    assert submission_faults(load_config(CONFIG, ["cluster.slurm.nodes=2", *options]).cluster) == []
+
+
 def test_mistakes(slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     assert submit() == 2
     assert "cluster.slurm.nodes: is missing; say how many nodes the job asks for" in capsys.readouterr().err
+    assert submit("cluster.slurm.nodes=33", "cluster.hostfile=hosts") == 2
+    assert ": 4 faults\n" in capsys.readouterr().err  # of the job and of the run, in one error
     assert submit("cluster.slurm={nodes: 1, partition: closed}") == 2
     assert "was refused: sbatch: error: invalid partition specified: closed" in capsys.readouterr().err
     monkeypatch.setenv("PATH", "/nowhere")

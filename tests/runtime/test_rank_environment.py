@@ -125,7 +125,7 @@ def test_what_is_exported_says_the_same(environ: dict[str, str]):
         ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "4"}, 4),
         ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "12(x2),3"}, 12),
         ({**SLURM, "SLURM_NTASKS_PER_NODE": "2"}, 2),
-        ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "(x2)"}, 1),
+        ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "12,3(x2)", "SLURM_NODEID": "1"}, 3),
         ({**SBATCH_SCRIPT, "SLURM_NTASKS_PER_NODE": "2"}, 1),
     ],
 )

@@ -30,6 +30,22 @@ def test_relative_database_becomes_absolute(tmp_path: Path, monkeypatch: pytest.
     assert artifact_directory(address, RUN) == tmp_path / "here" / "mlartifacts"
 
 
+@pytest.mark.parametrize("run", ["/data/what?/journey", "/data/a%20b/journey"])
+def test_a_path_that_an_address_cannot_hold_has_no_database_beside_it(run: str) -> None:
+    with pytest.raises(LigoError, match=r"^run_dir: the MLflow database would be '/data/.*/mlflow.db'"):
+        tracking_address(None, Path(run))
+    assert tracking_address("http://server:5000/", Path(run)) == "http://server:5000/"
+
+
+def test_every_other_path_is_the_file_that_is_opened(tmp_path: Path) -> None:
+    from sqlalchemy.engine import make_url
+
+    for name in ("a b", "exp #3", "100%", "50% off", "ä&ö;=+", "it's", "a@b:c"):
+        assert make_url(tracking_address(None, tmp_path / name / "run")).database == str(
+            tmp_path / name / "mlflow.db"
+        )
+
+
 @pytest.mark.parametrize(
     ("address", "directory"),
     [("http://server", None), ("databricks", None), ("postgresql://db/x", Path("/data/runs/mlartifacts"))],
@@ -54,6 +70,19 @@ def test_server_decides_where_artifacts_go(address: str, directory: Path | None)
         ("file:///x/mlruns", "is a directory"),
         ("http://", r"names no host; write http://HOST:PORT"),
         ("http://[::1", r"names no host"),
+        ("http://server:50000000", r"names no host"),
+        ("http://server:port", r"names no host"),
+        ("http://my server:5000", r"names no host"),
+        (
+            "http://server:5000/#/experiments/1",
+            r"'http://server:5000/#/experiments/1' is a page that a server shows; its own address is http://server:5000$",
+        ),
+        ("https://server/mlflow/#/models", r"its own address is https://server/mlflow$"),
+        ("https://server/?o=12#mlflow", r"its own address is https://server$"),
+        ("http://me:secret@server/#/", r"'http://\*\*\*@server/#/' is a page"),
+        ("sqlite:////data/what?/m.db", r"'sqlite:////data/what\?/m.db' would not be that file"),
+        ("sqlite:////data/100%25/m.db", r"would not be that file"),
+        ("sqlite:///m?.db", r"would not be that file"),
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),
     ],

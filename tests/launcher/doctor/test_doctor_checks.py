@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.doctor.checks import ALLOWED_CLOCK_SECONDS, Check, Expected, RankMemory, judge
+from launcher.doctor.checks import ALLOWED_CLOCK_SECONDS, Check, Expected, RankMemory, judge, judge_names
 from launcher.doctor.inspection import Look, Questions, Visit
 from launcher.doctor.ssh import SshFailure
 from launcher.hosts import Node
@@ -13,6 +13,7 @@ GB = 10**9
 LOOK = Look(
     python="3.11.9",
     executable="/env/bin/python",
+    machine="a boot",
     packages={"torch": "2.13.0", "mlflow": "3.17.0"},
     code="c0de",
     accelerators=[80 * GB, 80 * GB],
@@ -184,3 +185,15 @@ def test_what_a_system_does_not_say_is_not_judged():
     checks = checked(unknown, {"was_sent": False})
     assert all(check.ok for check in checks)
     assert {"disk", "memory", "port"}.isdisjoint(check.name for check in checks)
+
+
+def test_a_machine_under_two_names_is_noticed():
+    nodes = [Node(name, (0,)) for name in ("node1", "node1.cluster", "node2", "10.0.0.1", "away", "unknown")]
+    machines = ("a", "a", "b", "a", None, None)
+    answers = [replace(VISIT, look=replace(LOOK, machine=machine)) for machine in machines]
+    answers[4] = SshFailure("it is silent", "wake it")
+    assert [str(check) for check in judge_names(nodes, answers, on_processors=False)] == [
+        "node1.cluster: is node1 under another name; name it once in the host file, with all its slots",
+        "10.0.0.1: is node1 under another name; name it once in the host file, with all its slots",
+    ]
+    assert all(check.ok for check in judge_names(nodes, answers, on_processors=True))

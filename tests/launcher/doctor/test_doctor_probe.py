@@ -71,6 +71,7 @@ def test_what_it_says_is_so():
         answer = look(conversation)
     assert answer["python"] == platform.python_version()
     assert answer["executable"] == sys.executable
+    assert answer["machine"] == probe.machine_identity()
     assert answer["packages"] == {name: importlib.metadata.version(name) for name in probe.PACKAGES}
     assert 0 < answer["memory"] <= psutil.virtual_memory().total
     assert 0 < answer["disk"] <= shutil.disk_usage(".").total

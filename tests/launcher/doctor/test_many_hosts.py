@@ -41,6 +41,7 @@ def many(hosts, monkeypatch):
         "no_directory": None,
         "python": platform.python_version(),
         "executable": sys.executable,
+        "machine": None,
         "packages": probe.package_versions(),
         "code": probe.code_digest(),
         "accelerators": [],

@@ -18,9 +18,9 @@ def machine(hosts, monkeypatch):
     return hosts
 
 
-def missing(machine, kind="hosts", **cluster) -> list[str]:
+def missing(machine, kind="hosts", run_dir="runs/my own #3", **cluster) -> list[str]:
     given = Cluster.model_validate({"python": str(machine.programs / "python"), **cluster})
-    return [str(check) for check in judge_this_machine(Fleet([Node("node1", (0,))], kind), given)]
+    return [str(check) for check in judge_this_machine(Fleet([Node("node1", (0,))], kind), given, run_dir)]
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,12 @@ def test_a_remote_shell_takes_no_spaces(machine, tmp_path):
         "this machine: '/shared/my runs' has a space, at which a remote shell cuts it; choose a path without"
     )
     assert missing(machine, "here", directory="/shared/my runs") == []
+
+
+@pytest.mark.parametrize(("run_dir", "sign"), [("runs/100%new", "%"), ("runs/a&b", "&"), ("runs/$HOME", "$")])
+def test_signs_that_a_remote_shell_or_pdsh_would_read(machine, run_dir, sign):
+    assert missing(machine, run_dir=run_dir) == [
+        f"this machine: {run_dir!r} has {sign!r}, which a remote shell or pdsh takes for something else; choose a path"
+        " without"
+    ]
+    assert missing(machine, "here", run_dir=run_dir) == []
