@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-
 from ligo_dist.architectures.bert import BERT, BERT_ENCODER, ROBERTA
 from ligo_dist.architectures.gpt import GPT2, GPT_NEOX
 from ligo_dist.architectures.llama import LLAMA, MISTRAL, QWEN2, QWEN3
@@ -20,6 +16,7 @@ from ligo_dist.architectures.table import (
 )
 from ligo_dist.architectures.vit import DEIT, VIT
 from ligo_dist.runtime.errors import ArchitectureError, did_you_mean
+from ligo_dist.runtime.imported import import_object
 
 __all__ = [
     "Architecture",
@@ -58,26 +55,8 @@ def get_architecture(name: str) -> Architecture:
 
 
 def _imported(address: str) -> Architecture:
-    module_name, _, attribute = address.partition(":")
-    if not module_name or not attribute.isidentifier():
-        raise ArchitectureError(f"model family {address!r}: should be `package.module:NAME`")
-    if os.getcwd() not in sys.path:
-        # The ranks run with the working directory on the path, a console script without.
-        sys.path.append(os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a module of the user's raises, it is what keeps the family away
-        cause = f"{type(error).__name__}: {error}"
-        raise ArchitectureError(
-            f"model family {address!r}: {module_name} cannot be imported: {cause}"
-        ) from error
-    if not hasattr(module, attribute):
-        hint = did_you_mean(attribute, vars(module))
-        raise ArchitectureError(f"model family {address!r}: {module_name} has no {attribute!r}{hint}")
-    architecture = getattr(module, attribute)
+    architecture = import_object(address, "model family", ArchitectureError)
     if not isinstance(architecture, Architecture):
-        kind = type(architecture).__name__
-        raise ArchitectureError(
-            f"model family {address!r}: {attribute} is of type {kind}, not an Architecture"
-        )
+        name, kind = address.partition(":")[2], type(architecture).__name__
+        raise ArchitectureError(f"model family {address!r}: {name} is of type {kind}, not an Architecture")
     return architecture

@@ -13,7 +13,8 @@ from ligo_dist.config.resolve import is_image_family, learn_steps
 from ligo_dist.config.schema import Config, Data, Model, Stage, Tokenizer, Tracking
 from ligo_dist.config.section import Section
 from ligo_dist.config.stage_rules import stage_faults
-from ligo_dist.runtime.errors import ArchitectureError, Fault
+from ligo_dist.runtime.errors import ArchitectureError, Fault, LigoError
+from ligo_dist.runtime.imported import import_object
 
 _SET_BY = {
     "layers": "stages[].size.layers",
@@ -167,7 +168,8 @@ def _data_faults(data: Data, model: Model, architecture: Architecture, has_sourc
         wrong = "is missing; the source 'images' needs a directory with a folder of images for each class"
         faults.append(Fault("data.name", wrong))
     for key, sources in _ONLY_FOR.items():
-        if data.source not in sources and _is_given(data, key):
+        of_function = key == "files" and ":" in data.source
+        if data.source not in sources and _is_given(data, key) and not of_function:
             wrong = f"{getattr(data, key)!r} has no meaning for the source {data.source!r}"
             faults.append(Fault(f"data.{key}", f"{wrong}, only for {', '.join(sources)}"))
     told = {fault.path for fault in faults}
@@ -204,9 +206,14 @@ def _family_faults(data: Data, architecture: Architecture) -> list[Fault]:
     images = is_image_family(architecture)
     sources = _IMAGE_SOURCES if images else _TEXT_SOURCES
     faults = []
-    if data.source not in sources:
+    if data.source not in sources and (images or ":" not in data.source):
         wrong = f"{data.source!r} is no source of {'images' if images else 'text'} for {architecture.name}"
-        faults.append(Fault("data.source", f"{wrong}; there are: {', '.join(sources)}"))
+        faults.append(Fault("data.source", wrong + suggestion(data.source, sources)))
+    elif ":" in data.source:
+        try:
+            import_object(data.source, "function", LigoError)
+        except LigoError as error:
+            faults.append(Fault("data.source", str(error)))
     faults += [
         _no_meaning(data, key, architecture, "text" if images else "image")
         for key in (_ONLY_TEXT if images else _ONLY_IMAGES)

@@ -221,14 +221,15 @@ class Evaluation(Section):
 class Data(Section):
     """The corpus, and how it becomes sequences."""
 
-    source: Literal["stdlib", "text", "json", "parquet", "arrow", "hub", "digits", "images"] = "stdlib"
+    source: Text = "stdlib"
     """What is read. `stdlib`: the Python sources of the running interpreter's standard library, so that
     nothing needs a download; `text`, `json` (JSON lines), `parquet`, `arrow`: local `files`; `hub`: the data
     set `name`. For image models: `digits`, the handwritten digits that scikit-learn ships; `images`: the
     directory `name` with a folder of image files for each class; `parquet`, `arrow`, `hub` with an
-    `image_column` and a `label_column`."""
+    `image_column` and a `label_column`. Or `package.module:FUNCTION` of your own, which is called with the paths of
+    `files` and yields documents, as bytes or text."""
     files: list[Text] = []
-    """Paths or globs, relative to the working directory; for `text`, `json`, `parquet`, `arrow`."""
+    """Paths or globs, relative to the working directory; for `text`, `json`, `parquet`, `arrow`, and a function."""
     name: Text | None = None
     """Name of a data set on the Hugging Face hub, or a local directory; for `hub` and `images`."""
     subset: Text | None = None

@@ -7,6 +7,7 @@ on the hub is opened by Hugging Face `datasets`.
 from __future__ import annotations
 
 import glob
+import inspect
 import itertools
 import os
 import sys
@@ -23,9 +24,11 @@ import pyarrow
 from huggingface_hub.utils import httpx
 
 from ligo_dist.corpus import text_files
+from ligo_dist.corpus.cache import size_and_checksum
 from ligo_dist.corpus.documents import as_bytes, read_documents
 from ligo_dist.corpus.tables import ROWS_AT_ONCE, listed, missing_column
 from ligo_dist.runtime.errors import DataError, did_you_mean
+from ligo_dist.runtime.imported import import_object
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class DataSource:
     """What is read, found but not yet opened. `find_source` makes it.
 
     Attributes:
-        kind: stdlib | text | json | parquet | arrow | hub, or digits | images.
+        kind: stdlib | text | json | parquet | arrow | hub, or digits | images, or `package.module:FUNCTION`.
         files: absolute paths, sorted; for `hub` and `images` those of a local directory, else none.
         name, subset, split: the data set on the hub, or a local directory.
         text_column: the column that holds the text, or the images; of no meaning for stdlib and text.
@@ -63,6 +66,8 @@ class DataSource:
             return identity | {"python": sys.version}
         if self.kind == "text":
             return identity | {"document": self.document}
+        if ":" in self.kind:
+            return identity | {"code": _code_of(self.kind)}
         identity["text_column"] = self.text_column
         if self.broken_lines != "stop":
             identity["broken_lines"] = self.broken_lines
@@ -77,7 +82,7 @@ class DataSource:
         """The configuration key and value that messages about this source begin with."""
         if self.kind in ("hub", "images"):
             return f"data.name: {self.name!r}"
-        if self.kind in ("stdlib", "digits"):
+        if self.kind in ("stdlib", "digits") or not self.files:
             return f"data.source: {self.kind!r}"
         more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
         return f"data.files: {self.files[0]!r}{more}"
@@ -154,6 +159,10 @@ def find_source(
         return DataSource(
             kind, tuple(text_files.standard_library_files(include_tests)), max_documents=max_documents
         )
+    if ":" in kind:
+        found = tuple(text_files.find_files(files, kind)) if files else ()
+        _documents_of(kind)
+        return DataSource(kind, found, max_documents=max_documents)
     if kind == "hub":
         if name is None:
             raise DataError("data.name: null; source 'hub' needs the name of a data set or a local directory")
@@ -263,7 +272,9 @@ def _is_saved(source: DataSource) -> bool:
 
 
 def _open_documents(source: DataSource, streaming: bool, cache_dir: str) -> Documents:
-    """Where they are, or as a copy of the documents (alone) in `cache_dir`."""
+    """Where they are, or as a copy of the documents (alone) in `cache_dir`; what a function yields is never copied."""
+    if ":" in source.kind:
+        return Documents(source, partial(_rows_of_function, source), None)
     read, key = source, "data.files"
     if source.kind == "hub":
         found, key = hub_files(source, streaming), source.origin()
@@ -292,6 +303,29 @@ def _open_documents(source: DataSource, streaming: bool, cache_dir: str) -> Docu
         cache_dir=cache_dir,
     )
     return Documents(source, partial(_rows_of, dataset), len(dataset))
+
+
+def _documents_of(address: str) -> Callable[[list[str]], Iterable[bytes | str]]:
+    """A user's own function that yields documents."""
+    function = import_object(address, "data.source: function", DataError)
+    if not callable(function):
+        kind = type(function).__name__
+        raise DataError(f"data.source: {address!r} is of type {kind}, not a function that yields documents")
+    return function
+
+
+def _code_of(address: str) -> str:
+    """Tells one state of a user's module from another."""
+    module = inspect.getmodule(_documents_of(address))
+    path = getattr(module, "__file__", None)
+    return address if path is None else str(size_and_checksum(Path(path))["sha256"])
+
+
+def _rows_of_function(source: DataSource) -> Iterator[dict[str, Any]]:
+    for document in _documents_of(source.kind)(list(source.files)):
+        if not isinstance(document, bytes | str):
+            raise DataError(f"data.source: {source.kind!r} yields {type(document).__name__}, not text")
+        yield {"text": as_bytes(document, source.kind, source.origin()), "broken": None}
 
 
 def _rows_of(dataset: Any) -> Iterator[dict[str, Any]]:

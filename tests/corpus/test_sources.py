@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +210,53 @@ def test_a_split_or_subset_that_is_not_there(tmp_path: Path, monkeypatch: pytest
         DataError, match=r"data.split: 'trian' is no split of .*; did you mean 'train'.*splits: train"
     ):
         find_source("hub", [], name=str(tmp_path / "saved"), split="trian").open(True, tmp_path / "arrow")
+
+
+@pytest.fixture
+def own_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module of a user's, with a function that yields documents and one that does not."""
+    module = tmp_path / "own_source.py"
+    module.write_text(
+        "def paragraphs(files):\n"
+        "    for path in files:\n"
+        "        yield from open(path, 'rb').read().split(b'\\n\\n')\n"
+        "    yield 'the end'\n"
+        "def numbers(files):\n"
+        "    return [1, 2]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_source", raising=False)
+    return module
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_function_of_ones_own(tmp_path: Path, own_source: Path, streaming: bool):
+    (tmp_path / "a.txt").write_bytes(b"one\n\ntwo")
+    (tmp_path / "b.txt").write_bytes("drei \u00fc".encode())
+    source = find_source("own_source:paragraphs", [f"{tmp_path}/*.txt"])
+    documents = source.open(streaming, tmp_path / "cache")
+    expected = [b"one", b"two", "drei \u00fc".encode(), b"the end"]
+    assert [list(documents), list(documents)] == [expected] * 2
+    before = source.identity()
+    own_source.write_text(own_source.read_text() + "# changed\n")
+    assert source.identity() != before
+    limited = find_source("own_source:paragraphs", [f"{tmp_path}/a.txt"], max_documents=1)
+    assert list(limited.open(streaming, tmp_path / "cache")) == [b"one"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("own_source:paragraph", "has no 'paragraph'; did you mean 'paragraphs'?"),
+        ("own_sauce:x", "own_sauce cannot be imported: ModuleNotFoundError"),
+        ("own_source:__name__", "is of type str, not a function that yields documents"),
+    ],
+)
+def test_what_is_no_function_is_named(own_source: Path, name: str, said: str):
+    with pytest.raises(DataError, match=re.escape(said)):
+        find_source(name, [])
+
+
+def test_documents_that_are_no_text_are_named(tmp_path: Path, own_source: Path):
+    with pytest.raises(DataError, match="yields int, not text"):
+        list(find_source("own_source:numbers", []).open(False, tmp_path / "cache"))
