@@ -88,6 +88,7 @@ def learning_step_flops(
     micro_batch_size: int,
     world_size: int = 1,
     columns: int | None = None,
+    checkpointed: bool = True,
 ) -> LearningFlops:
     """One optimizer step that learns the operator between two models.
 
@@ -103,18 +104,20 @@ def learning_step_flops(
         micro_batch_size: the most sequences per rank in one forward pass.
         world_size: number of ranks; each micro-step of all of them together mixes the depth once.
         columns: layers that are mixed, where there are more (or fewer) than the source's own.
+        checkpointed: count the recomputation, which there always is.
     """
     # Every module is checkpointed, those outside the blocks too: all of it is computed once more.
     model = training_step_flops(architecture, target, sequence_length, batch_size, checkpointed=False)
-    again = forward_flops(architecture, target, sequence_length, batch_size)
+    again = forward_flops(architecture, target, sequence_length, batch_size) if checkpointed else 0
+    forwards = 2 if checkpointed else 1
     micro_steps = BatchSplit(batch_size, micro_batch_size, world_size).micro_steps
     mixing = _mixing_flops(architecture, source, target, columns)
     expansion = _expansion_flops(architecture, source, target)
     return LearningFlops(
         model=model + again,
         # The source is frozen: the only gradient of mixing is that of the coefficients.
-        mixing=micro_steps * (1 + 1 + 1) * mixing,
-        expansion=world_size * micro_steps * (2 * expansion.forward + expansion.backward),
+        mixing=micro_steps * (forwards + 1) * mixing,
+        expansion=world_size * micro_steps * (forwards * expansion.forward + expansion.backward),
     )
 
 
