@@ -184,7 +184,13 @@ def differences(run: Run, other: Run) -> list[str]:
     """In what the targets of two runs, and how these are trained, differ, with the values of either: `train.steps 70
     (100)`."""
     first, second = _training(run), _training(other)
-    keys = [key for key in {**first, **second} if first.get(key) != second.get(key)]
+
+    def differs(key: str) -> bool:
+        values = first.get(key, "None"), second.get(key, "None")
+        # What the configuration of a model leaves open, its family or the model that is begun with says.
+        return values[0] != values[1] and not (key.startswith("model.") and "None" in values)
+
+    keys = filter(differs, {**first, **second})
     return [f"{key} {first.get(key, '-')} ({second.get(key, '-')})" for key in keys]
 
 

@@ -129,7 +129,6 @@ def test_savings_are_those_of_the_model(tmp_path: Path, scratch: str) -> None:
     ("parameters", "said"),
     [
         ({"precision": "bf16"}, "precision bf16 (-)"),
-        ({"model": {"family": "gpt2"}}, "model.family gpt2 (-)"),
         ({"data": {"random_flip": True}}, "data.random_flip True (-)"),
     ],
 )
@@ -140,6 +139,25 @@ def test_what_else_differs_is_said(
     _, report = compared(run, scratch)
     (note,) = report.notes
     assert said in note
+
+
+@pytest.mark.parametrize(
+    ("model", "other", "said"),
+    [
+        ({"vocab_size": 420}, {"vocab_size": 512}, ["model.vocab_size 420 (512)"]),
+        ({"vocab_size": 420}, {"vocab_size": None}, []),
+        ({"huggingface": {"hidden_act": "relu"}}, {"huggingface": {}}, []),
+    ],
+)
+def test_what_a_configuration_leaves_open_is_no_difference(
+    tmp_path: Path, model: dict[str, Any], other: dict[str, Any], said: list[str]
+) -> None:
+    """A run from a model has what that says filled in."""
+    baseline = Recorder(tmp_path / "scratch", parameters={"model": other}).record(SCRATCH)
+    run = Recorder(tmp_path / "run", parameters={"model": model}).record(SMALL, GROWN)
+    notes = compared(run, baseline)[1].notes
+    assert len(notes) == len(said)
+    assert all(words in note for words, note in zip(said, notes, strict=True))
 
 
 def test_another_schedule_of_the_last_stage_is_said(tmp_path: Path) -> None:
