@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ligo_dist.architectures import Architecture, Axis, ModelShape, architecture_names, get_architecture
 from ligo_dist.growth.registry import DEPTHS, METHODS, WIDTHS, Entry  # noqa: TID251 - names alone: no torch
-from ligo_dist.planning import BreakEven, Forecast, PhaseEstimate
+from ligo_dist.planning import SECONDS_PER_BLOCK, BreakEven, Forecast, PhaseEstimate
 from ligo_dist.runtime import quantities
 from ligo_dist.schedule.plan import Plan, StagePlan
 
@@ -124,17 +124,22 @@ def _heading(name: str, forecast: Forecast) -> str:
     setting, gpu = forecast.setting, forecast.gpu
     ranks = f"{setting.ranks:,} rank{'s' if setting.ranks > 1 else ''}"
     memory, bandwidth = gpu.memory / 1e9, gpu.bandwidth(setting.ranks) / 1e9
-    figures = f"{gpu.flops / 1e12:,.6g} TFLOPS, {memory:,.6g} GB, {bandwidth:,.6g} GB/s"
+    figures = f"{gpu.peak(setting) / 1e12:,.6g} TFLOPS, {memory:,.6g} GB, {bandwidth:,.6g} GB/s"
     precision = "bf16" if setting.number == 2 else "fp32"
-    return f"{name}: {ranks} of {gpu.name} ({figures}), {precision}, MFU {forecast.mfu:.0%}"
+    reached = f"HFU {forecast.hfu:.0%}" if forecast.mfu is None else f"MFU {forecast.mfu:.0%}"
+    return f"{name}: {ranks} of {gpu.name} ({figures}), {precision}, {reached}"
 
 
 def _work(forecast: Forecast) -> Table:
     table = _table(
         "parameters, FLOPs and time",
         ("stage", "phase"),
-        ("source", "operator", "target", "steps", "tokens", "FLOPs", "computing a step", "sending", "time"),
-        "FLOPs: over all ranks, without evaluation. time: steps x the slower of computing and sending.",
+        (
+            *("source", "operator", "target", "steps", "tokens", "FLOPs", "hardware FLOPs"),
+            *("computing a step", "sending", "time"),
+        ),
+        "FLOPs: over all ranks, without evaluation; hardware: with what is recomputed. time: steps x the slowest of"
+        f" computing, sending, and {_seconds(SECONDS_PER_BLOCK)} for each block that a rank runs.",
     )
     for stage, phase in _phases(forecast):
         took = forecast.duration(phase)
@@ -147,6 +152,7 @@ def _work(forecast: Forecast) -> Table:
             f"{cost.steps:,}" if cost.steps else "-",
             quantities.count(cost.tokens) if cost.tokens else "-",
             quantities.flops(cost.flops),
+            quantities.flops(cost.hardware_flops),
             _seconds(took.computing),
             _seconds(took.sending),
             quantities.duration(took.total),
@@ -200,15 +206,24 @@ def _communication(forecast: Forecast) -> Table:
 
 
 def _fit(forecast: Forecast) -> Iterator[str]:
-    fewest = [ranks for stage in forecast.fewest_ranks() for ranks in stage]
-    gpu = forecast.gpu
+    fewest, ranks, gpu = forecast.fewest, forecast.setting.ranks, forecast.gpu
     room = f"{quantities.size(gpu.usable)} of the {quantities.size(gpu.memory)} of {gpu.name}"
-    if None in fewest:
-        yield f"fits on no number of ranks in {room}: smaller micro-batches or activation checkpointing would help"
-    elif fewest:
-        most = max(ranks for ranks in fewest if ranks)
-        yield f"fits on {'one rank' if most == 1 else f'{most:,} ranks'}, in {room}"
-    yield f"time of all phases: {quantities.duration(forecast.seconds)}, without evaluations and checkpoints"
+    if fewest is None:
+        yield (
+            f"does not fit in {room}, on no number of ranks up to the samples of a batch, {forecast.most_ranks:,}:"
+            " smaller micro-batches or activation checkpointing would help"
+        )
+    elif forecast.fits:
+        yield f"fits on {_ranks(ranks)}, in {room}" + (
+            "" if fewest == ranks else f"; on {_ranks(fewest)} too"
+        )
+    else:
+        yield f"does not fit on {_ranks(ranks)}, in {room}: it takes {fewest:,}"
+    mfu, hfu = forecast.utilisation()
+    yield (
+        f"time of all phases: {quantities.duration(forecast.seconds)}, without evaluations and checkpoints; of the peak"
+        f" are reached {100 * mfu:.2g} % (MFU), {100 * hfu:.2g} % (HFU)"
+    )
     if forecast.setting.zero3.offloads:
         yield "what deepspeed.zero_optimization offloads is counted as if it stayed on the accelerator"
 
@@ -219,6 +234,10 @@ def _break_even(stage: BreakEven) -> str:
         f" {stage.scratch_steps:,.0f} steps from scratch do; it trains {stage.train_steps:,}, so growing pays if"
         f" the same loss took scratch more than {stage.scratch_steps / stage.train_steps:.2f} times as many"
     )
+
+
+def _ranks(number: int) -> str:
+    return "one rank" if number == 1 else f"{number:,} ranks"
 
 
 def _phases(forecast: Forecast) -> Iterator[tuple[str, PhaseEstimate]]:
@@ -251,12 +270,12 @@ _MUCH_PADDING = 0.25
 
 
 def stage_table(plan: Plan) -> Table:
-    """One row per stage, then the total. FLOPs are over all ranks, without evaluation; parameters count ties
-    once."""
+    """One row per stage, then the total. FLOPs are over all ranks, without evaluation and recomputation;
+    parameters count ties once."""
     table = Table(
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
-        caption="steps: learn + train. FLOPs: over all ranks, without evaluation.",
+        caption="steps: learn + train. FLOPs: over all ranks, without evaluation and recomputation.",
         caption_justify="left",
         show_footer=True,
     )

@@ -39,7 +39,10 @@ class Recorder:
     parameters: dict[str, Any] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     status: Status = "FINISHED"
+    train: dict[str, Any] | None = None
     has_seconds: bool = True
+    has_hardware_flops: bool = True
+    recomputing: float = 1.0
     flops: float = 0.0
     step: int = 0
 
@@ -51,7 +54,7 @@ class Recorder:
         config: Any = SimpleNamespace(tracking=section)
         tracker = self.tracker = build_tracker(config, self.directory, 0, None)
         names = [*(leg.name for leg in legs), *planned]
-        stages = [{"name": name, "from": None} for name in names]
+        stages = [{"name": name, "from": None, "train": self.train} for name in names]
         stages[0]["from"] = begun_from
         parameters = {"seed": self.seed, "run_dir": str(self.directory), "stages": stages, **self.parameters}
         tags = {"corpus.fingerprint": "c0", "world_size": "1", "hosts": "a", **self.tags}
@@ -84,6 +87,8 @@ class Recorder:
         """An evaluation, and for training before it a record of the step."""
         self.flops, self.step = flops, self.step + steps
         cost = {"cumulative/flops": flops, "cumulative/tokens": 2 * flops}
+        if self.has_hardware_flops:
+            cost["cumulative/hardware_flops"] = self.recomputing * flops
         if self.has_seconds:
             cost["cumulative/seconds"] = SECONDS_PER_FLOP * flops
         if steps:

@@ -7,21 +7,22 @@ import argparse
 from launcher.arguments import fraction, positive
 from launcher.preflight import plan_of
 from launcher.tables import print_forecast
-from ligo_dist.config import Config, load_config
+from ligo_dist.config import Config, check_world_size, load_config
 from ligo_dist.config.source import with_source_apart
 from ligo_dist.planning import DEFAULT_GPU, Forecast, Setting, estimate_stages, get_gpu, gpu_names
-from ligo_dist.runtime.errors import LigoError
+from ligo_dist.runtime.errors import FINISHED, MISTAKE, ConfigError, LigoError
 
-MFU = 0.4
-"""Part of the peak that training reaches: 0.38 to 0.43 on up to 16,384 H100 (Llama 3, arXiv 2407.21783, table 4)."""
+HFU = 0.4
+"""Part of the peak that training reaches: 0.38 to 0.43 on up to 16,384 H100, with nothing recomputed (Llama 3, arXiv
+2407.21783, table 4 and section 3.3)."""
 
 _EXAMPLES = """\
 examples:
   ligo-dist plan configs/quickstart.yaml
-  ligo-dist plan configs/llama_70b.yaml --gpus 1024 --gpu h100 --mfu 0.4
+  ligo-dist plan configs/llama_70b.yaml --gpus 1024 --gpu h100 --hfu 0.4
   ligo-dist plan configs/paper/*.yaml --gpu 312e12,40,25
 
-Every number is explained in docs/accounting.md.
+Every number is explained in docs/accounting.md. Exit code 2: it does not fit on the ranks that were asked for.
 """
 
 
@@ -48,12 +49,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="NAME",
         help=f"{', '.join(gpu_names())}, or FLOPS,GB,GB/s (default: {DEFAULT_GPU})",
     )
-    parser.add_argument(
+    speed = parser.add_mutually_exclusive_group()
+    speed.add_argument(
+        "--hfu",
+        type=fraction,
+        default=HFU,
+        metavar="PART",
+        help="hardware FLOPs utilisation: the part of the peak that is reached, recomputation counted"
+        f" (default: {HFU:g})",
+    )
+    speed.add_argument(
         "--mfu",
         type=fraction,
-        default=MFU,
         metavar="PART",
-        help=f"model FLOPs utilisation: the part of the peak that is reached (default: {MFU:g})",
+        help="model FLOPs utilisation: the same, recomputation not counted",
     )
 
 
@@ -64,15 +73,23 @@ def run(arguments: argparse.Namespace) -> int:
     paths = [word for word in words if "=" not in word]
     if not paths:
         raise LigoError("plan: no configuration is named; configs/quickstart.yaml would be one")
+    code = FINISHED
     for path in paths:
         config = with_source_apart(load_config(path, overrides), path)
-        plan = plan_of(config, arguments.gpus or _ranks_of(config))
+        asked = arguments.gpus or _ranks_of(config)
+        faults = check_world_size(config, asked or 1)
+        if faults:
+            raise ConfigError(faults, path)
+        plan = plan_of(config, asked or 1)
         setting = Setting.of(plan)
-        print_forecast(path, Forecast(estimate_stages(plan, setting), setting, gpu, arguments.mfu))
-    return 0
+        forecast = Forecast(estimate_stages(plan, setting), setting, gpu, arguments.hfu, arguments.mfu)
+        print_forecast(path, forecast)
+        if not forecast.fits and (asked or forecast.fewest is None):
+            code = MISTAKE
+    return code
 
 
-def _ranks_of(config: Config) -> int:
+def _ranks_of(config: Config) -> int | None:
     slurm = config.cluster.slurm
     per_node = slurm.ranks_per_node or slurm.gpus_per_node
-    return slurm.nodes * per_node if slurm.nodes and per_node else 1
+    return slurm.nodes * per_node if slurm.nodes and per_node else None

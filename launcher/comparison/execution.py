@@ -105,13 +105,13 @@ class _Clock:
         self._planned, self._began, self._done = planned, time.monotonic(), 0
 
     def add(self, one: PlannedRun) -> None:
-        self._done += one.flops
+        self._done += one.hardware_flops
 
     def left(self, index: int) -> str:
         """What to say of it before the run of this index; nothing before the first."""
         if not self._done:
             return ""
-        ahead = sum(one.flops for one in self._planned[index:] if not one.run.has_finished)
+        ahead = sum(one.hardware_flops for one in self._planned[index:] if not one.run.has_finished)
         return f"; about {duration((time.monotonic() - self._began) * ahead / self._done)} left"
 
 

@@ -36,6 +36,11 @@ class PlannedRun:
     def flops(self) -> int:
         return self.plan.cost.flops
 
+    @property
+    def hardware_flops(self) -> int:
+        """What takes time: those that are recomputed too."""
+        return self.plan.cost.hardware_flops
+
 
 def plan_runs(runs: Sequence[ComparedRun], pieces: int, world_size: int) -> list[PlannedRun]:
     """The runs with their plans; `pieces` is the tokenizer's number of pieces, 0 for images."""
@@ -48,7 +53,7 @@ def print_runs(planned: Sequence[PlannedRun], baseline: str) -> None:
     table = Table(
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
-        caption="FLOPs: over all ranks, without evaluation.",
+        caption="FLOPs: over all ranks, without evaluation and recomputation.",
         caption_justify="left",
         show_footer=True,
     )

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURES_DIRECTORY = "pictures"
+_LEAST_CHANGE = 0.1
+"""Part of the largest coefficient that the colours of a change reach to at least."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ class Album:
             change = {role: matrix.values.now - matrix.values.start for role, matrix in matrices.items()}
             self._save(stage, f"{name}.png", heat_maps(f"{stage}: {what}", now, numbers.columns))
             title = f"{stage}: how learning changed the {what}"
-            self._save(stage, f"{name}_change.png", heat_maps(title, change, numbers.columns))
+            least = _LEAST_CHANGE * max(float(abs(matrix.values.start).max()) for matrix in matrices.values())
+            self._save(stage, f"{name}_change.png", heat_maps(title, change, numbers.columns, least=least))
         if numbers.widths:
             title = f"{stage}: how far learning moved the width matrices"
             self._save(stage, "moved.png", moved_figure(title, numbers.widths))

@@ -104,7 +104,12 @@ Place = Callable[[Record], float | None]
 _SHOWN_LOSSES = (
     ("train/loss", "training", COLOURS[0], {"linewidth": 0.9, "alpha": 0.6}),
     ("learn/loss", "learning the operator", COLOURS[1], {"linewidth": 0.9, "alpha": 0.8}),
-    ("evaluate/loss", "validation", "black", {"linewidth": 0.9, "marker": "o", "markersize": 2.5}),
+    (
+        "evaluate/loss",
+        "validation",
+        "black",
+        {"linewidth": 0.9, "marker": "o", "markersize": 2.5, "markevery": 1},
+    ),
 )
 _GROWTH = "grow/seconds"
 """A metric that a growth's record has, and no other."""
@@ -154,8 +159,15 @@ def cumulative(metric: str) -> Place:
 def _draw(panel: Axes, curves: dict[str, tuple[list[float], list[float]]], **style: Any) -> None:
     """One line for each stage, so that none leads from a stage to the next; one name in the legend for all."""
     for across, along in curves.values():
-        panel.plot(across, along, **style)
+        # What no line leads to would not be seen.
+        panel.plot(across, along, **{"marker": ".", "markevery": _isolated(along), **style})
         style["label"] = None
+
+
+def _isolated(values: Sequence[float]) -> list[int]:
+    """Which of the values have no finite neighbour."""
+    finite = [False, *map(math.isfinite, values), False]
+    return [index for index in range(len(values)) if not finite[index] and not finite[index + 2]]
 
 
 def _legend(figure: Figure, panel: Axes) -> None:
@@ -165,15 +177,17 @@ def _legend(figure: Figure, panel: Axes) -> None:
 
 
 def _mark(panel: Axes, marks: dict[str, float]) -> None:
+    """A line where each stage begins, its name above the panel, where it covers nothing."""
     for stage, at in marks.items():
         panel.axvline(at, color="0.5", linestyle="--", linewidth=0.8)
         panel.text(
             at,
-            0.98,
-            f"{stage} ",
-            rotation=90,
-            ha="right",
-            va="top",
+            1.01,
+            stage,
+            rotation=30,
+            rotation_mode="anchor",
+            ha="left",
+            va="bottom",
             fontsize=8,
             color="0.35",
             transform=panel.get_xaxis_transform(),

@@ -14,20 +14,25 @@ from matplotlib.ticker import PercentFormatter
 from ligo_dist.pictures.curves import label, label_grid, layer_ticks, new_figure, new_grid
 from ligo_dist.pictures.operator import WidthMatrix
 
+_LEAST_MOVED = 0.01
+"""The least height of the axis of distances: one percent."""
 _CELL_INCHES, _PANEL_INCHES, _BAR_ROOM = 0.3, (1.9, 2.6), 0.9
 
 
-def heat_maps(title: str, matrices: Mapping[str, np.ndarray], columns: Sequence[str]) -> Figure:
+def heat_maps(
+    title: str, matrices: Mapping[str, np.ndarray], columns: Sequence[str], *, least: float = 0.0
+) -> Figure:
     """One heat map for each role, all with one scale of colours, whose middle is zero.
 
     Args:
         title: of the whole.
         matrices: target layers x columns, by role.
         columns: their names; those of the source's layers are numbers.
+        least: what the scale reaches to at least, so that next to nothing does not look like much.
     """
     layers = len(next(iter(matrices.values())))
     figure, axes = new_grid(title, list(matrices), _inches(len(columns)), _inches(layers), right=_BAR_ROOM)
-    largest = max(float(np.abs(matrix).max()) for matrix in matrices.values())
+    largest = max(least, *(float(np.abs(matrix).max()) for matrix in matrices.values()))
     scale = Normalize(-largest, largest) if largest else Normalize(-1, 1)
     for panel, matrix in zip(axes, matrices.values(), strict=True):
         image = panel.imshow(matrix, cmap="RdBu_r", norm=scale, aspect="auto", interpolation="nearest")
@@ -78,7 +83,7 @@ def moved_figure(title: str, matrices: Sequence[WidthMatrix]) -> Figure:
             ends, [matrix.moved] * 2, f"C{colour}", linestyle="--", linewidth=1, label=f"{kind}, all layers"
         )
     axes.set_xlim(-0.5, layers - 0.5)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(_LEAST_MOVED, 1.05 * max(matrix.moved for matrix in matrices)))
     axes.set_xticks(layer_ticks(layers))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     label(axes, "target layer", "|B - B at the start| / |B at the start|")

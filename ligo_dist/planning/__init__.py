@@ -4,13 +4,22 @@
 """
 
 from ligo_dist.planning.estimate import Needs, PhaseEstimate, StageEstimate, estimate_stages, needs
-from ligo_dist.planning.forecast import DEFAULT_GPU, BreakEven, Forecast, Gpu, get_gpu, gpu_names
+from ligo_dist.planning.forecast import (
+    DEFAULT_GPU,
+    SECONDS_PER_BLOCK,
+    BreakEven,
+    Forecast,
+    Gpu,
+    get_gpu,
+    gpu_names,
+)
 from ligo_dist.planning.memory import Memory
 from ligo_dist.planning.setting import Setting
 from ligo_dist.planning.traffic import Traffic
 
 __all__ = [
     "DEFAULT_GPU",
+    "SECONDS_PER_BLOCK",
     "BreakEven",
     "Forecast",
     "Gpu",

@@ -49,6 +49,9 @@ class Phase(Protocol):
     def checkpoint(self, setting: Setting) -> int:
         """Bytes on disk of a checkpoint that is taken in it, over all ranks."""
 
+    def blocks(self, setting: Setting) -> int:
+        """How many blocks a rank runs forward and backward in one optimizer step, one after the other."""
+
 
 @dataclass(frozen=True)
 class TrainedModules:
@@ -112,6 +115,9 @@ class TrainPhase:
     def checkpoint(self, setting: Setting) -> int:
         return 3 * FP32 * self.model.padded(setting.ranks)
 
+    def blocks(self, setting: Setting) -> int:
+        return self.layers * self.train.split(setting.ranks).micro_steps
+
 
 @dataclass(frozen=True)
 class LearnPhase:
@@ -153,6 +159,9 @@ class LearnPhase:
         ranks = setting.ranks
         return FP32 * (3 * self.operator.padded(ranks) + self.states * self.source.padded(ranks))
 
+    def blocks(self, setting: Setting) -> int:
+        return self.layout.target.layers * self.learn.split(setting.ranks).micro_steps
+
 
 @dataclass(frozen=True)
 class GrowPhase:
@@ -182,6 +191,9 @@ class GrowPhase:
 
     def checkpoint(self, setting: Setting) -> int:
         return self.states * FP32 * self.target.padded(setting.ranks)
+
+    def blocks(self, setting: Setting) -> int:
+        return 0
 
 
 MOST_RANKS = 1 << 20
@@ -216,18 +228,23 @@ class PhaseEstimate:
     def peak(self) -> Memory:
         return peak_of(self.peaks)
 
-    def fewest_ranks(self, usable: int) -> int | None:
-        """The smallest number of ranks on which no rank holds more than so many bytes; None if there is none."""
+    @property
+    def blocks(self) -> int:
+        """As `Phase.blocks`."""
+        return self.phase.blocks(self.setting)
+
+    def fewest_ranks(self, usable: int, most: int = MOST_RANKS) -> int | None:
+        """The smallest number of ranks, up to `most`, on which no rank holds more than so many bytes; None if there
+        is none."""
 
         def fits(ranks: int) -> bool:
             return peak_of(self.phase.peaks(replace(self.setting, ranks=ranks))).total <= usable
 
-        above = 1
+        below, above = 0, 1
         while not fits(above):
-            above *= 2
-            if above > MOST_RANKS:
+            if above == most:
                 return None
-        below = above // 2
+            below, above = above, min(2 * above, most)
         while above - below > 1:
             middle = (above + below) // 2
             below, above = (below, middle) if fits(middle) else (middle, above)

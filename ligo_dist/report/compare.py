@@ -11,12 +11,17 @@ from pathlib import PurePath
 from statistics import fmean
 from typing import Literal
 
-from ligo_dist.report.read import Cost, CurvePoint, Run, Source, find_maker, find_source
+from ligo_dist.report.read import Cost, CurvePoint, Run, Source, find_maker, find_source, planned_stages
 from ligo_dist.runtime.errors import LigoError
+from ligo_dist.tracking import SOURCE_PATH
 
 _NOT_A_DIFFERENCE = ("seed", "run_dir", "data.cache_dir", "data.workers")
 _NOT_DIFFERENT_SECTIONS = ("tracking.", "checkpoints.", "distributed.", "cluster.")
 """Parameters in which runs of one case may differ: they say where things are and how a run is watched."""
+
+_MANNER = (".micro_batch_size", ".activation_checkpointing")
+"""The ends of those, the number of ranks beside them, that say how a batch is computed: what a step does to the
+weights is the same but for rounding."""
 
 _MEASURED_WITH = ("data.sequence_length", "data.mask_fraction", "evaluation.sequences")
 """Parameters that change the validation loss of one and the same model."""
@@ -51,15 +56,36 @@ def make_groups(runs: Sequence[Run]) -> list[Group]:
     Raises:
         LigoError: two runs are the same, seed included.
     """
-    labels = _labels(runs)
-    cases: dict[object, list[Member]] = {}
-    for label, run in zip(labels, runs, strict=True):
-        member = Member(label, run, find_source(run))
-        cases.setdefault(_case(run), []).append(member)
-    for members in cases.values():
-        _refuse_repetitions(members)
-    names = _unlike([_group_label(members) for members in cases.values()])
-    return [Group(name, members) for name, members in zip(names, cases.values(), strict=True)]
+    members = [Member(label, run, find_source(run)) for label, run in zip(_labels(runs), runs, strict=True)]
+    cases = [
+        case
+        for same in _sorted_out(members, _case)
+        # A seed that is there twice was run in two ways, which is then what is compared.
+        for case in ([same] if _seeds_differ(same) else _sorted_out(same, _manner))
+    ]
+    for case in cases:
+        _refuse_repetitions(case)
+    names = _unlike([_group_label(case) for case in cases])
+    return [Group(name, case) for name, case in zip(names, cases, strict=True)]
+
+
+def _sorted_out(members: Iterable[Member], by: Callable[[Run], object]) -> list[list[Member]]:
+    """The members that have the same of something, in the order of the first of them."""
+    found: dict[object, list[Member]] = {}
+    for member in members:
+        found.setdefault(by(member.run), []).append(member)
+    return list(found.values())
+
+
+def _seeds_differ(members: Sequence[Member]) -> bool:
+    return len({member.run.seed for member in members}) == len(members)
+
+
+def _manner(run: Run) -> object:
+    """How a run was computed: on how many ranks, in which micro-batches, with what recomputed."""
+    recorded = run.recorded
+    keys = {name: value for name, value in recorded.parameters.items() if name.endswith(_MANNER)}
+    return recorded.tags.get("world_size"), frozenset(keys.items())
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
@@ -92,12 +118,15 @@ def _case(run: Run) -> object:
     parameters = {
         name: value
         for name, value in recorded.parameters.items()
-        if name not in _NOT_A_DIFFERENCE and not name.startswith(_NOT_DIFFERENT_SECTIONS)
+        if name not in _NOT_A_DIFFERENCE
+        and not name.startswith(_NOT_DIFFERENT_SECTIONS)
+        and not name.endswith(_MANNER)
     }
-    model = parameters.pop("stages.0.from", "")
-    maker = find_maker(model)
+    given = parameters.pop("stages.0.from", "")
+    maker = find_maker(recorded)
+    model = recorded.tags.get(SOURCE_PATH, given)
     begun_from: object = model if maker is None else (maker.target.name, _case(maker))
-    return recorded.tags.get("world_size"), begun_from, frozenset(parameters.items())
+    return begun_from, frozenset(parameters.items())
 
 
 def _refuse_repetitions(members: Sequence[Member]) -> None:
@@ -149,6 +178,33 @@ def _unlike(names: Sequence[str]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         unlike.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return unlike
+
+
+def differences(run: Run, other: Run) -> list[str]:
+    """In what the targets of two runs, and how these are trained, differ, with the values of either: `train.steps 70
+    (100)`."""
+    first, second = _training(run), _training(other)
+
+    def differs(key: str) -> bool:
+        values = first.get(key, "None"), second.get(key, "None")
+        # What the configuration of a model leaves open, its family or the model that is begun with says.
+        return values[0] != values[1] and not (key.startswith("model.") and "None" in values)
+
+    keys = filter(differs, {**first, **second})
+    return [f"{key} {first.get(key, '-')} ({second.get(key, '-')})" for key in keys]
+
+
+def _training(run: Run) -> dict[str, str]:
+    """What the target is and how it is trained; not how it is made, nor how its batches are computed."""
+    recorded, last = run.recorded, f"stages.{len(planned_stages(run.recorded.parameters)) - 1}."
+    found = {"parameters": "-" if run.target.parameters is None else f"{run.target.parameters:,}"}
+    for name, value in recorded.parameters.items():
+        key = name.removeprefix(last)
+        if name.startswith(("precision", "model.", "data.random_", last + "train.")) and not key.endswith(
+            _MANNER
+        ):
+            found[key] = value
+    return found
 
 
 def same_seed(group: Group, seed: str) -> Member | None:
@@ -311,7 +367,7 @@ def curve_of(member: Member) -> list[CurvePoint]:
 
 
 def _needed(curve: Sequence[CurvePoint], loss: float) -> Cost | None:
-    """Where the falling curve meets a loss; the seconds are None if they are not known of all its points."""
+    """Where the falling curve meets a loss; what is not known of all its points is None."""
     losses = [evaluation.loss for evaluation in curve]
 
     def reached(costs: Sequence[float | None]) -> float | None:
@@ -321,7 +377,11 @@ def _needed(curve: Sequence[CurvePoint], loss: float) -> Cost | None:
     flops = reached([evaluation.cost.flops for evaluation in curve])
     if flops is None:
         return None
-    return Cost(flops, reached([evaluation.cost.seconds for evaluation in curve]))
+    return Cost(
+        flops,
+        reached([evaluation.cost.seconds for evaluation in curve]),
+        reached([evaluation.cost.hardware_flops for evaluation in curve]),
+    )
 
 
 def _saved(

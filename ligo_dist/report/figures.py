@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
@@ -105,10 +105,10 @@ class Panel:
             return  # a note says what is not known
         costs, losses = _mean(lines)
         width = 2.3 if group is self.report.baseline else 1.8
-        self.axes.plot(costs, losses, color=colour, linewidth=width, zorder=3)
+        self.axes.plot(costs, losses, color=colour, linewidth=width, zorder=3, marker=_marker(costs))
         if len(lines) > 1:
             for line in lines:
-                self.axes.plot(*line, color=colour, linewidth=0.8, alpha=0.4)
+                self.axes.plot(*line, color=colour, linewidth=0.8, alpha=0.4, marker=_marker(line[0]))
         if all(member.run.target.growth for member in group.members):
             begins = [
                 self.unit.of(member.source.total if self.included else Cost()) for member in group.members
@@ -153,7 +153,8 @@ class Panel:
         points = [(self.unit.of(each.cost + offset), each.loss) for each in curve]
         known = [(cost, loss) for cost, loss in points if cost is not None]
         if known:
-            self.axes.plot(*zip(*known, strict=True), color=colour, linewidth=0.9, alpha=0.5)
+            costs, losses = zip(*known, strict=True)
+            self.axes.plot(costs, losses, color=colour, linewidth=0.9, alpha=0.5, marker=_marker(costs))
 
     def _needed(self, case: Case) -> float:
         """What a case needs on the mean to reach the baseline's final loss; infinite where that is not known."""
@@ -165,8 +166,8 @@ class Panel:
         return measure.included if self.included else measure.excluded
 
     def _draw_crossing(self, case: Case, colour: str, row: int) -> bool:
-        """A diamond where the group reaches the baseline's final loss, on the line of that loss, with what is saved in
-        a row below it, so that those of neighbours stay apart.
+        """A diamond where the group reaches the baseline's final loss, on the line of that loss; what is saved below
+        it in the strip that is left for it under all curves, in a row of its own.
 
         Returns:
             Whether the row is taken.
@@ -183,17 +184,16 @@ class Panel:
         saved = measure.saved_included if self.included else measure.saved_excluded
         if saved is None:
             return False
-        # Below and to the left of it no curve passes: they come from above, and go on to the right.
         self.axes.annotate(
             f"{-100 * saved.mean:+.0f} %".replace("-", "\N{MINUS SIGN}"),
-            (place, loss),
-            (-5, -5 - _ROW * row),
+            (place, 0),
+            (0, 3 + _ROW * row),
+            xycoords=self.axes.get_xaxis_transform(),
             textcoords="offset points",
             color=colour,
             fontsize=9,
             fontweight="bold",
-            ha="right",
-            va="top",
+            ha="center",
         )
         return True
 
@@ -209,6 +209,11 @@ class Panel:
         )
 
 
+def _marker(points: Sequence[object] | np.ndarray) -> str | None:
+    """A line of one point is not seen without one."""
+    return "o" if len(points) == 1 else None
+
+
 def _mean(lines: Sequence[Line]) -> Line:
     """Mean costs and losses of runs that differ by their seed, evaluation by evaluation as far as all of them go."""
     length = min(len(costs) for costs, _ in lines)
@@ -221,6 +226,8 @@ def _mean_of(values: Sequence[float | None]) -> float | None:
     return fmean(known) if len(known) == len(values) else None
 
 
+_PLOTTED = 3.0
+"""Height of a panel within its axes, in inches, at least."""
 _DPI = 140
 _PANEL = (6.3, 4.2)
 """Width and height of a panel in inches."""
@@ -246,7 +253,7 @@ def draw(report: Report) -> bytes:
             grid[0], ("the source's training excluded", "everything included"), strict=True
         ):
             axes.set_title(side, fontsize=11, fontweight="bold", color=BLACK, pad=10)
-    _limit_losses(grid[0][0], report)
+    _limit_losses(grid[0][0], report, [float(loss) for axes in grid.flat for loss in _drawn(axes)])
     legend = _legend(report)
     figure.legend(
         handles=legend, loc="outside lower center", ncols=min(4, len(legend)), frameon=False, fontsize=9
@@ -256,12 +263,18 @@ def draw(report: Report) -> bytes:
     return file.getvalue()
 
 
-def _limit_losses(axes: Axes, report: Report) -> None:
-    """From just below the lowest loss to where nine tenths of all are, so that the first steps do not flatten the
-    rest, with every growth in sight; logarithmic where that is a wide range."""
+def _drawn(axes: Axes) -> Iterator[float]:
+    """All losses of a panel's lines."""
+    return (loss for line in axes.lines for loss in np.asarray(line.get_ydata(), dtype=float))
+
+
+def _limit_losses(axes: Axes, report: Report, drawn: Sequence[float]) -> None:
+    """From just below the lowest loss that is drawn to where nine tenths of the targets' are, so that the first steps
+    do not flatten the rest, with every growth in sight; logarithmic where that is a wide range. Below the curves is
+    room for a row of each case."""
     targets = [member.run.target for member in report.members]
     losses = np.array([evaluation.loss for target in targets for evaluation in target.curve])
-    lowest = losses.min()
+    lowest = min(drawn)
     growths = [
         loss for target in targets for loss in (target.source_loss, target.grown_loss) if loss is not None
     ]
@@ -272,7 +285,11 @@ def _limit_losses(axes: Axes, report: Report) -> None:
         axes.yaxis.set_major_locator(MaxNLocator(7, steps=ROUND_STEPS))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylim(lowest - margin, highest + margin)
+    rows = sum(case.flops.saved_excluded is not None for case in report.cases)
+    strip = rows * _ROW / (72 * _PLOTTED)
+    to, back = (math.log, math.exp) if axes.get_yscale() == "log" else (float, float)
+    top, bottom = to(highest + margin), to(max(lowest - margin, 0.5 * lowest))
+    axes.set_ylim(back(bottom - (top - bottom) * strip / (1 - strip)), highest + margin)
 
 
 def _legend(report: Report) -> list[Line2D]:

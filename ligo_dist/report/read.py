@@ -7,6 +7,7 @@ one."""
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.files import EXPORTS_DIRECTORY
-from ligo_dist.tracking import METRICS_FILE
+from ligo_dist.tracking import METRICS_FILE, SOURCE_PATH, SOURCE_RUN
 from ligo_dist.tracking.record import STATE_FILE, Record, read_records, read_state
 
 PICTURE, NUMBERS = "report.png", "report.json"
@@ -71,6 +72,7 @@ def check_output(output: Path) -> None:
 
 LOSS = "evaluate/loss"
 FLOPS, TOKENS, SECONDS = "cumulative/flops", "cumulative/tokens", "cumulative/seconds"
+HARDWARE_FLOPS = "cumulative/hardware_flops"
 SOURCE_LOSS, GROWN_LOSS, GROW_SECONDS = "grow/source_loss", "grow/grown_loss", "grow/seconds"
 
 
@@ -80,6 +82,7 @@ class Recorded:
 
     Attributes:
         place: where it was read from, as the user named it.
+        identity: a word that no other run has.
         status: `RUNNING`, `FINISHED`, `FAILED` or `KILLED`.
         parameters: the whole configuration, flat.
         tags: of the run.
@@ -88,11 +91,17 @@ class Recorded:
     """
 
     place: str
+    identity: str
     status: str
     parameters: Mapping[str, str]
     tags: Mapping[str, str]
     stages: Mapping[str, Mapping[str, str]]
     records: Sequence[Record]
+
+    @property
+    def knows_model_flops(self) -> bool:
+        """Whether its FLOPs are those of the model; earlier versions counted what was recomputed too."""
+        return all(HARDWARE_FLOPS in record for record in self.records if FLOPS in record)
 
 
 def read_run(path: Path) -> Recorded:
@@ -108,7 +117,7 @@ def read_run(path: Path) -> Recorded:
     run = state.run
     stages = {stage: tracked.parameters for stage, tracked in state.stages.items()}
     records = read_records(path / METRICS_FILE)
-    return Recorded(str(path), run.status, run.parameters, run.tags, stages, records)
+    return Recorded(str(path), state.identity, run.status, run.parameters, run.tags, stages, records)
 
 
 def is_grown(parameters: Mapping[str, str]) -> bool:
@@ -121,21 +130,32 @@ class Cost:
     """What was spent.
 
     Attributes:
-        flops: floating point operations, as docs/accounting.md counts them.
+        flops: of the model, as docs/accounting.md counts them: without what is recomputed.
         seconds: of work; None where it is not known: for runs of versions that did not record it.
+        hardware_flops: with what is recomputed; None where it is not known, likewise.
     """
 
     flops: float = 0.0
     seconds: float | None = 0.0
+    hardware_flops: float | None = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        unknown = self.seconds is None or other.seconds is None
-        seconds = None if unknown else (self.seconds or 0.0) + (other.seconds or 0.0)
-        return Cost(self.flops + other.flops, seconds)
+        return Cost(
+            self.flops + other.flops,
+            _sum(self.seconds, other.seconds),
+            _sum(self.hardware_flops, other.hardware_flops),
+        )
 
     def __sub__(self, other: Cost) -> Cost:
-        negative = Cost(-other.flops, None if other.seconds is None else -other.seconds)
-        return self + negative
+        return self + Cost(-other.flops, _negative(other.seconds), _negative(other.hardware_flops))
+
+
+def _sum(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first + second
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else -value
 
 
 @dataclass(frozen=True)
@@ -247,7 +267,7 @@ class Run:
 def make_run(recorded: Recorded) -> Run:
     """The numbers of a run, as far as it has come."""
     stages: list[StageResult] = []
-    begins: Record = {FLOPS: 0.0, SECONDS: 0.0, TOKENS: 0.0}
+    begins: Record = {FLOPS: 0.0, HARDWARE_FLOPS: 0.0, SECONDS: 0.0, TOKENS: 0.0}
     for name in recorded.stages:
         records = [record for record in recorded.records if record.get("stage") == name and FLOPS in record]
         if records:
@@ -311,7 +331,7 @@ def _stage(
 
 
 def _cost(record: Record) -> Cost:
-    return Cost(float(record[FLOPS]), _number(record, SECONDS))
+    return Cost(float(record[FLOPS]), _number(record, SECONDS), _number(record, HARDWARE_FLOPS))
 
 
 def _number(record: Record | None, metric: str) -> float | None:
@@ -345,24 +365,37 @@ def find_source(run: Run) -> Source:
     return Source(run.source, run.begun_from, maker, before)
 
 
-def find_maker(model: str) -> Run | None:
-    """The run that exported a model, up to the stage that did, if its directory is `RUN_DIR/export/STAGE` and can be
-    read; else None."""
-    export = Path(model).expanduser().absolute()
-    if export.parent.name != EXPORTS_DIRECTORY:
-        return None
-    try:
-        return make_run(read_run(export.parent.parent)).until(export.name)
-    except LigoError:
-        return None
+def find_maker(recorded: Recorded) -> Run | None:
+    """The run that exported the model that a run began with, up to the stage that did; None if it is not found.
+
+    It is looked for where it was, and beside the run as it was beside it, should both have been moved; what is found
+    there has to be the very run. Nothing depends on where the report is made.
+    """
+    model = Path(recorded.parameters.get("stages.0.from", "")).expanduser()
+    path, identity = recorded.tags.get(SOURCE_PATH), recorded.tags.get(SOURCE_RUN)
+    if path is None:  # a run of a version that did not record it
+        exports = [model] if model.is_absolute() else []
+    else:
+        was = Path(recorded.tags["checkpoints.path"]).parent
+        exports = [Path(path), Path(recorded.place).resolve() / os.path.relpath(path, was)]
+    for export in exports:
+        if export.parent.name != EXPORTS_DIRECTORY or (path is not None and identity is None):
+            continue
+        try:
+            maker = read_run(export.parent.parent)
+        except LigoError:
+            continue
+        if identity in (None, maker.identity):
+            return make_run(maker).until(export.name)
+    return None
 
 
 def _found(run: Run, seen: tuple[str, ...]) -> tuple[Run | None, Cost | None]:
     """The run that made what a run began with, and what was spent on it by that run and by those before it."""
     if run.begun_from is None:
         return None, Cost()
-    maker = None if run.begun_from in seen else find_maker(run.begun_from)
+    maker = None if run.recorded.identity in seen else find_maker(run.recorded)
     if maker is None:
         return None, None
-    _, before = _found(maker, (*seen, run.begun_from))
+    _, before = _found(maker, (*seen, run.recorded.identity))
     return maker, None if before is None else maker.spent + before

@@ -16,6 +16,7 @@ from ligo_dist.report.compare import (
     Spread,
     check_comparable,
     compare_group,
+    differences,
     group_of,
     make_groups,
     spread,
@@ -97,9 +98,11 @@ def make_case(group: Group, baseline: Group | None, comparisons: Mapping[str, Co
 
 
 def saved_percent(saved: Spread) -> str:
-    """A saving over the seeds: `31.2 ± 0.8 %`; of one run `31.2 %`."""
-    scatter = f" ± {100 * saved.half_range:.1f}" if saved.count > 1 else ""
-    return f"{100 * saved.mean:.1f}{scatter} %"
+    """A saving over the seeds, `31 ± 5 %`; with a tenth, `31.2 ± 0.8 %`, where they agree to one percent. Of one run,
+    whose scatter is not known, `31 %`."""
+    digits = 1 if saved.count > 1 and saved.half_range < 0.01 else 0
+    scatter = f" ± {100 * saved.half_range:.{digits}f}" if saved.count > 1 else ""
+    return f"{100 * saved.mean:.{digits}f}{scatter} %"
 
 
 def _measure(
@@ -126,7 +129,10 @@ def _verdict(
         said = f"needs {_less(flops, has_source, 'fewer', 'FLOPs')} than {baseline.label} to its final loss"
         if seconds.saved_excluded is not None:
             said += f", and {_less(seconds, has_source, 'less', 'time')}"
-        return said + ("; in brackets, its source's training is counted" if has_source else "")
+        said += "; in brackets, its source's training is counted" if has_source else ""
+        return said + (
+            "; of one run, so how far this scatters is not known" if len(group.members) == 1 else ""
+        )
     return "no saving is stated: " + "; ".join(_outcomes(group, comparisons))
 
 
@@ -176,6 +182,8 @@ def _known(value: T | None, part: Callable[[T], U | None]) -> U | None:
     return None if value is None else part(value)
 
 
+_MOST_DIFFERENCES = 4
+
 HOW_TO_GET_SAVINGS = (
     "No baseline was named, so no saving is stated. Name a finished run to hold the others against, usually the same"
     " target trained from scratch: --baseline RUN."
@@ -187,9 +195,10 @@ def notes_on(groups: Sequence[Group], baseline: Group | None) -> list[str]:
     members = [member for group in groups for member in group.members]
     notes = [] if baseline else [HOW_TO_GET_SAVINGS]
     notes += _of_baseline(baseline) if baseline else []
+    notes += [note for group in groups if baseline for note in _of_differences(group, baseline)]
     notes += [
         f"{member.label}: what trained the model that it began with ({member.source.begun_from}) is not known: that is"
-        " no RUN_DIR/export/STAGE of a run here. So nothing is stated with its source included."
+        " no RUN_DIR/export/STAGE of a run that is still there. So nothing is stated with its source included."
         for member in members
         if member.source.total is None
     ]
@@ -200,8 +209,36 @@ def notes_on(groups: Sequence[Group], baseline: Group | None) -> list[str]:
         notes.append(
             f"No times of {_listed(timeless)}: made by a version that did not record cumulative/seconds."
         )
+    notes += _of_recomputation(members)
     notes += _of_machines(members)
     return notes
+
+
+def _of_differences(group: Group, baseline: Group) -> list[str]:
+    """In what a group differs from the baseline beside how its models are made."""
+    found = differences(group.members[0].run, baseline.members[0].run)
+    if group is baseline or not found:
+        return []
+    more = f" and {len(found) - _MOST_DIFFERENCES} more" if len(found) > _MOST_DIFFERENCES else ""
+    return [
+        f"{group.label} differs from {baseline.label} in more than how its model is made, so that a saving is that of"
+        f" all of it: {', '.join(found[:_MOST_DIFFERENCES])}{more}; in brackets, of {baseline.label}."
+    ]
+
+
+def _of_recomputation(members: Sequence[Member]) -> list[str]:
+    runs = {member.label: (member.run, member.source.maker) for member in members}
+    old = [
+        label
+        for label, pair in runs.items()
+        if not all(run.recorded.knows_model_flops for run in pair if run is not None)
+    ]
+    if not old:
+        return []
+    return [
+        f"The FLOPs of {_listed(old)} include what was recomputed, in learning and with activation checkpointing: made"
+        " by a version that counted it in cumulative/flops."
+    ]
 
 
 def _of_baseline(baseline: Group) -> list[str]:

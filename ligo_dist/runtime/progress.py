@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ligo_dist.runtime.errors import LigoError
-from ligo_dist.runtime.quantities import count, duration, loss, percent
+from ligo_dist.runtime.quantities import count, duration, loss, percent, size
 from ligo_dist.runtime.redaction import redact
 
 REFRESH_SECONDS = 0.25
@@ -139,7 +139,11 @@ class PhaseProgress:
         self.loss: float | None = None
         self.validation_loss: float | None = None
         self.accuracy: float | None = None
+        self.measured_at: int | None = None
+        self.learning_rate: float | None = None
+        self.gradient_norm: float | None = None
         self.tokens_per_second: float | None = None
+        self.memory: float | None = None
         self.run_left: float | None = None
         self._began = self._refreshed = progress.clock()
         self._first: tuple[float, int] | None = None  # time and step: pace counts from there
@@ -171,17 +175,24 @@ class PhaseProgress:
         self,
         step: int,
         loss: float | None = None,
+        learning_rate: float | None = None,
+        gradient_norm: float | None = None,
         tokens_per_second: float | None = None,
+        memory: float | None = None,
         validation_loss: float | None = None,
         accuracy: float | None = None,
         remaining_fraction: float | None = None,
     ) -> None:
-        """Show that a step is done. What is left out keeps its last value.
+        """Show that a step is done. What is left out keeps its last value; a validation loss is shown with the step at
+        which it was measured, and beside later ones with its number or not at all.
 
         Args:
             step: step of the phase, from 1 to its total.
             loss: training loss of the step.
+            learning_rate: it was taken with.
+            gradient_norm: before it is clipped.
             tokens_per_second: over all ranks.
+            memory: bytes at the peak so far, on the rank that has the most.
             validation_loss: when it was just measured.
             accuracy: of classifiers, measured with it; 0 to 1.
             remaining_fraction: part of the whole run's work still ahead, 0 to 1, for the run's time left.
@@ -190,9 +201,12 @@ class PhaseProgress:
             return
         self.step = step
         self.loss = self.loss if loss is None else loss
+        self.learning_rate = self.learning_rate if learning_rate is None else learning_rate
+        self.gradient_norm = self.gradient_norm if gradient_norm is None else gradient_norm
         self.tokens_per_second = self.tokens_per_second if tokens_per_second is None else tokens_per_second
-        self.validation_loss = self.validation_loss if validation_loss is None else validation_loss
-        self.accuracy = self.accuracy if accuracy is None else accuracy
+        self.memory = self.memory if memory is None else memory
+        if validation_loss is not None:
+            self.validation_loss, self.accuracy, self.measured_at = validation_loss, accuracy, step
         if remaining_fraction is not None:
             self.run_left = self._progress.run_seconds_left(remaining_fraction)
         now = self._progress.clock()
@@ -219,14 +233,23 @@ class PhaseProgress:
         return (self._progress.clock() - since) / (self.step - first_step) * (self.total_steps - self.step)
 
     def _losses(self) -> list[str]:
-        named = (("loss", self.loss), ("validation", self.validation_loss))
-        accuracy = [] if self.accuracy is None else [f"accuracy {percent(self.accuracy)}"]
-        return [f"{name} {loss(value)}" for name, value in named if value is not None] + accuracy
+        """Of this step alone: an older validation loss would be read as that of the weights as they are."""
+        losses = [] if self.loss is None else [f"loss {loss(self.loss)}"]
+        if self.validation_loss is not None and self.measured_at == self.step:
+            losses.append(f"validation {loss(self.validation_loss)}")
+            losses += [] if self.accuracy is None else [f"accuracy {percent(self.accuracy)}"]
+        return losses
 
     def _plain(self) -> Text:
         parts = [f"  {self.step:>{len(str(self.total_steps))}}/{self.total_steps}", *self._losses()]
+        if self.learning_rate is not None:
+            parts.append(f"lr {self.learning_rate:.2e}")
+        if self.gradient_norm is not None:
+            parts.append(f"grad norm {self.gradient_norm:.3g}")
         if self.tokens_per_second is not None:
             parts.append(f"{count(self.tokens_per_second)} tokens/s")
+        if self.memory is not None:
+            parts.append(size(self.memory))
         if (left := self.seconds_left()) is not None:
             parts.append(f"{duration(left)} left")
         if self.run_left is not None and self.run_left > 0:
@@ -267,11 +290,20 @@ class _LiveLine:
         if phase.loss is not None:
             parts["loss"] = Text.assemble(("loss ", "dim"), (loss(phase.loss), "bold"))
         if phase.validation_loss is not None:
-            parts["validation"] = Text.assemble(("val ", "dim"), (loss(phase.validation_loss), "bold"))
+            older = "" if phase.measured_at == phase.step else f" at {phase.measured_at}"
+            parts["validation"] = Text.assemble(
+                ("val ", "dim"), (loss(phase.validation_loss), "bold"), (older, "dim")
+            )
         if phase.accuracy is not None:
             parts["accuracy"] = Text.assemble(("acc ", "dim"), (percent(phase.accuracy), "bold"))
         if phase.tokens_per_second is not None:
             parts["speed"] = Text.assemble(count(phase.tokens_per_second), (" tok/s", "dim"))
+        if phase.learning_rate is not None:
+            parts["rate"] = Text.assemble(("lr ", "dim"), f"{phase.learning_rate:.1e}")
+        if phase.gradient_norm is not None:
+            parts["norm"] = Text.assemble(("norm ", "dim"), f"{phase.gradient_norm:.3g}")
+        if phase.memory is not None:
+            parts["memory"] = Text(size(phase.memory))
         if (left := phase.seconds_left()) is not None:
             parts["left"] = Text.assemble(duration(left), (" left", "dim"))
         if phase.run_left is not None:
@@ -279,11 +311,17 @@ class _LiveLine:
         return parts
 
 
-_PARTS = ("name", "step", "loss", "left", "validation", "accuracy", "speed", "run")
+_PARTS = (
+    *("name", "step", "loss", "left", "validation", "accuracy"),
+    *("speed", "run", "memory", "rate", "norm"),
+)
 """The parts of the live line, what matters most first."""
-_LESS_THAN_BAR = ("validation", "accuracy", "speed", "run")
+_LESS_THAN_BAR = _PARTS[_PARTS.index("validation") :]
 """Those that matter less than the bar does."""
-_ORDER = ("name", "step", "loss", "validation", "accuracy", "speed", "left", "run")
+_ORDER = (
+    *("name", "step", "loss", "validation", "accuracy", "rate"),
+    *("norm", "speed", "memory", "left", "run"),
+)
 """The same from left to right."""
 
 

@@ -91,6 +91,7 @@ def learning_step_flops(
     columns: int | None = None,
     generations: int = 1,
     checkpointed: bool = False,
+    hardware: bool = False,
 ) -> LearningFlops:
     """One optimizer step that learns the operator between two models.
 
@@ -108,17 +109,21 @@ def learning_step_flops(
         columns: layers that are mixed, where there are more (or fewer) than the source's own.
         generations: times that a block is made: twice where new units have depth coefficients of their own.
         checkpointed: activations are computed again in the backward pass: of all modules, not of the blocks alone.
+        hardware: count what is computed again: the weights, and the activations where they are checkpointed.
     """
     model = training_step_flops(architecture, target, sequence_length, batch_size, checkpointed=False)
-    again = forward_flops(architecture, target, sequence_length, batch_size) if checkpointed else 0
+    again = 0
+    if hardware and checkpointed:
+        again = forward_flops(architecture, target, sequence_length, batch_size)
+    forwards = 2 if hardware else 1
     micro_steps = BatchSplit(batch_size, micro_batch_size, world_size).micro_steps
     mixing = generations * _mixing_flops(architecture, source, target, columns)
     expansion = _expansion_flops(architecture, source, target, generations)
     return LearningFlops(
         model=model + again,
         # The source is frozen: the only gradient of mixing is that of the coefficients.
-        mixing=micro_steps * (1 + 1 + 1) * mixing,
-        expansion=world_size * micro_steps * (2 * expansion.forward + expansion.backward),
+        mixing=micro_steps * (forwards + 1) * mixing,
+        expansion=world_size * micro_steps * (forwards * expansion.forward + expansion.backward),
     )
 
 

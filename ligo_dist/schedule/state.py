@@ -19,6 +19,7 @@ class StageRecord:
 
     tokens: int = 0
     flops: float = 0.0
+    hardware_flops: float = 0.0
     seconds: float = 0.0
     source_loss: float | None = None
     grown_loss: float | None = None
@@ -37,7 +38,8 @@ class RunState:
         phase: `learn` or `train`.
         step: optimizer steps of the phase that are done.
         tokens: trained on, over the whole run.
-        flops: spent on training, learning and growing, over the whole run.
+        flops: spent on training, learning and growing, over the whole run: model FLOPs.
+        hardware_flops: the same with what was recomputed.
         records: one for each stage begun.
         recorded: records of metrics by now; see `Tracker`. The first rank's counts.
     """
@@ -47,6 +49,7 @@ class RunState:
     step: int = 0
     tokens: int = 0
     flops: float = 0.0
+    hardware_flops: float = 0.0
     records: list[StageRecord] = field(default_factory=lambda: [StageRecord()])
     recorded: int = 0
 
@@ -66,17 +69,22 @@ class RunState:
         if len(self.records) == stage:
             self.records.append(StageRecord())
 
-    def add(self, tokens: int, flops: float, seconds: float) -> None:
-        self.tokens += tokens
-        self.flops += flops
-        self.record.tokens += tokens
-        self.record.flops += flops
+    def add(self, tokens: int, flops: float, hardware_flops: float, seconds: float) -> None:
         self.record.seconds += seconds
+        for account in (self, self.record):
+            account.tokens += tokens
+            account.flops += flops
+            account.hardware_flops += hardware_flops
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunState:
-        records = [StageRecord(**record) for record in values["records"]]
-        return cls(**{**values, "records": records})
+        """The state that was written; one of a version that knew hardware FLOPs alone called them `flops`."""
+
+        def completed(account: dict[str, Any]) -> dict[str, Any]:
+            return {"hardware_flops": account["flops"], **account}
+
+        records = [StageRecord(**completed(record)) for record in values["records"]]
+        return cls(**{**completed(values), "records": records})

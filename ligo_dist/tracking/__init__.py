@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ligo_dist.tracking.address import how_to_open, tracking_address
-from ligo_dist.tracking.environment import environment_tags
+from ligo_dist.tracking.environment import SOURCE_PATH, SOURCE_RUN, environment_tags, source_tags
 from ligo_dist.tracking.record import (
     METRICS_FILE,
     STATE_FILE,
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METRICS_FILE",
+    "SOURCE_PATH",
+    "SOURCE_RUN",
     "STATE_FILE",
     "Record",
     "Status",
@@ -37,6 +39,7 @@ __all__ = [
     "read_records",
     "read_state",
     "record_metrics",
+    "source_tags",
     "tracking_address",
 ]
 

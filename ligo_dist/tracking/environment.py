@@ -10,9 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import ligo_dist
+from ligo_dist.runtime.files import EXPORTS_DIRECTORY
 from ligo_dist.runtime.redaction import redact
+from ligo_dist.tracking.record import read_state
 
 _CONFIGS = (".yaml", ".yml")
+SOURCE_PATH, SOURCE_RUN = "source.path", "source.run"
+"""Tags of the model that a run begins with: its directory, and the identity of the run that exported it."""
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets")
 
 
@@ -45,6 +49,17 @@ def environment_tags(command: Sequence[str], world_size: int, hosts: Sequence[st
         commit, dirty = code
         tags |= {"git.commit": commit, "git.dirty": str(dirty).lower(), "mlflow.source.git.commit": commit}
     return tags
+
+
+def source_tags(given: str | None) -> dict[str, str]:
+    """Where the model lies that a run begins with, and which run exported it, if one did; none for a name on the hub,
+    which is the same everywhere."""
+    directory = None if given is None else Path(given).expanduser()
+    if directory is None or not directory.is_dir():
+        return {}
+    path = directory.resolve()
+    state = read_state(path.parent.parent) if path.parent.name == EXPORTS_DIRECTORY else None
+    return {SOURCE_PATH: str(path), **({SOURCE_RUN: state.identity} if state else {})}
 
 
 def git_state(directory: Path) -> tuple[str, bool] | None:

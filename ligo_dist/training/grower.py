@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ligo_dist.checkpoints import Snapshot
@@ -40,12 +41,31 @@ class Trained:
         shards: this rank's partitions.
         moments: of AdamW, by moment; empty where no one asks for them, or it was not trained.
         adam_steps: optimizer steps that the moments have seen.
+        seconds: that reading them out of the engine took.
     """
 
     stage: StagePlan
     shards: Shards
     moments: dict[str, Shards]
     adam_steps: int
+    seconds: float = 0.0
+
+
+class Stopwatch:
+    """Wall time since it was made, and `before` that; without what is done while it is paused."""
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._began = time.perf_counter() - before
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._began += time.perf_counter() - began
 
 
 LearningEnd = Callable[[str, Growth, OperatorValues, OperatorValues], None]
@@ -69,6 +89,9 @@ class Grower:
     def grow(self, stage: StagePlan, grow: GrowPlan, before: Trained, groups: dict[str, Shards]) -> Engine:
         """The engine of the grown model. Collective.
 
+        All that passes meanwhile is time of growing: engines that are built, the operator, moments, checks, the
+        evaluation. As in training, checkpoints and pictures are left out; the steps that learn count their own.
+
         Args:
             stage: to make the model of.
             grow: how.
@@ -81,18 +104,22 @@ class Grower:
         enter(f"{stage.name} grow")
         # The configuration's own checks refuse moments of a stage that is not trained.
         assert grow.optimizer_state == "fresh" or before.moments, before.stage.name
+        watch = Stopwatch(before.seconds)
         source = self._source(stage, grow, before)
         learns = grow.learn.steps > 0
         start = self._initial(stage, grow)
-        operator = self._learned(stage, grow, source, before, groups, start) if learns else start
+        operator = self._learned(stage, grow, source, before, groups, start, watch) if learns else start
         if learns:
-            self.on_learning_end(stage.name, grow.growth, start, operator)
+            with watch.paused():
+                self.on_learning_end(stage.name, grow.growth, start, operator)
         engine = self._applied(stage, grow, source, operator)
         self._set_moments(grow, before, operator, engine)
-        self.runner.settle()  # its copy of the operator goes before another is made of the model
-        snapshot = snapshot_of(engine, "model")
+        with watch.paused():
+            self.runner.settle()  # its copy of the operator goes before another is made of the model
+            snapshot = snapshot_of(engine, "model")
         if not learns:
             self._check(stage, grow, source, before, start, snapshot.groups["model"])
+        self._report(stage, watch.seconds)
         self.runner.state.phase, self.runner.state.step = TRAIN, 0
         self.runner.save(stage.train.first_step, snapshot)
         if stage.train.steps or stage.index != self.builder.plan.last.index:
@@ -115,6 +142,7 @@ class Grower:
         before: Trained,
         groups: dict[str, Shards],
         start: OperatorValues,
+        watch: Stopwatch,
     ) -> OperatorValues:
         """Learn the operator, from its start or from where a checkpoint left it."""
         runner, layout = self.runner, grow.layout
@@ -122,7 +150,7 @@ class Grower:
         if "operator" not in groups:
             self._check(stage, grow, source, before, start, None)
         engine = self.builder.learning_engine(stage, grow, source)
-        flops = stage.cost.learn.flops_per_step if stage.cost.learn else 0
+        assert stage.cost.learn is not None
         if "operator" in groups:
             restore(engine, "operator", groups, runner.state.step)
         else:
@@ -135,7 +163,8 @@ class Grower:
             groups = {"source": source.unstacked(), **kept}
             return Snapshot({**groups, **learned.groups}, {**dict.fromkeys(groups, numels), **learned.numels})
 
-        runner.run(stage, grow.learn, engine, flops, snapshot)
+        with watch.paused():
+            runner.run(stage, grow.learn, engine, stage.cost.learn, snapshot)
         operator = engine.read_shards()
         engine.release()
         return gathered_operator(grow.growth, operator, runner.world)
@@ -157,16 +186,14 @@ class Grower:
         if builder.plan.config.evaluation.compare_random:
             engine.write_shards(builder.random_shards(stage).items())
             record.random_loss = runner.validation_loss(engine)
-        began = time.perf_counter()
         grown_model = grown_shards(grow.growth, source, operator, runner.world)
         engine.write_shards(beating(grown_model, "applying the operator"))
-        seconds = time.perf_counter() - began
-        runner.state.add(0, stage.cost.grow.flops if stage.cost.grow else 0, seconds)
+        assert stage.cost.grow is not None
+        runner.state.add(0, stage.cost.grow.flops, stage.cost.grow.hardware_flops, 0.0)
         grown = runner.evaluate(engine)
         if grown is not None:
             record.grown_loss = record.final_loss = grown.loss
             record.final_accuracy = grown.accuracy
-        self._report(stage, seconds)
         return engine
 
     def _set_moments(self, grow: GrowPlan, before: Trained, operator: OperatorValues, engine: Engine) -> None:
@@ -217,6 +244,7 @@ class Grower:
 
     def _report(self, stage: StagePlan, seconds: float) -> None:
         record = self.runner.state.record
+        record.seconds += seconds
         losses = {
             "grow/source_loss": record.source_loss,
             "grow/grown_loss": record.grown_loss,

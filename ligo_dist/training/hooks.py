@@ -17,6 +17,7 @@ from ligo_dist.engine.world import World, gather_numbers, max_over_ranks
 from ligo_dist.runtime.errors import NonFiniteLossError, Preempted
 from ligo_dist.runtime.progress import PhaseProgress
 from ligo_dist.runtime.signals import StopReason, StopSignals
+from ligo_dist.schedule.costs import PhaseCost
 from ligo_dist.schedule.state import RunState
 from ligo_dist.tracking import Tracker
 from ligo_dist.tracking.system import SystemMetrics
@@ -53,12 +54,13 @@ class Account:
 
     state: RunState
     tokens_per_step: int
-    flops_per_step: float
+    cost: PhaseCost
     every: int = 1
 
     def __call__(self, step: Step) -> None:
         self.state.step = step.number
-        self.state.add(self.tokens_per_step, self.flops_per_step, step.seconds)
+        cost = self.cost
+        self.state.add(self.tokens_per_step, cost.flops_per_step, cost.hardware_flops_per_step, step.seconds)
 
 
 @dataclass
@@ -97,6 +99,7 @@ class Show:
     show: PhaseProgress
     tokens_per_step: int
     evaluation: Evaluate
+    metrics: LogMetrics
     remaining_fraction: Callable[[], float]
     every: int = 1
 
@@ -106,7 +109,10 @@ class Show:
         self.show.update(
             step.number,
             loss=step.result.loss,
+            learning_rate=step.learning_rate,
+            gradient_norm=step.result.gradient_norm,
             tokens_per_second=self.tokens_per_step / step.seconds,
+            memory=self.metrics.peak_bytes,
             validation_loss=record.final_loss if evaluated else None,
             accuracy=record.final_accuracy if evaluated else None,
             remaining_fraction=self.remaining_fraction(),
@@ -115,7 +121,8 @@ class Show:
 
 @dataclass
 class LogMetrics:
-    """Records the metrics of a step, and with some steps the load of the nodes."""
+    """Records the metrics of a step, and with some steps the load of the nodes; `peak_bytes` is the most memory that a
+    rank has held, when it was last recorded."""
 
     state: RunState
     tracker: Tracker
@@ -123,13 +130,14 @@ class LogMetrics:
     world: World
     every: int
     system: SystemMetrics | None = None
+    peak_bytes: float | None = None
 
     def __call__(self, step: Step) -> None:
         kind = step.phase.kind
         memory = [float(memory_bytes(self.world.device)), float(peak_memory_bytes(self.world.device))]
         # One exchange for all: another one would cost every rank more than what it carries.
         rows = gather_numbers([*memory, *(self.system.row() if self.system else ())], self.world)
-        held, peak = (max(row[index] for row in rows) for index in range(len(memory)))
+        held, self.peak_bytes = (max(row[index] for row in rows) for index in range(len(memory)))
         self.tracker.log(
             {
                 f"{kind}/loss": step.result.loss,
@@ -137,7 +145,7 @@ class LogMetrics:
                 f"{kind}/gradient_norm": step.result.gradient_norm,
                 f"{kind}/tokens_per_second": self.tokens_per_step / step.seconds,
                 "memory/held_bytes": held,
-                "memory/peak_bytes": peak,
+                "memory/peak_bytes": self.peak_bytes,
                 **cumulative(self.state),
             },
             step.global_number,
@@ -181,6 +189,7 @@ def cumulative(state: RunState) -> dict[str, float]:
     return {
         "cumulative/tokens": state.tokens,
         "cumulative/flops": state.flops,
+        "cumulative/hardware_flops": state.hardware_flops,
         "cumulative/seconds": state.seconds,
     }
 

@@ -16,6 +16,7 @@ from ligo_dist.runtime.errors import NonFiniteLossError
 from ligo_dist.runtime.heartbeat import beating, enter, where
 from ligo_dist.runtime.progress import PhaseProgress, Progress
 from ligo_dist.runtime.signals import StopSignals
+from ligo_dist.schedule.costs import PhaseCost
 from ligo_dist.schedule.plan import PhasePlan, Plan, StagePlan
 from ligo_dist.schedule.state import TRAIN, RunState
 from ligo_dist.tracking import Tracker
@@ -66,7 +67,7 @@ class PhaseRunner:
         stage: StagePlan,
         phase: PhasePlan,
         engine: Engine,
-        flops_per_step: float,
+        cost: PhaseCost,
         snapshot: Callable[[], Snapshot],
     ) -> None:
         """Take the steps of a phase that are not done yet; a model that is not to be trained is evaluated once.
@@ -75,7 +76,7 @@ class PhaseRunner:
             stage: the stage it belongs to.
             phase: its steps.
             engine: whose weights are trained.
-            flops_per_step: over all ranks.
+            cost: of the phase.
             snapshot: what a checkpoint should hold now.
         """
         self.signals.defer()
@@ -88,7 +89,7 @@ class PhaseRunner:
                 self._evaluation(engine).run(phase.first_step)
                 record = self.state.record
                 show.update(0, validation_loss=record.final_loss, accuracy=record.final_accuracy)
-            hooks = self._hooks(stage, phase, engine, flops_per_step, snapshot, show)
+            hooks = self._hooks(stage, phase, engine, cost, snapshot, show)
             run_phase(engine, batches, phase, done, self.plan.config.seed, hooks)
 
     def validation_loss(self, engine: Engine) -> float | None:
@@ -148,17 +149,19 @@ class PhaseRunner:
         stage: StagePlan,
         phase: PhasePlan,
         engine: Engine,
-        flops_per_step: float,
+        cost: PhaseCost,
         snapshot: Callable[[], Snapshot],
         show: PhaseProgress,
     ) -> list[Hook]:
         config, state = self.plan.config, self.state
         tokens = phase.batch_size * self.corpus.train.tokens_per_sample
         evaluate = self._evaluation(engine)
-        planned_flops = self.plan.cost.flops
+        every = config.tracking.log_every_steps
+        metrics = LogMetrics(state, self.tracker, tokens, self.world, every, self.system)
+        planned_flops = self.plan.cost.hardware_flops
 
         def remaining_fraction() -> float:
-            return max(0.0, 1 - state.flops / planned_flops)
+            return max(0.0, 1 - state.hardware_flops / planned_flops)
 
         def save(step: int) -> None:
             self.settle()  # first, so that there is one copy of the partitions at a time
@@ -173,10 +176,10 @@ class PhaseRunner:
         ends_run = stage.index == self.plan.last.index and phase.kind == TRAIN
         return [
             StopAtNonFinite(stage.name, self.settle),
-            Account(state, tokens, flops_per_step),
-            LogMetrics(state, self.tracker, tokens, self.world, config.tracking.log_every_steps, self.system),
+            Account(state, tokens, cost),
+            metrics,
             evaluate,
-            Show(show, tokens, evaluate, remaining_fraction),
+            Show(show, tokens, evaluate, metrics, remaining_fraction),
             CompleteCheckpoint(self.checkpoints.advance),
             checkpoint,
             StopWhenAsked(stage.name, self.signals, self.world, save_and_wait, ends_run),

@@ -39,6 +39,7 @@ from ligo_dist.tracking import (
     Tracker,
     build_tracker,
     environment_tags,
+    source_tags,
     tracking_address,
 )
 from ligo_dist.tracking.system import Place, build_system_metrics
@@ -150,6 +151,7 @@ def _run(
             config.resolved(),
             {
                 **environment_tags(command, world.size, [place.node for place in places]),
+                **source_tags(config.stages[0].from_),
                 "checkpoints.path": str(paths.checkpoints),
                 "corpus.fingerprint": corpus.fingerprint,
                 **({"tokenizer.fingerprint": corpus.tokenizer.fingerprint} if corpus.tokenizer else {}),

@@ -30,7 +30,7 @@ class StageSummary:
         name: the stage.
         parameters: of its model.
         tokens: trained on, learning to grow included.
-        flops: spent, learning to grow included.
+        flops, hardware_flops: spent, learning to grow included, without and with what was recomputed.
         source_loss: of the stage before, at its end; None for the first stage.
         grown_loss: right after growing.
         random_loss: of a model of the same size with random values.
@@ -49,6 +49,7 @@ class StageSummary:
     final_loss: float | None
     seconds: float
     final_accuracy: float | None = None
+    hardware_flops: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ligo_dist.runtime.heartbeat import enter
 from ligo_dist.schedule.plan import Plan, StagePlan
 from ligo_dist.schedule.state import LEARN, TRAIN, RunState
 from ligo_dist.training.builder import Builder, snapshot_of
-from ligo_dist.training.grower import SOURCE_MOMENTS, Grower, LearningEnd, Trained, restore
+from ligo_dist.training.grower import SOURCE_MOMENTS, Grower, LearningEnd, Stopwatch, Trained, restore
 from ligo_dist.training.phase import PhaseRunner
 
 _GROUPS = ("model", "operator", "source", *ADAM_MOMENTS, *SOURCE_MOMENTS.values())
@@ -109,18 +109,20 @@ class Trainer:
         if stage.grow is not None:
             assert before is not None
             return self.grower.grow(stage, stage.grow, before, groups)
+        watch = Stopwatch()
         engine = self.builder.model_engine(stage)
         engine.write_shards(self.builder.first_shards(stage, self.runner.progress.message).items())
+        self.state.record.seconds += watch.seconds  # as growing counts the engine that it builds
         return engine
 
     def _train(self, stage: StagePlan, engine: Engine) -> Trained:
         """Train a stage's model, and release its engine."""
-        flops = stage.cost.train.flops_per_step
-        self.runner.run(stage, stage.train, engine, flops, lambda: snapshot_of(engine, "model"))
+        self.runner.run(stage, stage.train, engine, stage.cost.train, lambda: snapshot_of(engine, "model"))
+        watch = Stopwatch()
         moments = engine.read_moments() if self._moments_are_wanted(stage) else {}
-        trained = Trained(stage, engine.read_shards(), moments, self._adam_steps(stage))
+        shards = engine.read_shards()
         engine.release()
-        return trained
+        return Trained(stage, shards, moments, self._adam_steps(stage), watch.seconds)
 
     def _as_saved(self, stage: StagePlan, groups: dict[str, Shards]) -> Trained:
         """A stage's model as the checkpoint at its very end has it."""

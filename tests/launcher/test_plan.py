@@ -59,7 +59,7 @@ def test_moments_grow_like_the_weights():
     )
     assert fresh is not None
     assert grown is not None
-    assert grown == asymmetric == PhaseCost(flops=3 * fresh.flops)
+    assert grown == asymmetric == PhaseCost(flops=3 * fresh.flops, hardware_flops=3 * fresh.flops)
 
 
 def test_new_units_from_the_next_layer_are_made_apart():

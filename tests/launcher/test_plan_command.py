@@ -25,8 +25,8 @@ def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
 
 
-def plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert cli.main(["plan", *arguments]) == 0
+def plan(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    assert cli.main(["plan", *arguments]) == code
     out, err = capsys.readouterr()
     assert err == ""
     return out
@@ -34,7 +34,7 @@ def plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_every_stage_and_phase_has_its_line(capsys, tmp_path):
     out = plan(capsys, QUICKSTART)
-    assert f"{QUICKSTART}: 1 rank of h100 (989.4 TFLOPS, 80 GB, 450 GB/s), bf16, MFU 40%" in out
+    assert f"{QUICKSTART}: 1 rank of h100 (989.4 TFLOPS, 80 GB, 450 GB/s), bf16, HFU 40%" in out
     lines = [line.split()[:2] for line in out.splitlines()]
     for stage, phases in (
         ("small", ["train"]),
@@ -60,7 +60,7 @@ def test_several_configurations_and_overrides_anywhere(capsys):
     headings = [line for line in out.splitlines() if "ranks of" in line]
     assert [line.split(":")[0] for line in headings] == [PAPER[0], QUICKSTART]
     assert all(
-        line.endswith("8 ranks of a100-40 (312 TFLOPS, 40 GB, 300 GB/s), fp32, MFU 40%") for line in headings
+        line.endswith("8 ranks of a100-40 (19.5 TFLOPS, 40 GB, 300 GB/s), fp32, HFU 40%") for line in headings
     )
 
 
@@ -70,6 +70,11 @@ def test_ranks_of_the_cluster_are_the_default(capsys):
     assert ": 2 ranks of h100" in plan(capsys, QUICKSTART, slurm, "--gpus", "2")
 
 
+def test_the_utilisation_says_which_it_is(capsys):
+    for option, said in ((("--hfu", "0.3"), "HFU 30%"), (("--mfu", "0.3"), "MFU 30%")):
+        assert f"bf16, {said}" in plan(capsys, QUICKSTART, *option)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -77,6 +82,7 @@ def test_ranks_of_the_cluster_are_the_default(capsys):
         (["--gpu", "1e15,80"], "--gpu: '1e15,80' should be three numbers above 0"),
         (["stages[0].size.heads=5"], "stages[0].size.heads: 5 heads do not divide the width 128"),
         (["nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["--gpus", "33"], "stages[0].train.batch_size: 32 is less than one sample for each of 33 ranks"),
     ],
 )
 def test_what_is_wrong_is_said(arguments, said, capsys):
@@ -136,9 +142,21 @@ def test_what_offloads_is_counted_all_the_same(capsys):
 
 
 def test_what_fits_nowhere(capsys):
-    out = plan(capsys, QUICKSTART, "--gpu", "1e12,0.01,1")
-    assert "fits on no number of ranks in 9.00 MB of the 10.0 MB of 1e12,0.01,1" in out
+    out = plan(capsys, QUICKSTART, "--gpu", "1e12,0.01,1", code=2)
+    assert "does not fit in 9.00 MB of the 10.0 MB of 1e12,0.01,1, on no number of ranks up to" in out
     assert " none" in out
+
+
+@pytest.mark.parametrize(
+    ("gpus", "code", "said"),
+    [
+        ((), 0, "does not fit on one rank, in 207 GB of the 230 GB of 1e15,230,50: it takes"),
+        (("--gpus", "2"), 2, "does not fit on 2 ranks, in 207 GB"),
+        (("--gpus", "64"), 0, "fits on 64 ranks, in 207 GB of the 230 GB of 1e15,230,50; on "),
+    ],
+)
+def test_whether_it_fits_on_the_ranks_that_are_asked_for(gpus, code, said, capsys):
+    assert said in plan(capsys, LARGE, "--gpu", "1e15,230,50", *gpus, code=code)
 
 
 def test_when_growing_pays_is_told(capsys):

@@ -69,8 +69,23 @@ def test_growths_are_marked_where_they_happened():
     for panel, places in ((by_tokens, [30, 40]), (by_flops, [1000.0 * 30**2, 1000.0 * 40**2])):
         dashed = [line.get_xdata()[0] for line in panel.get_lines() if line.get_linestyle() == "--"]
         assert dashed == places
-        named = [(text.get_text().strip(), text.get_position()[0]) for text in panel.texts]
+        named = [(text.get_text(), text.get_position()[0]) for text in panel.texts]
         assert named == list(zip(["large", "larger"], places, strict=True))
+        assert all(text.get_position()[1] > 1 for text in panel.texts), "above the panel they cover no curve"
+
+
+@pytest.mark.parametrize(
+    ("losses", "marked"),
+    [([5.0], [0]), ([5.0, 4.0], []), ([5.0, "NaN", 4.0, 3.0, "NaN", 2.0], [0, 5]), (["NaN"], [0])],
+)
+def test_a_point_without_a_neighbour_is_seen(losses: list[Any], marked: list[int]):
+    figure = loss_figure(
+        "", [record(0, "a", "train", n, n, train__loss=loss) for n, loss in enumerate(losses)]
+    )
+    assert figure is not None
+    for panel in figure.axes:
+        (line,) = panel.get_lines()
+        assert (line.get_marker(), line.get_markevery()) == (".", marked)
 
 
 def test_losses_against_tokens_and_flops():

@@ -39,4 +39,4 @@ def estimates(*overrides: str, ranks: int = 1, on_gpu: bool = True) -> list[Stag
 def forecast(*overrides: str, ranks: int = 1, gpu: str = "1e12,1,10") -> Forecast:
     plan = Plan.of(schedule(*overrides), 512, ranks)
     setting = Setting.of(plan)
-    return Forecast(estimate_stages(plan, setting), setting, get_gpu(gpu), mfu=0.5)
+    return Forecast(estimate_stages(plan, setting), setting, get_gpu(gpu), hfu=0.5)

@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from schedules import estimates, forecast
 
 from ligo_dist.planning.forecast import get_gpu
+from ligo_dist.planning.memory import peak_of
 
 
 def test_time_is_that_of_the_slower() -> None:
     computes = forecast(ranks=2, gpu="1e9,1,1000")
-    sends = forecast(ranks=2, gpu="1e15,1,0.001")
+    sends = forecast(ranks=2, gpu="1e15,1,0.0001")
     for plan, slower in ((computes, "computing"), (sends, "sending")):
         phase = plan.stages[0].phases[0]
         took = plan.duration(phase)
-        assert took.computing == pytest.approx(phase.cost.flops_per_step / (2 * plan.gpu.flops * 0.5))
+        assert took.computing == pytest.approx(phase.cost.flops_per_step / (2 * plan.gpu.fp32 * 0.5))
         assert took.sending == pytest.approx(phase.traffic.sent(2) / plan.gpu.network)
         assert took.total == pytest.approx(10 * getattr(took, slower))
     assert sends.seconds == pytest.approx(
         sum(sends.duration(p).total for s in sends.stages for p in s.phases)
     )
+
+
+@pytest.mark.parametrize(("ranks", "micro_steps"), [(1, 4), (2, 2), (4, 1)])
+def test_a_step_takes_its_launches_however_small_it_is(ranks: int, micro_steps: int) -> None:
+    plan = forecast(ranks=ranks, gpu="1e15,1,1000")
+    small, learn, grow, large = (phase for stage in plan.stages for phase in stage.phases)
+    for phase, layers in ((small, 2), (learn, 3), (large, 3)):
+        took = plan.duration(phase)
+        assert took.least == pytest.approx(0.001 * layers * micro_steps)
+        assert took.total == pytest.approx(phase.cost.steps * took.least)
+    assert plan.duration(grow).least == 0
+
+
+def test_what_is_recomputed_takes_time_and_is_no_use_of_the_model() -> None:
+    plain, again = (
+        forecast(f"stages[0].train.activation_checkpointing={on}", gpu="1e9,1,1") for on in ("false", "true")
+    )
+    first, second = (plan.stages[0].phases[0] for plan in (plain, again))
+    assert first.cost.flops == second.cost.flops
+    factor = second.cost.hardware_flops / first.cost.hardware_flops
+    assert factor > 1.2
+    assert again.duration(second).computing == pytest.approx(factor * plain.duration(first).computing)
+    mfu, hfu = again.utilisation()
+    assert hfu == pytest.approx(0.5)
+    assert mfu < plain.utilisation()[0] < hfu  # learning recomputes in either
+    given = replace(again, mfu=0.5)
+    assert given.duration(second).computing == pytest.approx(plain.duration(first).computing)
+    assert given.utilisation()[0] == pytest.approx(0.5)
 
 
 def test_growing_is_done_once() -> None:
@@ -53,6 +84,19 @@ def test_what_fits_nowhere_and_what_fits_at_once() -> None:
     assert phase.fewest_ranks(phase.peak.total) == 1
     activations = min(point.activations for point in phase.peaks if point.point == "loss")
     assert phase.fewest_ranks(activations) is None
+
+
+def test_no_more_ranks_than_a_batch_has_samples() -> None:
+    """Of 8 samples: what takes 9 ranks fits on none that a run can have."""
+    plan = forecast()
+    assert plan.most_ranks == 8
+    assert forecast("stages[1].grow.learn={steps: 5, batch_size: 3}").most_ranks == 3
+    phase = plan.stages[1].phases[-1]
+    usable = {ranks: peak_of(phase.phase.peaks(replace(plan.setting, ranks=ranks))).total for ranks in (8, 9)}
+    assert usable[9] < usable[8]
+    assert phase.fewest_ranks(usable[8], 8) == 8
+    assert phase.fewest_ranks(usable[9], 9) == 9
+    assert phase.fewest_ranks(usable[9], 8) is None
 
 
 def test_the_break_even_worked_out_by_hand() -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from ligo_dist.architectures import get_architecture
+from ligo_dist.planning import Setting
 from ligo_dist.planning.forecast import GPUS_PER_NODE, get_gpu, gpu_names
 from ligo_dist.runtime.errors import LigoError
 
@@ -9,13 +11,13 @@ from ligo_dist.runtime.errors import LigoError
 def test_names_are_those_of_the_data_sheets() -> None:
     assert {"a100-40", "a100-80", "a100", "h100", "h200", "b200", "l40s", "mi300x"} == set(gpu_names())
     h100 = get_gpu("H100")
-    assert (h100.flops, h100.memory, h100.link, h100.network) == (989.4e12, 80 * 10**9, 450e9, 50e9)
+    assert (h100.bf16, h100.memory, h100.link, h100.network) == (989.4e12, 80 * 10**9, 450e9, 50e9)
     assert get_gpu("a100") == get_gpu("a100-80")
 
 
 def test_figures_of_its_own() -> None:
     gpu = get_gpu("1.5e14,24,12.5")
-    assert (gpu.flops, gpu.memory, gpu.link, gpu.network) == (1.5e14, 24 * 10**9, 12.5e9, 12.5e9)
+    assert (gpu.bf16, gpu.memory, gpu.link, gpu.network) == (1.5e14, 24 * 10**9, 12.5e9, 12.5e9)
     assert gpu.usable == 21_600_000_000
 
 
@@ -44,7 +46,12 @@ def test_the_slowest_link_counts() -> None:
     assert gpu.bandwidth(GPUS_PER_NODE + 1) == 50e9
 
 
-def test_seconds_of_computing_and_of_sending() -> None:
-    gpu = get_gpu("1e12,10,1")
-    assert gpu.seconds(flops=8e12, sent=3e9, ranks=4, mfu=0.5) == (4.0, 3.0)
-    assert gpu.seconds(flops=8e12, sent=0, ranks=1, mfu=0.5) == (16.0, 0.0)
+@pytest.mark.parametrize(
+    ("name", "bf16", "fp32"),
+    [("h100", 989.4e12, 67e12), ("a100", 312e12, 19.5e12), ("2e14,24,12", 2e14, 2e14)],
+)
+def test_each_precision_has_its_own_peak(name: str, bf16: float, fp32: float) -> None:
+    """Figures of one's own are those of the run's precision."""
+    gpu = get_gpu(name)
+    settings = (Setting(get_architecture("gpt2"), number=number) for number in (2, 4))
+    assert [gpu.peak(setting) for setting in settings] == [bf16, fp32]

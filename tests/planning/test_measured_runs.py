@@ -93,7 +93,7 @@ def test_flops_of_a_step_are_those_that_torch_counts(case: Case) -> None:
     for stage, phase in case.phases():
         if phase.kind != "grow":
             measured = case.ranks * case.measured.flops[stage.name, phase.kind]
-            assert phase.cost.flops_per_step == measured + not_counted(case, phase), phase.kind
+            assert phase.cost.hardware_flops_per_step == measured + not_counted(case, phase), phase.kind
 
 
 def not_counted(case: Case, phase: PhaseEstimate) -> int:

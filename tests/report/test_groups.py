@@ -29,13 +29,30 @@ def test_runs_that_differ_by_where_they_are_and_how_they_are_watched_are_one_cas
     assert groups(*runs) == {"ligo": ["seed-0/ligo", "seed-1/ligo", "seed-2/ligo"]}
 
 
-@pytest.mark.parametrize("different", [{"parameters": {"precision": "bf16"}}, {"tags": {"world_size": "2"}}])
-def test_other_differences_make_two_cases(tmp_path: Path, different: dict[str, Any]) -> None:
+@pytest.mark.parametrize("parameters", [{"precision": "bf16"}, {"data": {"random_shift": 2}}])
+def test_other_differences_make_two_cases(tmp_path: Path, parameters: dict[str, Any]) -> None:
     first = Recorder(tmp_path / "a").record(SCRATCH)
-    assert groups(first, Recorder(tmp_path / "b", seed=1, **different).record(SCRATCH)) == {
-        "a": ["a"],
-        "b": ["b"],
-    }
+    second = Recorder(tmp_path / "b", seed=1, parameters=parameters).record(SCRATCH)
+    assert groups(first, second) == {"a": ["a"], "b": ["b"]}
+
+
+@pytest.mark.parametrize(
+    "different",
+    [
+        {"tags": {"world_size": "2"}},
+        {"parameters": {"evaluation": {"micro_batch_size": 4}}},
+        {"parameters": {"defaults": {"train": {"activation_checkpointing": True}}}},
+    ],
+)
+def test_how_batches_are_computed_is_no_difference_between_seeds(
+    tmp_path: Path, different: dict[str, Any]
+) -> None:
+    """Unless a seed is there in both ways: then they are what is compared."""
+    first = Recorder(tmp_path / "run-0").record(SCRATCH)
+    second = Recorder(tmp_path / "run-1", seed=1, **different).record(SCRATCH)
+    assert groups(first, second) == {"run": ["run-0", "run-1"]}
+    again = Recorder(tmp_path / "other", seed=0, **different).record(SCRATCH)
+    assert sorted(groups(first, again)) == ["other", "run-0"]
 
 
 def test_sources_that_differ_by_their_seed_are_no_difference(tmp_path: Path) -> None:

@@ -22,10 +22,15 @@ from recorded_runs import GROWN, SCRATCH, SMALL, Leg, Recorder
 def test_stages_and_their_costs(tmp_path: Path) -> None:
     run = make_run(read_run(Path(Recorder(tmp_path / "run").record(SMALL, GROWN))))
     small, large = run.stages
-    assert (small.name, small.parameters, small.tokens, small.cost) == ("small", 5000, 20, Cost(10, 30))
+    assert (small.name, small.parameters, small.tokens, small.cost) == ("small", 5000, 20, Cost(10, 30, 10))
     assert (small.growth, small.source_loss, small.grown_loss, small.final_loss) == (None, None, None, 5.0)
-    assert (large.name, large.parameters, large.tokens, large.cost) == ("large", 5000, 60, Cost(30, 90))
-    assert (large.growth, large.source_loss, large.grown_loss, large.final_loss) == (Cost(6, 18), 5, 5, 3.8)
+    assert (large.name, large.parameters, large.tokens, large.cost) == ("large", 5000, 60, Cost(30, 90, 30))
+    assert (large.growth, large.source_loss, large.grown_loss, large.final_loss) == (
+        Cost(6, 18, 6),
+        5,
+        5,
+        3.8,
+    )
     assert [evaluation.phase for evaluation in large.evaluations] == ["learn"] * 2 + ["grow"] + ["train"] * 3
     assert [evaluation.loss for evaluation in large.curve] == [5.0, 4.6, 4.2, 3.8]
 

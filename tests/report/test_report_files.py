@@ -106,7 +106,7 @@ def test_the_terminal_shows_the_tables_within_100_columns(made: tuple[Report, Pa
     ):
         assert words in " ".join(text.split()), words
     row = next(line.split() for line in text.splitlines() if line.split()[:2] == ["grown-seed-0", "large"])
-    assert row[2:] == ["5.00K", "60", "30", "1m", "30s", "5.000", "5.000", "3.800"]
+    assert row[2:] == ["5.00K", "60", "30", "30", "1m", "30s", "5.000", "5.000", "3.800"]
 
 
 def test_a_note_is_shown(tmp_path: Path) -> None:
@@ -143,6 +143,34 @@ def test_what_is_not_known_is_left_out_of_the_picture(
         ("time in minutes", False, 2),
         ("time in minutes", True, 1),
     ]
+
+
+def test_labels_lie_below_all_curves_and_single_points_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slower = Leg("large", [(8, 4.9), (16, 4.8), (30, 4.1), (60, 3.7)], source_loss=5.0)
+    cases = {"scratch": (SCRATCH,), "grown": (SMALL, GROWN), "slower": (SMALL, slower)}
+    runs = [
+        Recorder(tmp_path / name, parameters={"precision": name}).record(*legs)
+        for name, legs in cases.items()
+    ]
+    runs.append(Recorder(tmp_path / "single").record(Leg("large", [(50, 4.6)])))
+    panels: list[Panel] = []
+    draw_panel = Panel.draw
+    monkeypatch.setattr(Panel, "draw", lambda panel: panels.append(panel) or draw_panel(panel))
+    draw(build_report(runs, runs[0]))
+    assert len(panels) == 4
+    for axes in (panel.axes for panel in panels):
+        labels = [text for text in axes.texts if text.get_text().endswith("%")]
+        assert len(labels) == 2
+        boxes = sorted((text.get_window_extent() for text in labels), key=lambda box: box.y0)
+        lowest = min(
+            axes.transData.transform((0, float(loss)))[1] for line in axes.lines for loss in line.get_ydata()
+        )
+        assert axes.bbox.y0 < boxes[0].y0 < boxes[0].y1 <= boxes[1].y0 + 1
+        assert boxes[1].y1 < lowest
+        single = [line for line in axes.lines if list(line.get_ydata()) == [4.6]]
+        assert [line.get_marker() for line in single] == ["o"]
 
 
 # --- where it goes ---

@@ -52,11 +52,40 @@ def test_plain_lines_come_every_n_steps_and_with_each_validation(tmp_path: Path)
         "large train  30 steps, resumed after step 8",
         "large train  10/30  loss 3.900  12.3K tokens/s  40s left",
         "large train  15/30  loss 3.850  validation 3.250  12.3K tokens/s  30s left",
-        "large train  20/30  loss 3.800  validation 3.250  12.3K tokens/s  20s left",
-        "large train  30/30 done  loss 3.700  validation 3.250  in 44s",
+        "large train  20/30  loss 3.800  12.3K tokens/s  20s left",
+        "large train  30/30 done  loss 3.700  in 44s",
     ]
     assert stage.lines() == expected
     assert [STAMP.sub("", line) for line in stage.shown.getvalue().splitlines()] == expected
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "ends"),
+    [(6, "6/6 done  loss 2.000  validation 3.000  in 0s"), (5, "6/6 done  loss 2.000  in 0s")],
+)
+def test_a_phase_ends_with_the_validation_loss_of_its_last_step_alone(
+    tmp_path: Path, evaluated: int, ends: str
+) -> None:
+    stage = Stage(tmp_path)
+    with stage.progress.phase("large", "train", 6) as phase:
+        for step in range(1, 7):
+            phase.update(step, loss=2.0, validation_loss=3.0 if step == evaluated else None)
+    assert stage.lines()[-1] == f"large train  {ends}"
+
+
+def test_a_line_has_what_people_watch(tmp_path: Path) -> None:
+    stage, live = Stage(tmp_path), Stage(tmp_path / "live", terminal=True, width=150)
+    for each in (stage, live):
+        with each.progress.phase("large", "train", 30) as phase:
+            for step in range(1, 11):
+                each.now += 1
+                phase.update(step, 2.0, 3e-4, 0.8312, tokens_per_second=12345, memory=12.3e9)
+    said = "large train  10/30  loss 2.000  lr 3.00e-04  grad norm 0.831  12.3K tokens/s  12.3 GB  20s left"
+    assert said in stage.lines()
+    shown = [re.sub("[━╸╺]+", "BAR", frame) for frame in live.frames()]
+    assert (
+        "large train  BAR  10/30  loss 2.000  lr 3.0e-04  norm 0.831  12.3K tok/s  12.3 GB  20s left" in shown
+    )
 
 
 def test_long_plain_lines_are_not_wrapped(tmp_path: Path) -> None:
@@ -96,7 +125,7 @@ def test_accuracy_is_shown_beside_the_validation_loss(tmp_path: Path) -> None:
                 phase.update(step, loss=1.25, **measured)
     assert "small train   4/30  loss 1.250  validation 1.500  accuracy 93.1 %  26s left" in plain.lines()
     shown = [re.sub("[━╸╺]+", "BAR", frame) for frame in live.frames()]
-    assert "small train  BAR  5/30  loss 1.250  val 1.500  acc 93.1 %  25s left" in shown
+    assert "small train  BAR  5/30  loss 1.250  val 1.500 at 4  acc 93.1 %  25s left" in shown
 
 
 def test_time_left_leaves_out_the_first_step(tmp_path: Path) -> None:

@@ -281,3 +281,22 @@ def test_a_stage_that_was_killed_is_ended_when_the_run_goes_on(tmp_path: Path) -
     first.log({"a": 1.0}, 1, time=50.0)
     open_record(tmp_path, 1).start_run("journey", {}, {})
     assert (read(tmp_path).stages["small"].status, read(tmp_path).stages["small"].ended) == ("KILLED", 50.0)
+
+
+def test_the_example_of_the_documentation_draws_the_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records of other metrics lie between those of the loss."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.chdir(tmp_path)
+    tracker = open_record(tmp_path / "runs" / "quickstart")
+    for step in range(1, 5):
+        tracker.log({"train/loss": 5.0 - step, "cumulative/flops": 10.0 * step}, step)
+        tracker.log({"evaluate/loss": 5.5 - step, "cumulative/flops": 10.0 * step}, step)
+        tracker.log({"system/a/cpu_utilization_percentage": 50.0}, step)
+    page = (Path(__file__).parents[2] / "docs" / "tracking.md").read_text()
+    lines = page.partition("```python\n")[2].partition("```")[0].strip().splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join([*lines[:-1], f"axes = {lines[-1]}"]), names)
+    (line,) = names["axes"].get_lines()
+    assert line.get_xydata().tolist() == [[10, 4], [20, 3], [30, 2], [40, 1]]

@@ -23,6 +23,7 @@ from ligo_dist.engine.world import World
 from ligo_dist.runtime import heartbeat
 from ligo_dist.runtime.errors import NonFiniteLossError
 from ligo_dist.runtime.progress import Progress
+from ligo_dist.schedule.costs import PhaseCost
 from ligo_dist.schedule.learning_rate import LearningRate
 from ligo_dist.schedule.plan import PhasePlan, Plan
 from ligo_dist.schedule.state import LEARN, TRAIN, RunState, StageRecord
@@ -185,12 +186,13 @@ def test_a_validation_loss_that_is_no_number_stops_the_run(monkeypatch: pytest.M
 
 def test_the_account_adds_tokens_and_flops():
     state = RunState()
-    run(StandIn(), phase(), 0, [Account(state, tokens_per_step=128, flops_per_step=7.0)])
-    assert (state.step, state.tokens, state.flops) == (5, 5 * 8 * 16, 35.0)
-    assert (state.record.tokens, state.record.flops) == (640, 35.0)
+    cost = PhaseCost(flops_per_step=7, hardware_flops_per_step=9)
+    run(StandIn(), phase(), 0, [Account(state, tokens_per_step=128, cost=cost)])
+    assert (state.step, state.tokens, state.flops, state.hardware_flops) == (5, 5 * 8 * 16, 35, 45)
+    assert (state.record.tokens, state.record.flops, state.record.hardware_flops) == (640, 35, 45)
     state.enter(1, LEARN)
     before = state.seconds
-    state.add(10, 1.0, 2.0)
+    state.add(10, 1.0, 1.5, 2.0)
     assert (state.step, state.tokens, state.record.tokens) == (0, 650, 10)
     assert (before > 0, state.seconds) == (True, before + 2), "over all stages"
 
@@ -198,9 +200,15 @@ def test_the_account_adds_tokens_and_flops():
 def test_the_state_survives_being_written():
     state = RunState()
     state.enter(1, LEARN)
-    state.add(10, 1.0, 2.0)
+    state.add(10, 1.0, 1.5, 2.0)
     state.record.grown_loss = 3.5
     assert RunState.from_dict(state.to_dict()) == state
+
+
+def test_a_state_of_hardware_flops_alone_is_read():
+    written = {"stage": 0, "tokens": 5, "flops": 7.0, "records": [{"tokens": 5, "flops": 7.0}]}
+    state = RunState.from_dict(written)
+    assert (state.hardware_flops, state.record.hardware_flops) == (7.0, 7.0)
 
 
 # --- evaluation ---
@@ -220,7 +228,7 @@ class Tracker:
 
 
 def test_what_is_measured_is_recorded_with_the_accuracy():
-    state, tracker = RunState(flops=5.0, records=[StageRecord(seconds=7.0)]), Tracker()
+    state, tracker = RunState(flops=5.0, hardware_flops=6.0, records=[StageRecord(seconds=7.0)]), Tracker()
     evaluate = Evaluate(lambda: EvaluationResult(2.5, 0.75), state, tracker, every=2)  # type: ignore[arg-type]
     run(StandIn(), phase(), 0, [evaluate])
     assert (state.record.final_loss, state.record.final_accuracy) == (2.5, 0.75)
@@ -232,6 +240,7 @@ def test_what_is_measured_is_recorded_with_the_accuracy():
         "evaluate/accuracy": 0.75,
         "cumulative/tokens": 0,
         "cumulative/flops": 5.0,
+        "cumulative/hardware_flops": 6.0,
     }
 
 
@@ -242,6 +251,7 @@ def test_text_has_no_accuracy_and_a_model_without_an_objective_no_loss():
         "evaluate/loss",
         "cumulative/tokens",
         "cumulative/flops",
+        "cumulative/hardware_flops",
         "cumulative/seconds",
     }
     Evaluate(lambda: None, state, tracker, every=1).run(8)  # type: ignore[arg-type]
@@ -257,6 +267,7 @@ def test_the_learning_rate_is_logged(kind: str):
     ((metrics, _),) = tracker.records
     assert metrics[f"{kind}/learning_rate"] == 0.1
     assert metrics[f"{kind}/tokens_per_second"] == 256
+    assert log.peak_bytes == metrics["memory/peak_bytes"] > 0
 
 
 def test_the_load_of_the_nodes_is_a_record_of_its_own():

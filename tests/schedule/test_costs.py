@@ -1,0 +1,52 @@
+"""Model FLOPs know no recomputation, hardware FLOPs do: savings are stated in those, time is that of these."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from ligo_dist.architectures import ModelShape, get_architecture
+from ligo_dist.growth.layout import GrowthLayout
+from ligo_dist.growth.registry import get_method
+from ligo_dist.schedule.batch_split import BatchSplit
+from ligo_dist.schedule.costs import PhaseCost, growing_cost, learning_cost, training_cost
+from ligo_dist.schedule.flops import forward_flops, learning_step_flops, training_step_flops
+
+GPT2 = ModelShape(layers=3, width=24, heads=3, key_value_heads=3, ffn=96, vocab=50, positions=20, tied=True)
+GPT2_LARGE = dataclasses.replace(GPT2, layers=5, width=40, heads=5, key_value_heads=5, ffn=161)
+SPLIT = BatchSplit(8, 2, 2)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_what_training_recomputes_is_work_of_the_hardware_alone(checkpointed: bool) -> None:
+    gpt2 = get_architecture("gpt2")
+    cost = training_cost(gpt2, GPT2, 3, SPLIT, 16, checkpointed=checkpointed)
+    plain, own = (training_step_flops(gpt2, GPT2, 16, 8, checkpointed=each) for each in (False, checkpointed))
+    assert (cost.flops_per_step, cost.flops) == (plain, 3 * plain)
+    assert (cost.hardware_flops_per_step, cost.hardware_flops) == (own, 3 * own)
+    assert (own > plain) == checkpointed
+
+
+@pytest.mark.parametrize("method", ["ligo", "bert2bert-aki"])
+def test_learning_recomputes_the_target_and_its_generation_once(method: str) -> None:
+    gpt2 = get_architecture("gpt2")
+    layout = GrowthLayout.for_method(gpt2, GPT2, GPT2_LARGE, get_method(method))
+    cost = learning_cost(layout, 3, SPLIT, 16)
+    forward = forward_flops(gpt2, GPT2_LARGE, 16, 8)
+    model, hardware = (
+        learning_step_flops(
+            gpt2, GPT2, GPT2_LARGE, 16, 8, micro_batch_size=2, world_size=2, checkpointed=checkpointed
+        )
+        for checkpointed in (False, True)
+    )
+    assert (model.model, hardware.model) == (3 * forward, 4 * forward)
+    assert (3 * model.mixing, hardware.expansion > model.expansion) == (2 * hardware.mixing, True)
+    assert cost.hardware_flops == 3 * cost.hardware_flops_per_step > cost.flops == 3 * cost.flops_per_step
+    grown = growing_cost(layout, 3)
+    assert grown.hardware_flops == grown.flops > 0
+
+
+def test_costs_add_up_on_their_own() -> None:
+    total = PhaseCost(1, 2, 3, 4) + PhaseCost(10, 20, 30, 40)
+    assert total == PhaseCost(11, 22, 33, 44)
