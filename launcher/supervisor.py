@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from launcher.attempt import Attempt, Outcome, RankFailure
 from launcher.command import free_port, shown, start_command
 from launcher.environment import launcher_environment, ranks_environment
@@ -19,6 +17,7 @@ from launcher.hosts import Node
 from launcher.signals import Signals
 from ligo_dist.config import Config
 from ligo_dist.config.cluster import Cluster
+from ligo_dist.config.yaml_text import dump_yaml
 from ligo_dist.runtime.console import TERMINAL_VARIABLE
 from ligo_dist.runtime.errors import FAILED, FINISHED, HOPELESS, MISTAKE, MORE_NODES, REQUEUE, LigoError
 from ligo_dist.runtime.launch import STOP_FILE, LaunchDirectory, forget_request, remove_stale_environments
@@ -147,7 +146,7 @@ class Supervisor:
         values = config.values() | {"cluster": cluster.model_dump(mode="json", include=_OF_RANKS)}
         if config.tracking.uri is not None and holds_secret(config.tracking.uri):
             ranks["MLFLOW_TRACKING_URI"], values["tracking"]["uri"] = config.tracking.uri, None
-        launch.config.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        launch.config.write_text(dump_yaml(values), encoding="utf-8")
         on_processors = fleet.is_here and count_accelerators() == 0
         environment = launcher_environment(cluster, os.environ, launch, on_processors)
         if fleet.kind == "hosts":

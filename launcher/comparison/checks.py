@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from launcher.comparison.runs import ComparedRun
 from ligo_dist.config import check_world_size, comparable, difference, load_config
+from ligo_dist.config.yaml_text import dump_yaml
 from ligo_dist.runtime.errors import ConfigError, Fault, LigoError
 from ligo_dist.runtime.redaction import holds_secret
 from ligo_dist.tracking import METRICS_FILE
@@ -44,9 +43,7 @@ def check_runs(runs: Sequence[ComparedRun], root: Path, world_size: int, origin:
 
 def run_text(run: ComparedRun) -> str:
     """The file of a run's configuration."""
-    return f"# {run.name}: derived by `ligo-dist compare`\n" + yaml.safe_dump(
-        run.config.values(), sort_keys=False
-    )
+    return f"# {run.name}: derived by `ligo-dist compare`\n" + dump_yaml(run.config.values())
 
 
 def _faults(run: ComparedRun, world_size: int) -> list[Fault]:

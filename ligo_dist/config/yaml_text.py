@@ -50,9 +50,16 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag in _RESOLVED_AS_BEFORE]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(f"{_TAG}int", _INT, list("-+0123456789"))
-_Loader.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+0123456789."))
-_Loader.add_implicit_resolver(f"{_TAG}bool", _BOOL, list("tTfF"))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around text that either reader would take for something else."""
+
+
+for _reads in (_Loader, _Dumper):
+    _reads.add_implicit_resolver(f"{_TAG}int", _INT, list("-+0123456789"))
+    _reads.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+0123456789."))
+    _reads.add_implicit_resolver(f"{_TAG}bool", _BOOL, list("tTfF"))
 
 
 def parse_yaml(text: str) -> Any:
@@ -63,6 +70,11 @@ def parse_yaml(text: str) -> Any:
     """
     with _one_line_errors():
         return _unshared(yaml.load(text, Loader=_Loader))
+
+
+def dump_yaml(values: dict[str, Any]) -> str:
+    """The text that `parse_yaml` reads these plain values from, keys in their order."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
 
 
 def holds_comment(text: str) -> bool:

@@ -8,7 +8,7 @@ import yaml
 from example import example, raw_example
 
 from ligo_dist.config import Config, config_from, difference, load_config
-from ligo_dist.config.yaml_text import parse_yaml
+from ligo_dist.config.yaml_text import dump_yaml, parse_yaml
 from ligo_dist.runtime.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -120,6 +120,30 @@ def test_merge_keys_of_yaml_work():
 def test_numbers_and_booleans_of_yaml_1_2(text, value):
     parsed = parse_yaml(text)
     assert (parsed, type(parsed)) == (value, type(value))
+
+
+_TEXTS = (
+    "1e3",
+    "-.5",
+    "0x1f",
+    "12:00:00",
+    "007",
+    "yes",
+    "true",
+    "null",
+    "~",
+    "a #b",
+    "=",
+    "2026-11-29",
+    " a ",
+    "",
+)
+
+
+@pytest.mark.parametrize("value", [*_TEXTS, 1e3, 1e-5, 12, True, None])
+def test_what_is_written_is_read_back_as_it_was(value):
+    read = parse_yaml(dump_yaml({"a": value}))["a"]
+    assert (read, type(read)) == (value, type(value))
 
 
 # Overrides.
