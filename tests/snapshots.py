@@ -42,7 +42,7 @@ def state_at(step: int, stage: int = 0, phase: str = TRAIN) -> RunState:
     if stage:
         state.enter(stage, phase)
     state.phase, state.step = phase, step
-    state.add(tokens=100, flops=1e9, seconds=2.5)
+    state.add(tokens=100, flops=1e9, hardware_flops=2e9, seconds=2.5)
     return state
 
 

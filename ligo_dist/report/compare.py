@@ -11,7 +11,7 @@ from pathlib import PurePath
 from statistics import fmean
 from typing import Literal
 
-from ligo_dist.report.read import Cost, CurvePoint, Run, Source, find_maker, find_source, planned_stages
+from ligo_dist.report.read import Cost, CurvePoint, Run, Source, find_maker, find_source
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.tracking import SOURCE_PATH
 
@@ -19,7 +19,7 @@ _NOT_A_DIFFERENCE = ("seed", "run_dir", "data.cache_dir", "data.workers")
 _NOT_DIFFERENT_SECTIONS = ("tracking.", "checkpoints.", "distributed.", "cluster.")
 """Parameters in which runs of one case may differ: they say where things are and how a run is watched."""
 
-_MANNER = (".micro_batch_size", ".activation_checkpointing")
+MANNER = (".micro_batch_size", ".activation_checkpointing")
 """The ends of those, the number of ranks beside them, that say how a batch is computed: what a step does to the
 weights is the same but for rounding."""
 
@@ -84,7 +84,7 @@ def _seeds_differ(members: Sequence[Member]) -> bool:
 def _manner(run: Run) -> object:
     """How a run was computed: on how many ranks, in which micro-batches, with what recomputed."""
     recorded = run.recorded
-    keys = {name: value for name, value in recorded.parameters.items() if name.endswith(_MANNER)}
+    keys = {name: value for name, value in recorded.parameters.items() if name.endswith(MANNER)}
     return recorded.tags.get("world_size"), frozenset(keys.items())
 
 
@@ -120,7 +120,7 @@ def _case(run: Run) -> object:
         for name, value in recorded.parameters.items()
         if name not in _NOT_A_DIFFERENCE
         and not name.startswith(_NOT_DIFFERENT_SECTIONS)
-        and not name.endswith(_MANNER)
+        and not name.endswith(MANNER)
     }
     given = parameters.pop("stages.0.from", "")
     maker = find_maker(recorded)
@@ -178,33 +178,6 @@ def _unlike(names: Sequence[str]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         unlike.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return unlike
-
-
-def differences(run: Run, other: Run) -> list[str]:
-    """In what the targets of two runs, and how these are trained, differ, with the values of either: `train.steps 70
-    (100)`."""
-    first, second = _training(run), _training(other)
-
-    def differs(key: str) -> bool:
-        values = first.get(key, "None"), second.get(key, "None")
-        # What the configuration of a model leaves open, its family or the model that is begun with says.
-        return values[0] != values[1] and not (key.startswith("model.") and "None" in values)
-
-    keys = filter(differs, {**first, **second})
-    return [f"{key} {first.get(key, '-')} ({second.get(key, '-')})" for key in keys]
-
-
-def _training(run: Run) -> dict[str, str]:
-    """What the target is and how it is trained; not how it is made, nor how its batches are computed."""
-    recorded, last = run.recorded, f"stages.{len(planned_stages(run.recorded.parameters)) - 1}."
-    found = {"parameters": "-" if run.target.parameters is None else f"{run.target.parameters:,}"}
-    for name, value in recorded.parameters.items():
-        key = name.removeprefix(last)
-        if name.startswith(("precision", "model.", "data.random_", last + "train.")) and not key.endswith(
-            _MANNER
-        ):
-            found[key] = value
-    return found
 
 
 def same_seed(group: Group, seed: str) -> Member | None:

@@ -147,15 +147,15 @@ class Cost:
         )
 
     def __sub__(self, other: Cost) -> Cost:
-        return self + Cost(-other.flops, _negative(other.seconds), _negative(other.hardware_flops))
+        return Cost(
+            self.flops - other.flops,
+            _sum(self.seconds, other.seconds, -1),
+            _sum(self.hardware_flops, other.hardware_flops, -1),
+        )
 
 
-def _sum(first: float | None, second: float | None) -> float | None:
-    return None if first is None or second is None else first + second
-
-
-def _negative(value: float | None) -> float | None:
-    return None if value is None else -value
+def _sum(first: float | None, second: float | None, sign: int = 1) -> float | None:
+    return None if first is None or second is None else first + sign * second
 
 
 @dataclass(frozen=True)
@@ -368,8 +368,7 @@ def find_source(run: Run) -> Source:
 def find_maker(recorded: Recorded) -> Run | None:
     """The run that exported the model that a run began with, up to the stage that did; None if it is not found.
 
-    It is looked for where it was, and beside the run as it was beside it, should both have been moved; what is found
-    there has to be the very run. Nothing depends on where the report is made.
+    It is looked for where it was, and where it would be had both been moved together; it has to be the very run.
     """
     model = Path(recorded.parameters.get("stages.0.from", "")).expanduser()
     path, identity = recorded.tags.get(SOURCE_PATH), recorded.tags.get(SOURCE_RUN)

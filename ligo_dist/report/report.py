@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ligo_dist.report.compare import (
+    MANNER,
     Comparison,
     Group,
     Member,
@@ -16,12 +17,11 @@ from ligo_dist.report.compare import (
     Spread,
     check_comparable,
     compare_group,
-    differences,
     group_of,
     make_groups,
     spread,
 )
-from ligo_dist.report.read import Cost, Run, check_target, make_run, read_run
+from ligo_dist.report.read import Cost, Run, check_target, make_run, planned_stages, read_run
 from ligo_dist.runtime import quantities
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.quantities import flops
@@ -216,7 +216,7 @@ def notes_on(groups: Sequence[Group], baseline: Group | None) -> list[str]:
 
 def _of_differences(group: Group, baseline: Group) -> list[str]:
     """In what a group differs from the baseline beside how its models are made."""
-    found = differences(group.members[0].run, baseline.members[0].run)
+    found = _differences(group.members[0].run, baseline.members[0].run)
     if group is baseline or not found:
         return []
     more = f" and {len(found) - _MOST_DIFFERENCES} more" if len(found) > _MOST_DIFFERENCES else ""
@@ -224,6 +224,33 @@ def _of_differences(group: Group, baseline: Group) -> list[str]:
         f"{group.label} differs from {baseline.label} in more than how its model is made, so that a saving is that of"
         f" all of it: {', '.join(found[:_MOST_DIFFERENCES])}{more}; in brackets, of {baseline.label}."
     ]
+
+
+def _differences(run: Run, other: Run) -> list[str]:
+    """In what the targets of two runs, and how these are trained, differ, with the values of either: `train.steps 70
+    (100)`."""
+    first, second = _training(run), _training(other)
+
+    def differs(key: str) -> bool:
+        values = first.get(key, "None"), second.get(key, "None")
+        # What the configuration of a model leaves open, its family or the model that is begun with says.
+        return values[0] != values[1] and not (key.startswith("model.") and "None" in values)
+
+    keys = filter(differs, {**first, **second})
+    return [f"{key} {first.get(key, '-')} ({second.get(key, '-')})" for key in keys]
+
+
+def _training(run: Run) -> dict[str, str]:
+    """What the target is and how it is trained; not how it is made, nor how its batches are computed."""
+    recorded, last = run.recorded, f"stages.{len(planned_stages(run.recorded.parameters)) - 1}."
+    found = {"parameters": "-" if run.target.parameters is None else f"{run.target.parameters:,}"}
+    for name, value in recorded.parameters.items():
+        key = name.removeprefix(last)
+        if name.startswith(("precision", "model.", "data.random_", last + "train.")) and not key.endswith(
+            MANNER
+        ):
+            found[key] = value
+    return found
 
 
 def _of_recomputation(members: Sequence[Member]) -> list[str]:

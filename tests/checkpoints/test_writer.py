@@ -80,7 +80,7 @@ def test_the_state_is_the_one_at_the_time_of_saving(tmp_path: Path):
         checkpoints.save(state, 3, snapshot(ALONE))
         before = copy.deepcopy(state)
         state.step = 4
-        state.add(tokens=1, flops=1.0, seconds=1.0)
+        state.add(tokens=1, flops=1.0, hardware_flops=1.5, seconds=1.0)
         state.record.final_loss = 7.0
         go_on.set()
         checkpoints.settle()
