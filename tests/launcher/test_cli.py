@@ -72,6 +72,7 @@ def test_the_plan_has_the_numbers_of_the_accounting():
         train.batch_size,
         micro_batch_size=train.micro_batch_size,
         world_size=2,
+        hardware=True,
     )
     assert medium.cost.learn.hardware_flops == learn.steps * step.total
     assert medium.cost.grow.flops == growing_flops(gpt2, small.shape, medium.shape)

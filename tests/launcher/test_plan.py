@@ -67,7 +67,7 @@ def test_new_units_from_the_next_layer_are_made_apart():
     twice = costs("stages[1].grow={method: bert2bert-aki}")[1].grow
     assert once is not None
     assert twice is not None
-    assert twice.flops == 2 * once.flops
+    assert 1.8 * once.flops < twice.flops < 2 * once.flops, "what lies outside the blocks is made once"
 
 
 @pytest.mark.parametrize(

@@ -28,19 +28,32 @@ def test_what_training_recomputes_is_work_of_the_hardware_alone(checkpointed: bo
     assert (own > plain) == checkpointed
 
 
+@pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("method", ["ligo", "bert2bert-aki"])
-def test_learning_recomputes_the_target_and_its_generation_once(method: str) -> None:
+def test_learning_makes_weights_twice_and_activations_again_where_asked(
+    method: str, checkpointed: bool
+) -> None:
     gpt2 = get_architecture("gpt2")
     layout = GrowthLayout.for_method(gpt2, GPT2, GPT2_LARGE, get_method(method))
-    cost = learning_cost(layout, 3, SPLIT, 16)
+    cost = learning_cost(layout, 3, SPLIT, 16, checkpointed=checkpointed)
     forward = forward_flops(gpt2, GPT2_LARGE, 16, 8)
     model, hardware = (
         learning_step_flops(
-            gpt2, GPT2, GPT2_LARGE, 16, 8, micro_batch_size=2, world_size=2, checkpointed=checkpointed
+            gpt2,
+            GPT2,
+            GPT2_LARGE,
+            16,
+            8,
+            micro_batch_size=2,
+            world_size=2,
+            generations=2 if method == "bert2bert-aki" else 1,
+            checkpointed=checkpointed,
+            hardware=hardware,
         )
-        for checkpointed in (False, True)
+        for hardware in (False, True)
     )
-    assert (model.model, hardware.model) == (3 * forward, 4 * forward)
+    assert (cost.flops_per_step, cost.hardware_flops_per_step) == (model.total, hardware.total)
+    assert (model.model, hardware.model) == (3 * forward, (4 if checkpointed else 3) * forward)
     assert (3 * model.mixing, hardware.expansion > model.expansion) == (2 * hardware.mixing, True)
     assert cost.hardware_flops == 3 * cost.hardware_flops_per_step > cost.flops == 3 * cost.flops_per_step
     grown = growing_cost(layout, 3)
