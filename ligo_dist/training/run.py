@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ligo_dist.checkpoints import Checkpoint, CheckpointWriter
 from ligo_dist.config import Config
 from ligo_dist.config.huggingface import asks_the_library
+from ligo_dist.config.yaml_text import dump_yaml
 from ligo_dist.corpus import Corpus
 from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.world import World, first_rank_only, gather_objects, raise_together
@@ -157,7 +156,7 @@ def _run(
                 **({"tokenizer.fingerprint": corpus.tokenizer.fingerprint} if corpus.tokenizer else {}),
             },
         )
-        tracker.artifact(yaml.safe_dump(config.resolved(), sort_keys=False), "config.yaml")
+        tracker.artifact(dump_yaml(config.resolved()), "config.yaml")
         trainer = _build_trainer(
             plan, corpus, world, source, paths, recorded, tracker, progress, signals, places
         )
