@@ -64,6 +64,17 @@ def test_an_operator_of_a_vision_model_is_learned_in_bf16(site: Site):
     assert code == 0, said
 
 
+def test_a_masked_model_whose_decoder_is_its_own(site: Site):
+    """As most of the models that LiGO's code grew are configured."""
+    files = site.config("bert-untied")
+    code, said = run_warm(files, 2, *overrides("bert", site), "model.tie_embeddings=false")
+    assert code == 0, said
+    model = transformers.AutoModelForMaskedLM.from_pretrained(files.run_dir / "export" / "large")
+    assert not model.config.tie_word_embeddings
+    assert not torch.equal(model.cls.predictions.decoder.weight, model.get_input_embeddings().weight)
+    assert model.cls.predictions.decoder.bias.any()
+
+
 def test_every_phase_ran_and_the_start_kept_the_function(finished: tuple[str, RunFiles]):
     family, files = finished
     assert has_finished(files)

@@ -69,15 +69,27 @@ def encoder_table(prefix: str) -> dict[str, str]:
     }
 
 
-def _masked_lm_table(_shape: ModelShape) -> dict[str, str]:
-    return {
-        **encoder_table("bert."),
-        "cls.predictions.transform.dense.weight": "transform.out hidden.in",
-        "cls.predictions.transform.dense.bias": "transform.out",
-        "cls.predictions.transform.LayerNorm.weight": "transform.head_gain",
-        "cls.predictions.transform.LayerNorm.bias": "transform.head_bias",
-        "cls.predictions.bias": "vocab",
+def _masked_lm_head(shape: ModelShape, transform: str, norm: str, head: str) -> dict[str, str]:
+    """The head: what it makes of the residual stream, a norm, and the embedding or a decoder of its own.
+
+    Where the decoder is its own so is its bias, and the head's other one is of no effect in the library.
+    """
+    prefix = "head_" if shape.tied else ""
+    table = {
+        f"{transform}.weight": "transform.out hidden.in",
+        f"{transform}.bias": "transform.out",
+        f"{norm}.weight": f"transform.{prefix}gain",
+        f"{norm}.bias": f"transform.{prefix}bias",
+        f"{head}.bias": "vocab",
     }
+    if not shape.tied:
+        table |= {f"{head}.decoder.weight": "vocab transform.in", f"{head}.decoder.bias": "vocab"}
+    return table
+
+
+def _masked_lm_table(shape: ModelShape) -> dict[str, str]:
+    names = ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions")
+    return {**encoder_table("bert."), **_masked_lm_head(shape, *names)}
 
 
 def _encoder_table(_shape: ModelShape) -> dict[str, str]:
@@ -99,7 +111,7 @@ BERT = Architecture(
     table=_masked_lm_table,
     config_keys={**ENCODER_KEYS, "tie_word_embeddings": "tied"},
     default_ffn=lambda width: 4 * width,
-    ties_embeddings=None,
+    ties_embeddings=True,
     norm_epsilon="layer_norm_eps",
     post_norm=True,
     token_types=2,
@@ -115,6 +127,7 @@ BERT_ENCODER = replace(
     axes={axis.name: axis for axis in (*ENCODER_AXES, _POOLED)},
     table=_encoder_table,
     config_keys=ENCODER_KEYS,
+    ties_embeddings=None,
 )
 
 
@@ -123,14 +136,10 @@ _OFFSET = 2
 _POSITION = Axis("position", lambda shape: shape.positions + _OFFSET, "fixed")
 
 
-def _table(_shape: ModelShape) -> dict[str, str]:
+def _table(shape: ModelShape) -> dict[str, str]:
     return {
         **encoder_table("roberta."),
-        "lm_head.dense.weight": "transform.out hidden.in",
-        "lm_head.dense.bias": "transform.out",
-        "lm_head.layer_norm.weight": "transform.head_gain",
-        "lm_head.layer_norm.bias": "transform.head_bias",
-        "lm_head.bias": "vocab",
+        **_masked_lm_head(shape, "lm_head.dense", "lm_head.layer_norm", "lm_head"),
     }
 
 

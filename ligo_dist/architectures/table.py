@@ -189,7 +189,7 @@ class Architecture:
         config_keys: keys of the Hugging Face configuration -> the attribute of `ModelShape` that each holds.
         default_ffn: inner width where the user gives none.
         ties_embeddings: whether the family ties its head to its embedding unless told otherwise; None: it has no
-            choice (encoders always do, image models have no embedding).
+            choice (encoders alone have no head, image models no embedding).
         rotary: positions are rotations inside the head.
         rotary_part: part of each head that rotates; below 1 the library's configuration may say another. Its elements
             rotate in pairs.
@@ -258,8 +258,6 @@ class Architecture:
                 faults.append(f"{key}: {value!r} should be {right}")
             elif attribute not in _BY_RULE or (attribute == "ffn" and key not in config):
                 faults.append(f"{key} is missing")
-        if self.ties_embeddings is None and not values.get("tied", True):
-            faults.append("tie_word_embeddings: False, but this family's head is always the embedding")
         if faults:
             raise ArchitectureError(f"{self.name}: no model has this configuration: " + "; ".join(faults))
         return self._completed(values)
@@ -275,8 +273,8 @@ class Architecture:
 
     @property
     def tied_by_default(self) -> bool:
-        """Whether a model is tied where nobody says so; a masked language model's head always is."""
-        return self.objective == "masked_lm" if self.ties_embeddings is None else self.ties_embeddings
+        """Whether a model is tied where nobody says so."""
+        return bool(self.ties_embeddings)
 
     def parameters(self, shape: ModelShape) -> list[ParameterSpec]:
         """All parameters of a model of this shape; a tied head counts once, under the embedding's name."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +91,10 @@ def match_weights(
     if not any(sources.values()):
         none = f"it has no parameter of any of their names ({shortened(stored, 3)})"
         raise CheckpointError(f"{origin} are not those of a {type(model).__name__}: {none}")
+    for name, other in names.shared_biases():
+        # Files of older versions of the library hold one bias of a head whose decoder is its own.
+        if name in sources and not sources[name]:
+            sources[name] = list(sources.get(other, ()))
     missing = [name for name, found in sources.items() if not found]
     anew = [name for name in missing if names.may_begin_anew(name, sources)]
     faults += [(name, "missing") for name in missing if name not in anew]
@@ -128,6 +132,12 @@ class _LibraryNames:
         }
         self._buffers = {name for name, _ in model.named_buffers()}
         self._known = dict.fromkeys([*self._parameters, *self._buffers], True)
+
+    def shared_biases(self) -> Iterator[tuple[str, str]]:
+        """Biases that have been one, where the library's head says so: (the one that counts, the other)."""
+        for name, other in (getattr(self._model, "_tied_weights_keys", None) or {}).items():
+            if name.endswith(".bias"):
+                yield name, other
 
     def parameter(self, stored_name: str) -> str | None:
         """The parameter that a stored tensor is; of one with several names the first. None if it is none.

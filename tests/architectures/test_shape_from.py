@@ -86,11 +86,6 @@ GPT2, LLAMA, BERT, VIT = (completed(family) for family in ("gpt2", "llama", "ber
         ("gpt2", {**GPT2, "n_head": 0}, "n_head: 0 should be a whole number, at least 1"),
         ("gpt2", {**GPT2, "n_layer": True}, "n_layer: True should be a whole number"),
         ("llama", {**LLAMA, "tie_word_embeddings": 1}, "tie_word_embeddings: 1 should be true or false"),
-        (
-            "bert",
-            {**BERT, "tie_word_embeddings": False},
-            "tie_word_embeddings: False, but this family's head is always the embedding",
-        ),
         ("vit", {**VIT, "image_size": [32, 48]}, "image_size: [32, 48] should be a whole number"),
         ("vit", without(VIT, "id2label"), "num_labels is missing"),
     ],

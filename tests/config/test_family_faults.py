@@ -20,6 +20,7 @@ _IMAGES = (
     "tokenizer={}",
 )
 _BERT = ("model.family=bert",)
+_BERT_ENCODER = ("model.family=bert_encoder",)
 _QWEN3 = (
     "model.family=qwen3",
     "stages[0].size={layers: 2, width: 32, heads: 4, key_value_heads: 2, head_size: 16}",
@@ -122,8 +123,8 @@ def test_images(override, said):
             "stages[0].size.head_size: 16: the head size of gpt2 is width / heads; null or 8 would be right",
         ),
         (
-            (*_BERT, "model.tie_embeddings=false"),
-            "model.tie_embeddings: false: bert leaves no choice; null would be right",
+            (*_BERT_ENCODER, "model.tie_embeddings=false"),
+            "model.tie_embeddings: false: bert_encoder leaves no choice; null would be right",
         ),
         (
             (*_QWEN3, "stages[1].size.head_size=null"),

@@ -34,8 +34,8 @@ def renamed(directory: Path, change: Callable[[str], str]) -> Path:
     return directory
 
 
-def match(family: str, directory: Path) -> Match:
-    architecture, shape = get_architecture(family), small_shape(family)
+def match(family: str, directory: Path, **sizes: Any) -> Match:
+    architecture, shape = get_architecture(family), small_shape(family, **sizes)
     model = build_meta_model(architecture, shape, library_config(architecture, shape), torch.device("cpu"))
     return match_weights(directory, architecture, shape, model)
 
@@ -179,3 +179,16 @@ def test_a_long_list_is_cut(tmp_path: Path):
     lines = str(caught.value).splitlines()
     assert len(lines) == 1 + 10 + 1
     assert lines[-1] == "  and 6 more"
+
+
+def test_a_decoder_of_its_own_has_the_bias_that_older_files_hold(tmp_path: Path):
+    """Under the name of the head's other bias, of which the library makes no use any more."""
+    directory = saved(tmp_path, "bert", tied=False)
+    tensors = load_file(directory / "model.safetensors")
+    bias = torch.arange(float(len(tensors["cls.predictions.bias"])))
+    del tensors["cls.predictions.decoder.bias"]
+    save_file({**tensors, "cls.predictions.bias": bias}, directory / "model.safetensors")
+    found = match("bert", directory, tied=False)
+    assert found.notes == []
+    ((name, tensor),) = found.sources["cls.predictions.decoder.bias"]
+    assert (name, tensor.rows(0, len(bias)).tolist()) == ("cls.predictions.bias", bias.tolist())
