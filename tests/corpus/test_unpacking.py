@@ -37,6 +37,11 @@ def _zip(**members: bytes) -> bytes:
     return target.getvalue()
 
 
+def _gzip(content: bytes) -> bytes:
+    """The same bytes at any time: they are in the names of tests."""
+    return gzip.compress(content, mtime=0)
+
+
 def _tar(**members: bytes) -> bytes:
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w") as archive:
@@ -53,22 +58,22 @@ PACKED = {
     + _arrow("zstd", BYTES[:1000])
     + _arrow("zstd", BYTES[1000:]),
     "lz4": _arrow("lz4", BYTES),
-    "gzip": gzip.compress(BYTES),
-    "gzip members": gzip.compress(BYTES[:999]) + gzip.compress(BYTES[999:]),
+    "gzip": _gzip(BYTES),
+    "gzip members": _gzip(BYTES[:999]) + _gzip(BYTES[999:]),
     "bzip2": bz2.compress(BYTES),
     "xz": lzma.compress(BYTES),
     "lzma": lzma.compress(BYTES, lzma.FORMAT_ALONE),
-    "gzip twice": gzip.compress(gzip.compress(BYTES)),
+    "gzip twice": _gzip(_gzip(BYTES)),
     "zip": _zip(**{"a.txt": BYTES[:77], "__MACOSX/._a.txt": b"\0", "b/.hidden": b"x", "b/c.txt": BYTES[77:]}),
-    "tar": _tar(**{"./a.txt": BYTES[:77], "./._a.txt": b"\0", "b.txt.gz": gzip.compress(BYTES[77:])}),
-    "tar.gz": gzip.compress(_tar(a=BYTES)),
+    "tar": _tar(**{"./a.txt": BYTES[:77], "./._a.txt": b"\0", "b.txt.gz": _gzip(BYTES[77:])}),
+    "tar.gz": _gzip(_tar(a=BYTES)),
     "tar.zst": _arrow("zstd", _tar(a=BYTES)),
     "utf-16": TEXT.encode("utf-16"),
     "utf-16 big": b"\xfe\xff" + TEXT.encode("utf-16-be"),
     "utf-32": TEXT.encode("utf-32"),
     "utf-16 without a mark": TEXT.encode("utf-16-le"),
     "utf-16 big without a mark": TEXT.encode("utf-16-be"),
-    "utf-16 in gzip": gzip.compress(TEXT.encode("utf-16")),
+    "utf-16 in gzip": _gzip(TEXT.encode("utf-16")),
     "utf-8": BYTES,
 }
 ASCII_ONLY = {"utf-16 without a mark": "utf-16-le", "utf-16 big without a mark": "utf-16-be"}
@@ -128,9 +133,9 @@ def test_other_kinds_are_refused_by_name_before_anything_is_read(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(b"%PDF-1.7"), "it is a PDF document"),
+        (_gzip(b"%PDF-1.7"), "it is a PDF document"),
         (_zip(**{"[Content_Types].xml": b"<x/>"}), "it is an office document or an electronic book"),
-        (gzip.compress(BYTES)[:-20], "Compressed file ended"),
+        (_gzip(BYTES)[:-20], "Compressed file ended"),
         (PACKED["zstd"][:-20], "Truncated compressed stream"),
         (PACKED["xz"][:-20], "Compressed file ended"),
         (PACKED["zip"][:-20], "File is not a zip file"),
