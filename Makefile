@@ -36,7 +36,8 @@ test: $(INSTALLED_DEV)  ## the test suite
 # Root leaves no caches in a tree that may be another user's.
 test-cluster: $(INSTALLED_DEV)  ## the tests on a cluster: three hosts made of network namespaces (needs root)
 	$(AS_ROOT) tests/cluster/install.sh
-	$(AS_ROOT) $(BIN)/python -B -m pytest -p no:cacheprovider tests/cluster -m cluster $(PYTEST_ARGS)
+	$(AS_ROOT) $(BIN)/python -B -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder \
+	    -p no:cacheprovider tests/cluster -m cluster $(PYTEST_ARGS)
 
 check: $(INSTALLED_DEV)  ## lint, import rules, format, types, the generated page
 	$(BIN)/ruff check .

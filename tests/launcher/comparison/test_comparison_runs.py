@@ -160,7 +160,7 @@ def from_given(file: Path, *overrides: str) -> dict[str, ComparedRun]:
     config = load_config(file, [*given, *overrides])
     says = {"n_layer": 2, "n_embd": 32, "n_head": 4, "n_inner": None, "n_positions": 64, "vocab_size": 512,
             "tie_word_embeddings": True}  # fmt: skip
-    return {run.name: run for run in derive_runs(complete(config, SourceConfig(says, {})), "set.yaml")}
+    return {run.name: run for run in derive_runs(complete(config, SourceConfig(says, {}, {})), "set.yaml")}
 
 
 def test_a_model_that_is_taken_as_it_is_needs_no_run(config_file: Path) -> None:
