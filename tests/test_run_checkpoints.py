@@ -239,7 +239,7 @@ def test_an_export_that_fails_costs_no_step(site: Site, whole_run: RunFiles):
         answers = run_ranks(run_with_a_failing_export, 2, [str(files.config)], error, timeout=300)
         assert [(code, taken) for code, _, taken in answers] == [(MISTAKE, steps)] * 2
         said = answers[0][1]
-        assert said.startswith(f"ligo-dist: {files.run_dir / 'export' / 'large'} cannot be written: ")
+        assert said.startswith(f"ligo-dist: export {files.run_dir / 'export' / 'large'} cannot be written: ")
         newest = files.run_dir / "checkpoints" / files.checkpoints()[-1]
         assert said.endswith(f"; the same command goes on from {newest}\n")
         assert (said.count("\n"), answers[1][1]) == (1, "")
