@@ -325,6 +325,16 @@ def test_a_second_launcher_is_kept_out_of_a_run_directory(site: Site):
     assert first.returncode == 75
 
 
+def test_ranks_of_an_earlier_launch_that_may_run_still_are_waited_for(site: Site):
+    before = LaunchDirectory.make(site.directory / "run")
+    before.log(1).touch()
+    code, _, err = site.launch("--nproc", "1")
+    assert code == 0, err
+    assert (
+        f"ranks of {before.path} have not said how they ended; if they still run, they are waited for" in err
+    )
+
+
 # --- several nodes ---
 
 
