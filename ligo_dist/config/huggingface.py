@@ -162,10 +162,10 @@ def read_source_config_apart(family: str, name: str) -> SourceConfig:
 
 
 def ask_apart(module: str, request: Any, what: str) -> Any:
-    """Have a module that imports transformers answer in a process of its own, where there is no torch to import.
+    """Have a module that imports transformers answer in a process of its own, so that this one need not import it.
 
     Args:
-        module: its name; it ends in `answer_apart`.
+        module: its name; run as a program it reads the request from standard input and prints the answer last, as JSON.
         request: plain values.
         what: names the subject in an error.
 
@@ -180,7 +180,7 @@ def ask_apart(module: str, request: Any, what: str) -> Any:
 
 
 def answer_apart(answer: Callable[[Any], Any]) -> None:
-    """What a module does as the process that `ask_apart` starts: answer the request on standard input."""
+    """What a module does as the process that `ask_apart` starts, where it needs no torch: answer the request."""
     # Neither the library's configurations nor its tokenizers need torch, which takes longer to import than all else.
     sys.modules["torch"] = None  # type: ignore[assignment]
     print(json.dumps(answer(json.loads(sys.stdin.read()))))

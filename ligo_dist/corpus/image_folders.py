@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ligo_dist.corpus.tables import listed
-from ligo_dist.runtime.errors import DataError
+from ligo_dist.runtime.errors import DataError, shortened
 
 _NO_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
 """Formats that pillow knows and cannot read."""
@@ -53,7 +52,7 @@ def check_number_of_classes(labels: int, names: list[str], origin: str) -> None:
     """Raises DataError where there are more or fewer than the configuration says; names them."""
     if len(names) != labels:
         raise DataError(
-            f"data.labels: {labels}, but {origin} has {len(names)} classes ({listed(names)}); where these are the "
+            f"data.labels: {labels}, but {origin} has {len(names)} classes ({shortened(names)}); where these are the "
             f"classes you mean, write {len(names)}"
         )
 

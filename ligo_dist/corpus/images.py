@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from ligo_dist.corpus.image_folders import find_classes
 from ligo_dist.corpus.sources import DataSource, explained, find_source, open_dataset
-from ligo_dist.corpus.tables import listed, missing_column, table_rows, table_schema
+from ligo_dist.corpus.tables import missing_column, table_rows, table_schema
 from ligo_dist.corpus.unpacking import read_faults
-from ligo_dist.runtime.errors import DataError
+from ligo_dist.runtime.errors import DataError, shortened
 
 MODES = {1: "L", 3: "RGB"}
 """Pillow's names of images with so many channels."""
@@ -271,7 +271,7 @@ def _class_names(schema: pyarrow.Schema, label_column: str) -> list[str] | None:
 
 
 def _told(names: list[str] | None) -> str:
-    return "not named" if names is None else listed(names)
+    return "not named" if names is None else shortened(names)
 
 
 def _check_image_type(kind: pyarrow.DataType, column: str, source: DataSource) -> None:

@@ -26,8 +26,8 @@ from huggingface_hub.utils import httpx
 from ligo_dist.corpus import text_files
 from ligo_dist.corpus.cache import size_and_checksum
 from ligo_dist.corpus.documents import as_bytes, read_documents
-from ligo_dist.corpus.tables import ROWS_AT_ONCE, listed, missing_column
-from ligo_dist.runtime.errors import DataError, did_you_mean
+from ligo_dist.corpus.tables import ROWS_AT_ONCE, missing_column
+from ligo_dist.runtime.errors import DataError, did_you_mean, shortened
 from ligo_dist.runtime.imported import import_object
 
 
@@ -349,7 +349,7 @@ def _saved_dataset(directory: str, split: str, streaming: bool) -> Any:
         if split not in saved:
             raise DataError(
                 f"data.split: {split!r} is no split of {directory!r}{did_you_mean(split, saved)}; "
-                f"splits: {listed(sorted(saved))}"
+                f"splits: {shortened(sorted(saved))}"
             )
         saved = saved[split]
     return saved.to_iterable_dataset() if streaming else saved

@@ -7,7 +7,7 @@ import codecs
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -15,12 +15,11 @@ import pyarrow
 import pyarrow.parquet
 
 from ligo_dist.corpus.unpacking import open_file, unpacked
-from ligo_dist.runtime.errors import DataError, did_you_mean
+from ligo_dist.runtime.errors import DataError, did_you_mean, shortened
 
 ROWS_AT_ONCE = 64
 """Few enough for rows of large images."""
 
-_LISTED = 10
 _ARROW_FILE = b"ARROW1"
 """Begins the format of files; that of streams, which `datasets` writes, has no such mark."""
 
@@ -91,14 +90,8 @@ def missing_column(key: str, column: str, where: str, columns: Iterable[str]) ->
     """Says which columns there are."""
     return DataError(
         f"data.{key}: {column!r} is no column of {where}{did_you_mean(column, columns)}; columns: "
-        f"{listed(sorted(columns))}"
+        f"{shortened(sorted(columns))}"
     )
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names in a message: the first ten, and how many more there are."""
-    more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
 
 
 def _array(content: bytes) -> Iterator[dict[str, Any]]:

@@ -135,9 +135,7 @@ def build_meta_model(
     Raises:
         ArchitectureError: if its parameters do not fit the family's table.
     """
-    model_class = getattr(transformers, architecture.model_class)
-    with no_init_weights(), device, _parameters_on_meta():
-        model = model_class(config)
+    model = _untied_meta_model(architecture, config, device)
     model.tie_weights()
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
@@ -191,12 +189,21 @@ def _untied_partitioned_model(
     model_class = getattr(transformers, architecture.model_class)
     with no_init_weights(), partitioned_parameters(dtype):
         model = model_class(config)
-    with no_init_weights(), _parameters_on_meta():
-        exact = model_class(config)
     # zero.Init rounds all that it sees made, the factors of rotary frequencies too.
-    for name, buffer in model.named_buffers():
-        buffer.data = exact.get_buffer(name).to(buffer.device)
+    rounded = {name: buffer for name, buffer in model.named_buffers() if buffer.is_floating_point()}
+    if rounded:
+        exact = _untied_meta_model(architecture, config, torch.device("cpu"))
+        for name, buffer in rounded.items():
+            buffer.data = exact.get_buffer(name).to(buffer.device)
     return model
+
+
+def _untied_meta_model(
+    architecture: Architecture, config: PretrainedConfig, device: torch.device
+) -> PreTrainedModel:
+    model_class = getattr(transformers, architecture.model_class)
+    with no_init_weights(), device, _parameters_on_meta():
+        return model_class(config)
 
 
 @contextmanager

@@ -107,18 +107,19 @@ class Grower:
         watch = Stopwatch(before.seconds)
         source = self._source(stage, grow, before)
         learns = grow.learn.steps > 0
-        start = self._initial(stage, grow)
-        operator = self._learned(stage, grow, source, before, groups, start, watch) if learns else start
         if learns:
+            operator = self._learned(stage, grow, source, before, groups, watch)
             with watch.paused():
-                self.on_learning_end(stage.name, grow.growth, start, operator)
+                self.on_learning_end(stage.name, grow.growth, self._initial(stage, grow), operator)
+        else:
+            operator = self._initial(stage, grow)
         engine = self._applied(stage, grow, source, operator)
         self._set_moments(grow, before, operator, engine)
         with watch.paused():
             self.runner.settle()  # its copy of the operator goes before another is made of the model
             snapshot = snapshot_of(engine, "model")
         if not learns:
-            self._check(stage, grow, source, before, start, snapshot.groups["model"])
+            self._check(stage, grow, source, before, operator, snapshot.groups["model"])
         self._report(stage, watch.seconds)
         self.runner.state.phase, self.runner.state.step = TRAIN, 0
         self.runner.save(stage.train.first_step, snapshot)
@@ -131,6 +132,7 @@ class Grower:
         return SourceShards.build(grow.growth, before.shards, self.builder.world, fresh)
 
     def _initial(self, stage: StagePlan, grow: GrowPlan) -> OperatorValues:
+        """The operator's start. It keeps matrices whole, so none is held while the operator is learned."""
         stream = self.builder.stream(stage)
         return initial_operator(grow.growth, grow.method, stream, self.builder.world)
 
@@ -141,14 +143,13 @@ class Grower:
         source: SourceShards,
         before: Trained,
         groups: dict[str, Shards],
-        start: OperatorValues,
         watch: Stopwatch,
     ) -> OperatorValues:
         """Learn the operator, from its start or from where a checkpoint left it."""
         runner, layout = self.runner, grow.layout
         runner.tracker.start_phase(LEARN)
         if "operator" not in groups:
-            self._check(stage, grow, source, before, start, None)
+            self._check(stage, grow, source, before, self._initial(stage, grow), None)
         engine = self.builder.learning_engine(stage, grow, source)
         assert stage.cost.learn is not None
         if "operator" in groups:
