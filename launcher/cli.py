@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from launcher.arguments import refuse_secrets
 from launcher.commands import architectures, compare, doctor, methods, plan, report, run, submit, sync
 from ligo_dist import __version__
+from ligo_dist.runtime.apart import close_apart
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.redaction import redact
 
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LigoError as error:
         print(f"ligo-dist: {redact(str(error))}", file=sys.stderr)
         return error.exit_code
+    finally:
+        close_apart()
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -10,7 +10,7 @@ from ligo_dist.config import Config, check_world_size
 from ligo_dist.config.huggingface import check_huggingface_keys_apart, check_models_apart
 from ligo_dist.config.resolve import is_image_family
 from ligo_dist.corpus.pretrained_tokenizer import count_pieces_apart
-from ligo_dist.corpus.request import find_prepared, prepared_vocabulary
+from ligo_dist.corpus.request import find_prepared, vocabulary_size
 from ligo_dist.corpus.text_files import find_files
 from ligo_dist.huggingface.hub import find_weight_files, resolve_directory
 from ligo_dist.huggingface.kept import locate_source
@@ -20,7 +20,14 @@ from ligo_dist.tracking import tracking_address
 from ligo_dist.tracking.address import database_file
 
 
-def check_before_start(config: Config, num_ranks: int, num_accelerators: int | None, source: str) -> Plan:
+def check_before_start(
+    config: Config,
+    num_ranks: int,
+    num_accelerators: int | None,
+    source: str,
+    *,
+    asks_for_models: bool = True,
+) -> Plan:
     """The plan of a configuration that is held against this machine. Makes no file and no directory.
 
     Args:
@@ -28,6 +35,8 @@ def check_before_start(config: Config, num_ranks: int, num_accelerators: int | N
         num_ranks: of the whole run.
         num_accelerators: of this machine; None: the ranks run on others.
         source: where the configuration is from.
+        asks_for_models: whether the library is to build the models, which takes seconds. Ranks that start now do that
+            first of all, and say the same.
 
     Raises:
         ConfigError: every fault, together.
@@ -45,6 +54,8 @@ def check_before_start(config: Config, num_ranks: int, num_accelerators: int | N
     faults += check_huggingface_keys_apart(config)
     if faults or plan is None:
         raise ConfigError(faults, source)
+    if not asks_for_models:
+        return plan
     faults, notes = check_models_apart(config, [stage.shape for stage in plan.stages], _weights_here(config))
     if faults:
         raise ConfigError(faults, source)
@@ -57,35 +68,19 @@ def plan_of(config: Config, num_ranks: int) -> Plan:
     Raises:
         LigoError: as `vocabulary_size`, and where the tokenizer has more pieces than the embedding is to have rows.
     """
-    return Plan.of(config, vocabulary_size(config), num_ranks)
+    return Plan.of(config, vocabulary_size(config, _source_here(config), count_pieces_apart), num_ranks)
 
 
-def vocabulary_size(config: Config) -> int:
-    """Pieces of the tokenizer, read from its files where it is given; 0 for images.
+def _source_here(config: Config) -> Path | None:
+    """The directory of the first stage's model, its weights aside.
 
     Raises:
-        DataError: the files cannot be read, are no tokenizer that the project can use, or have another number of
-            pieces than the configuration asks for.
-        CheckpointError: the directory of a Hugging Face tokenizer cannot be had.
+        CheckpointError: it cannot be had.
     """
-    if is_image_family(config.architecture):
-        return 0
     name = config.stages[0].from_
-    directory = (
-        None if name is None else resolve_directory(locate_source(Path(config.run_dir), name), weights=False)
-    )
-    try:
-        pieces = count_pieces_apart(config.tokenizer, directory)
-    except DataError:
-        is_named = config.tokenizer.file is not None or config.tokenizer.huggingface is not None
-        prepared = find_prepared(config) if is_named else None
-        if prepared is None:
-            raise
-        return prepared_vocabulary(prepared)
-    if pieces is not None:
-        return pieces
-    assert config.tokenizer.vocab_size is not None, "a checked configuration has one or the other"
-    return config.tokenizer.vocab_size
+    if name is None or is_image_family(config.architecture):
+        return None
+    return resolve_directory(locate_source(Path(config.run_dir), name), weights=False)
 
 
 def _plan_or_faults(config: Config, num_ranks: int) -> tuple[Plan | None, list[Fault]]:

@@ -14,8 +14,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
-from ligo_dist.config import Config, check_huggingface_keys, check_world_size, load_config, with_source
+from ligo_dist.config import (
+    Config,
+    check_huggingface_keys,
+    check_world_size,
+    load_config,
+    stage_shapes,
+    with_source,
+)
 from ligo_dist.config.cluster import Cluster
+from ligo_dist.config.huggingface import asks_the_library
 from ligo_dist.runtime import heartbeat, watchdog
 from ligo_dist.runtime.console import tell_error, tell_failure
 from ligo_dist.runtime.environment import export_rank_environment, rank_environment
@@ -137,7 +145,27 @@ def _prepare(config: Config | LigoError, config_path: str) -> _Prepared:
         raise ConfigError(faults, config_path)
     name = config.stages[0].from_
     source = None if name is None else resolve_directory(locate_source(Path(config.run_dir), name))
+    if asks_the_library(config):
+        _check_models(config, source, config_path)
     return config, build_corpus(config, source), source
+
+
+def _check_models(config: Config, source: Path | None, config_path: str) -> None:
+    """See that every stage's model can be built, and takes the weights it begins with, before a corpus is prepared.
+
+    Raises:
+        ConfigError: every model that cannot.
+    """
+    from ligo_dist.corpus.pretrained_tokenizer import count_pieces
+    from ligo_dist.corpus.request import vocabulary_size
+    from ligo_dist.huggingface.check import check_models
+    from ligo_dist.huggingface.kept import has_weights
+
+    shapes = stage_shapes(config, vocabulary_size(config, source, count_pieces))
+    weights = source if source is not None and has_weights(source) else None
+    faults, _ = check_models(config.architecture, shapes, config.model.huggingface, weights)
+    if faults:
+        raise ConfigError(faults, config_path)
 
 
 def _meet(prepare: Callable[[], _Prepared]) -> tuple[World, _Prepared]:

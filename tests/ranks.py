@@ -75,16 +75,20 @@ class _Worker:
 class _Pool:
     def __init__(self) -> None:
         self._workers: list[_Worker] = []
+        # Where calls meet, each at a file of its own. It stays as long as the workers: they leave a group after
+        # they have answered, and torch aborts a process that cannot open the file then.
+        self._meeting_places: tempfile.TemporaryDirectory[str] | None = None
+        self._calls = 0
 
     def run(
         self, fn: Callable[..., Any], world_size: int, args: tuple[Any, ...], timeout: float
     ) -> list[Any]:
         self._start(world_size)
         call = pickle.dumps((fn, args))
-        with tempfile.TemporaryDirectory(prefix="ranks-") as directory:
-            for rank, worker in enumerate(self._workers[:world_size]):
-                worker.pipe.send((sys.path, rank, world_size, f"file://{directory}/store", timeout, call))
-            answers = self._answers(world_size, timeout)
+        store = self._next_store()
+        for rank, worker in enumerate(self._workers[:world_size]):
+            worker.pipe.send((sys.path, rank, world_size, store, timeout, call))
+        answers = self._answers(world_size, timeout)
         silent = [rank for rank in range(world_size) if rank not in answers]
         failed = {rank: text for rank, (is_well, text) in answers.items() if not is_well}
         stacks = {rank: self._stacks(rank) for rank in silent}
@@ -109,7 +113,7 @@ class _Pool:
                 rank = waiting.pop(pipe)
                 try:
                     answers[rank] = pipe.recv()
-                except EOFError:
+                except (EOFError, ConnectionResetError):
                     answers[rank] = (False, "the process died")
                     self._workers[rank].process.join()
                 if not answers[rank][0]:
@@ -131,10 +135,20 @@ class _Pool:
                 raise RanksError(f"the workers did not start within {START_SECONDS:g} s")
             pipe.recv()
 
+    def _next_store(self) -> str:
+        """The address of a file store that no call has used."""
+        if self._meeting_places is None:
+            self._meeting_places = tempfile.TemporaryDirectory(prefix="ranks-")
+        self._calls += 1
+        return f"file://{self._meeting_places.name}/{self._calls}"
+
     def close(self) -> None:
         for rank in range(len(self._workers)):
             self._stop(rank)
         self._workers = []
+        if self._meeting_places is not None:
+            self._meeting_places.cleanup()
+            self._meeting_places = None
 
     def _stacks(self, rank: int) -> str:
         """Where the threads of a worker are."""

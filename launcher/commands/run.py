@@ -13,6 +13,7 @@ from launcher.preflight import check_before_start
 from launcher.signals import leave_when_warned
 from launcher.supervisor import Launch, Supervisor
 from ligo_dist.config import Config, load_config
+from ligo_dist.runtime.apart import close_apart
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.machine import count_accelerators
 from ligo_dist.schedule.plan import Plan
@@ -52,7 +53,7 @@ def add_start(parser: argparse.ArgumentParser) -> None:
 @leave_when_warned()
 def run(arguments: argparse.Namespace) -> int:
     config = read_config(arguments)
-    fleet, plan = choose_and_check(arguments, config)
+    fleet, plan = choose_and_check(arguments, config, asks_for_models=arguments.dry_run)
     if arguments.dry_run:
         from launcher.tables import print_plan
 
@@ -68,18 +69,24 @@ def run(arguments: argparse.Namespace) -> int:
     return start(arguments, plan, fleet)
 
 
-def choose_and_check(arguments: argparse.Namespace, config: Config) -> tuple[Fleet, Plan]:
+def choose_and_check(
+    arguments: argparse.Namespace, config: Config, *, asks_for_models: bool = True
+) -> tuple[Fleet, Plan]:
     """The nodes that were asked for, and the plan of the configuration, which is held against them and this machine."""
     num_accelerators = count_accelerators()
     fleet = choose_fleet(config, slurm=arguments.slurm, nproc=arguments.nproc, accelerators=num_accelerators)
     # Of other machines the preflight will say what they have.
     here = num_accelerators if fleet.is_here else None
-    return fleet, check_before_start(config, fleet.world_size, here, arguments.config)
+    plan = check_before_start(
+        config, fleet.world_size, here, arguments.config, asks_for_models=asks_for_models
+    )
+    return fleet, plan
 
 
 def start(arguments: argparse.Namespace, plan: Plan, fleet: Fleet) -> int:
     """Take a run to its end, or as far as it gets; its exit code."""
     config = plan.config
+    close_apart()
     launch = _launch(arguments, config, fleet)
     if config.cluster.preflight and not arguments.no_preflight:
         from launcher.doctor import run_preflight

@@ -1,17 +1,14 @@
 """What only `transformers` knows of a configuration: whether the keys of `model.huggingface` exist and have values
 that the family's configuration class takes, and what the `config.json` of `stages[0].from` stands for.
 
-Importing `transformers` imports torch, where there is one. So the launcher asks in a process of its own (`python -m
-ligo_dist.config.huggingface`), without torch, and only where there is something to ask; a rank calls the functions
-itself.
+Importing `transformers` imports torch, where there is one. So the launcher asks in a process apart
+(`ligo_dist.runtime.apart`), and only where there is something to ask; a rank calls the functions itself.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from ligo_dist.config.resolve import PARTIAL_ROTARY_KEYS, is_image_family
 from ligo_dist.config.rules import owned_huggingface_keys
 from ligo_dist.config.schema import Config
 from ligo_dist.huggingface.hub import resolve_directory
+from ligo_dist.runtime.apart import ask_apart
 from ligo_dist.runtime.errors import Fault, LigoError, innermost_words
 
 ROTARY_KEYS = ("rope_theta", "rotary_emb_base")
@@ -57,8 +55,7 @@ def check_huggingface_keys(config: Config) -> list[Fault]:
 
 
 def check_huggingface_keys_apart(config: Config) -> list[Fault]:
-    """The same in a process of its own, so that this one stays without torch; none is started if there are no
-    keys.
+    """The same in a process apart, so that this one stays without torch; none is started if there are no keys.
 
     Raises:
         LigoError: if that process fails.
@@ -79,7 +76,7 @@ def asks_the_library(config: Config) -> bool:
 def check_models_apart(
     config: Config, shapes: Sequence[ModelShape], directory: Path | None
 ) -> tuple[list[Fault], list[str]]:
-    """`huggingface.check` in a process of its own: what is wrong with the stages' models, and a line for everything
+    """`huggingface.check` in a process apart: what is wrong with the stages' models, and a line for everything
     that begins anew or is left out of the first one's weights. None is started if there is nothing to ask.
 
     Args:
@@ -94,7 +91,7 @@ def check_models_apart(
         return [], []
     path = None if directory is None else str(directory)
     request = [config.model.family, [asdict(shape) for shape in shapes], config.model.huggingface, path]
-    faults, notes = ask_apart("ligo_dist.huggingface.check", request, "the models")
+    faults, notes = ask_apart("ligo_dist.huggingface.check", request, "the models", with_torch=True)
     return [Fault(path, message) for path, message in faults], notes
 
 
@@ -150,7 +147,7 @@ def read_source_config(family: str, name: str) -> SourceConfig:
 
 
 def read_source_config_apart(family: str, name: str) -> SourceConfig:
-    """The same in a process of its own.
+    """The same in a process apart.
 
     Raises:
         LigoError: as there, or if that process fails.
@@ -159,31 +156,6 @@ def read_source_config_apart(family: str, name: str) -> SourceConfig:
     if isinstance(answer, str):
         raise LigoError(answer)
     return SourceConfig(**answer)
-
-
-def ask_apart(module: str, request: Any, what: str) -> Any:
-    """Have a module that imports transformers answer in a process of its own, so that this one need not import it.
-
-    Args:
-        module: its name; run as a program it reads the request from standard input and prints the answer last, as JSON.
-        request: plain values.
-        what: names the subject in an error.
-
-    Raises:
-        LigoError: if that process fails.
-    """
-    command = [sys.executable, "-m", module]
-    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise LigoError(f"{what} could not be checked:\n{done.stderr.strip()}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def answer_apart(answer: Callable[[Any], Any]) -> None:
-    """What a module does as the process that `ask_apart` starts, where it needs no torch: answer the request."""
-    # Neither the library's configurations nor its tokenizers need torch, which takes longer to import than all else.
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    print(json.dumps(answer(json.loads(sys.stdin.read()))))
 
 
 def _check_kind(file: Path, cls: Any, architecture: Architecture) -> None:
@@ -254,19 +226,12 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(values, default=str))
 
 
-def _answer_keys(family: str, keys: dict[str, Any]) -> Any:
-    return [(fault.path, fault.message) for fault in _key_faults(get_architecture(family), keys)]
-
-
-def _answer_source(family: str, name: str) -> Any:
+def answer_apart(request: Any) -> Any:
+    """The answer to a question that was asked through `ligo_dist.runtime.apart`."""
+    kind, family, of_what = request
+    if kind == "keys":
+        return [(fault.path, fault.message) for fault in _key_faults(get_architecture(family), of_what)]
     try:
-        return asdict(read_source_config(family, name))
+        return asdict(read_source_config(family, of_what))
     except LigoError as error:
         return str(error)
-
-
-_ANSWERS: dict[str, Callable[[str, Any], Any]] = {"keys": _answer_keys, "source": _answer_source}
-
-
-if __name__ == "__main__":
-    answer_apart(lambda request: _ANSWERS[request[0]](*request[1:]))

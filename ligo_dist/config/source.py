@@ -50,7 +50,7 @@ def with_source(config: Config, origin: str) -> Config:
 
 
 def with_source_apart(config: Config, origin: str) -> Config:
-    """The same for the launcher: the model's configuration is read in a process of its own."""
+    """The same for the launcher: the model's configuration is read in a process apart."""
     return _with_source(config, origin, read_source_config_apart)
 
 

@@ -1,6 +1,6 @@
 """A Hugging Face tokenizer that came with a model, as `transformers` opens it, and the tokenizer that a configuration
 names. Importing this imports no torch; opening a Hugging Face tokenizer imports `transformers`, so the launcher has its
-pieces counted in a process of its own (`python -m ligo_dist.corpus.pretrained_tokenizer`)."""
+pieces counted in a process apart (`ligo_dist.runtime.apart`)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import tokenizers
 
-from ligo_dist.config.huggingface import answer_apart, ask_apart
 from ligo_dist.corpus.text_tokenizer import TextTokenizer
 from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
 from ligo_dist.huggingface.hub import resolve_directory
+from ligo_dist.runtime.apart import ask_apart
 from ligo_dist.runtime.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -234,16 +234,25 @@ def given_tokenizer(settings: TokenizerSettings, source_directory: Path | None) 
     return None
 
 
+def count_pieces(settings: TokenizerSettings, source_directory: Path | None) -> int | None:
+    """The pieces of that tokenizer; None: one is to be trained.
+
+    Raises:
+        DataError: as `given_tokenizer`.
+    """
+    given = given_tokenizer(settings, source_directory)
+    return None if given is None else given.vocab_size
+
+
 def count_pieces_apart(settings: TokenizerSettings, source_directory: Path | None) -> int | None:
-    """The pieces of that tokenizer; None: one is to be trained. A Hugging Face one is opened in another process.
+    """The same; a Hugging Face tokenizer is opened in a process apart.
 
     Raises:
         DataError: as `given_tokenizer`.
         LigoError: that process fails.
     """
     if settings.file is not None or (settings.huggingface is None and source_directory is None):
-        given = given_tokenizer(settings, source_directory)
-        return None if given is None else given.vocab_size
+        return count_pieces(settings, source_directory)
     request = [settings.model_dump(), None if source_directory is None else str(source_directory)]
     answer = ask_apart(__name__, request, "the tokenizer")
     if isinstance(answer, str):
@@ -251,16 +260,12 @@ def count_pieces_apart(settings: TokenizerSettings, source_directory: Path | Non
     return answer
 
 
-def _answer(request: Any) -> int | str | None:
+def answer_apart(request: Any) -> int | str | None:
+    """The answer to a question that was asked through `ligo_dist.runtime.apart`."""
     from ligo_dist.config.schema import Tokenizer as TokenizerSettings
 
     settings, directory = request
     try:
-        given = given_tokenizer(TokenizerSettings(**settings), None if directory is None else Path(directory))
+        return count_pieces(TokenizerSettings(**settings), None if directory is None else Path(directory))
     except DataError as error:
         return str(error)
-    return None if given is None else given.vocab_size
-
-
-if __name__ == "__main__":
-    answer_apart(_answer)

@@ -6,16 +6,19 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ligo_dist.config.resolve import is_image_family
 from ligo_dist.corpus.cache import cache_key
+from ligo_dist.runtime.errors import DataError
 from ligo_dist.runtime.files import replace_text
 
 if TYPE_CHECKING:
     from ligo_dist.config import Config
+    from ligo_dist.config.schema import Tokenizer
 
 _OF_NO_ACCOUNT = {"sequence_length", "mask_fraction", "random_shift", "random_flip", "labels"}
 _OF_THE_WORK = {"streaming", "workers", "cache_dir"}
@@ -43,9 +46,32 @@ def find_prepared(config: Config) -> Path | None:
     return max(found)[1] if found else None
 
 
-def prepared_vocabulary(directory: Path) -> int:
-    """Pieces of the tokenizer of a prepared corpus of text."""
-    return json.loads((directory / "index.json").read_text(encoding="utf-8"))["tokenizer"]["vocab_size"]
+def vocabulary_size(
+    config: Config, source_directory: Path | None, count: Callable[[Tokenizer, Path | None], int | None]
+) -> int:
+    """Pieces of the tokenizer that the corpus of a configuration will have, before there is a corpus; 0 for images.
+
+    Args:
+        config: with what `stages[0].from` says filled in.
+        source_directory: of `stages[0].from`.
+        count: the pieces of a tokenizer that is given; None: one is to be trained.
+
+    Raises:
+        DataError: the given one is not there or cannot be used, and no corpus is prepared that has its pieces.
+    """
+    if is_image_family(config.architecture):
+        return 0
+    try:
+        pieces = count(config.tokenizer, source_directory)
+    except DataError:
+        is_named = config.tokenizer.file is not None or config.tokenizer.huggingface is not None
+        prepared = find_prepared(config) if is_named else None
+        if prepared is None:
+            raise
+        return json.loads((prepared / "index.json").read_text(encoding="utf-8"))["tokenizer"]["vocab_size"]
+    pieces = config.tokenizer.vocab_size if pieces is None else pieces
+    assert pieces is not None, "a checked configuration has one or the other"
+    return pieces
 
 
 def _notes(config: Config) -> Iterator[Path]:

@@ -1,14 +1,12 @@
 """Whether the models of a run can be built, and what the first one gets from the files it begins with: all that the
 library's classes and the names in the files can say before anything starts. No weight is made or read.
 
-It loads torch and the library's models, so the launcher asks it in a process of its own (`python -m
-ligo_dist.huggingface.check`); a rank calls the functions itself.
+It loads torch and the library's models, so the launcher asks it in a process apart (`ligo_dist.runtime.apart`); a rank
+calls the functions itself.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,29 @@ from ligo_dist.architectures import Architecture, ModelShape, get_architecture
 from ligo_dist.huggingface.matching import match_weights
 from ligo_dist.huggingface.models import build_meta_model, huggingface_config
 from ligo_dist.runtime.errors import ArchitectureError, CheckpointError, Fault, innermost_words, shortened
+
+
+def check_models(
+    architecture: Architecture, shapes: Sequence[ModelShape], keys: Mapping[str, Any], directory: Path | None
+) -> tuple[list[Fault], list[str]]:
+    """What is wrong with the stages' models, and if nothing is, a line for everything that begins anew or is left out
+    of the first one's weights.
+
+    Args:
+        architecture: the family.
+        shapes: of the stages' models.
+        keys: further keys of the library's configuration.
+        directory: with the weights of the source; None: there is none, or they are not here yet.
+    """
+    faults = model_faults(architecture, shapes, keys)
+    if faults or directory is None:
+        return faults, []
+    try:
+        return [], match_weights(
+            directory, architecture, shapes[0], _built(architecture, shapes[0], keys)
+        ).notes
+    except CheckpointError as error:
+        return [Fault("stages[0].from", str(error).removeprefix("stages[0].from: "))], []
 
 
 def model_faults(
@@ -38,17 +59,6 @@ def model_faults(
         for path, wrong in _stage_problems(architecture, shape, keys, f"stages[{index}].size", deepens):
             faults.setdefault(path, Fault(path, wrong))
     return list(faults.values())
-
-
-def source_notes(
-    architecture: Architecture, shape: ModelShape, keys: Mapping[str, Any], directory: Path
-) -> list[str]:
-    """What begins anew or is left out where a model takes its weights from a directory.
-
-    Raises:
-        CheckpointError: the weights are not the model's.
-    """
-    return match_weights(directory, architecture, shape, _built(architecture, shape, keys)).notes
 
 
 def _built(architecture: Architecture, shape: ModelShape, keys: Mapping[str, Any]) -> PreTrainedModel:
@@ -114,17 +124,11 @@ def differing_blocks(model: PreTrainedModel, architecture: Architecture) -> str 
     return None
 
 
-def _main() -> None:
-    family, shapes, keys, directory = json.loads(sys.stdin.read())
-    architecture, stages = get_architecture(family), [ModelShape(**shape) for shape in shapes]
-    faults, notes = model_faults(architecture, stages, keys), []
-    if directory is not None and not faults:
-        try:
-            notes = source_notes(architecture, stages[0], keys, Path(directory))
-        except CheckpointError as error:
-            faults = [Fault("stages[0].from", str(error).removeprefix("stages[0].from: "))]
-    print(json.dumps([[[fault.path, fault.message] for fault in faults], notes]))
-
-
-if __name__ == "__main__":
-    _main()
+def answer_apart(request: Any) -> Any:
+    """The answer to a question that was asked through `ligo_dist.runtime.apart`."""
+    family, shapes, keys, directory = request
+    path = None if directory is None else Path(directory)
+    faults, notes = check_models(
+        get_architecture(family), [ModelShape(**shape) for shape in shapes], keys, path
+    )
+    return [[fault.path, fault.message] for fault in faults], notes

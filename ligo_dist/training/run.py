@@ -11,19 +11,17 @@ from typing import Any
 
 from ligo_dist.checkpoints import Checkpoint, CheckpointWriter
 from ligo_dist.config import Config
-from ligo_dist.config.huggingface import asks_the_library
 from ligo_dist.config.yaml_text import dump_yaml
 from ligo_dist.corpus import Corpus
 from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.world import World, first_rank_only, gather_objects, raise_together
-from ligo_dist.huggingface.check import model_faults
 from ligo_dist.huggingface.kept import has_weights, keep_source, source_fingerprint
 from ligo_dist.huggingface.writer import export_model, rehearse_export
 from ligo_dist.pictures import Album
 from ligo_dist.runtime import watchdog
 from ligo_dist.runtime.console import open_console
 from ligo_dist.runtime.environment import rank_environment
-from ligo_dist.runtime.errors import CheckpointError, ConfigError, LigoError, Stopped
+from ligo_dist.runtime.errors import CheckpointError, LigoError, Stopped
 from ligo_dist.runtime.files import EXPORTS_DIRECTORY
 from ligo_dist.runtime.heartbeat import enter
 from ligo_dist.runtime.launch import STOP_FILE, LaunchDirectory, forget_request
@@ -132,7 +130,6 @@ def _run(
     checkpoint, damaged = find_checkpoint(paths.checkpoints, recorded, world)
     first_rank_only(lambda: _keep(config, source, of_source, checkpoint, paths.run_dir), world)
     plan = Plan.of(config, corpus.vocab_size, world.size)
-    _check_models(plan, world)
     progress, tracker = _open_records(plan, paths, world, checkpoint)
 
     def close_killed(reason: str) -> None:
@@ -173,15 +170,6 @@ def _run(
     finally:
         tracker.close(status)
         progress.close()
-
-
-def _check_models(plan: Plan, world: World) -> None:
-    """See that every stage's model can be built before the first one is trained."""
-    config, shapes = plan.config, [stage.shape for stage in plan.stages]
-    faults = []
-    if asks_the_library(config):
-        faults = model_faults(plan.architecture, shapes, config.model.huggingface)
-    raise_together(ConfigError(faults) if faults else None, world)
 
 
 def _keep(
