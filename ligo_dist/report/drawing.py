@@ -42,12 +42,12 @@ def plot(axes: Axes, across: ArrayLike, along: ArrayLike, **style: Any) -> None:
     axes.plot(across, along, **{"marker": "o", "markevery": alone, **style})
 
 
-def legend_below(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
+def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
     """Name what is drawn below the panels, where it hides nothing."""
     figure.legend(
         handles=handles,
         loc="outside lower center",
-        ncols=min(columns, len(handles)),
+        ncols=min(4, len(handles)),
         frameon=False,
         fontsize=9,
     )

@@ -55,7 +55,7 @@ def draw(report: Report) -> Figure:
             axes.set_title(title, fontsize=11, fontweight="bold", color=BLACK, pad=10)
     lowest = min(float(np.min(line.get_ydata())) for axes in grid.flat for line in axes.lines)
     _limit_losses(grid[0][0], report, lowest)
-    legend_below(figure, _legend(report, colours), columns=4)
+    legend_below(figure, _legend(report, colours))
     return figure
 
 

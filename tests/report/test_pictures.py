@@ -17,7 +17,7 @@ from ligo_dist.engine.world import World
 from ligo_dist.growth.methods import Method
 from ligo_dist.growth.operators import Growth
 from ligo_dist.growth.transfer import gathered_operator
-from ligo_dist.pictures import Album
+from ligo_dist.report.pictures import RunPictures
 from ligo_dist.tracking import Tracker
 from pairs import method_named, pair_of, start
 from ranks import run_ranks
@@ -145,8 +145,8 @@ def add_operator(
         return gather(name)
 
     tracker, messages = Collector(), []
-    album = Album(run_dir, run_dir / "metrics.jsonl", world, tracker, messages.append, enabled)
-    album.add_operator("large", growth, start(growth, method, SEED).__getitem__, operator)
+    pictures = RunPictures(run_dir, run_dir / "metrics.jsonl", world, tracker, messages.append, enabled)
+    pictures.add_operator("large", growth, start(growth, method, SEED).__getitem__, operator)
     return tracker.names, messages, len(gathered)
 
 
