@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from ligo_dist.report.compare import Case, Report
+from ligo_dist.report.compare import Case, Report, spread
 from ligo_dist.report.drawing import BLACK, COLOURS, legend_below, new_figure, plot, style
 from ligo_dist.report.read import Cost, CurvePoint, Quantity, Run, amount
 
@@ -124,8 +124,8 @@ class _Panel:
             for line in known:
                 plot(self.axes, *line, color=colour, linewidth=0.8, alpha=0.4)
         if all(run.target.growth for run in case.runs):
-            begins = _mean_of(self.unit.of(offset) for offset in offsets)
-            source_loss = _mean_of(run.target.source_loss for run in case.runs)
+            begins = _mean_of([self.unit.of(offset) for offset in offsets])
+            source_loss = _mean_of([run.target.source_loss for run in case.runs])
             self._draw_growth((begins, source_loss), (costs[0], losses[0]), colour)
         if self.included:
             for run in case.runs:
@@ -220,11 +220,10 @@ def _mean(lines: Sequence[Line]) -> Line:
     return costs, losses
 
 
-def _mean_of(values: Iterable[float | None]) -> float | None:
+def _mean_of(values: Sequence[float | None]) -> float | None:
     """None unless all are known."""
-    numbers = list(values)
-    known = [value for value in numbers if value is not None]
-    return fmean(known) if len(known) == len(numbers) else None
+    found = spread(values)
+    return None if found is None else found.mean
 
 
 def _limit_losses(axes: Axes, report: Report, lowest: float) -> None:

@@ -15,7 +15,7 @@ from ligo_dist.growth.transfer import OperatorValues
 from ligo_dist.report.operator_numbers import OperatorNumbers
 from ligo_dist.runtime.files import replace_bytes, replace_text
 from ligo_dist.runtime.heartbeat import beating
-from ligo_dist.tracking import Tracker, read_records
+from ligo_dist.tracking import METRICS_FILE, Tracker, read_records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,6 @@ class RunPictures:
 
     Attributes:
         run_dir: the run's directory; the pictures lie in `pictures/STAGE`.
-        metrics: the run's metrics file.
         world: the ranks.
         tracker: takes the pictures.
         tell: takes messages for the user.
@@ -42,7 +41,6 @@ class RunPictures:
     """
 
     run_dir: Path
-    metrics: Path
     world: World
     tracker: Tracker
     tell: Callable[[str], None]
@@ -109,7 +107,7 @@ class RunPictures:
     def _draw_losses(self, stage: str) -> None:
         from ligo_dist.report.run_figures import loss_figure
 
-        figure = loss_figure(f"loss up to the end of {stage}", read_records(self.metrics))
+        figure = loss_figure(f"loss up to the end of {stage}", read_records(self.run_dir / METRICS_FILE))
         if figure is not None:
             self._save(stage, "loss.png", figure)
 

@@ -234,7 +234,7 @@ def _build_trainer(
     )
     runner = PhaseRunner(plan, corpus, world, tracker, progress, checkpoints, signals=signals, system=system)
     drawn = config.tracking.pictures
-    pictures = RunPictures(paths.run_dir, paths.metrics, world, tracker, progress.message, drawn)
+    pictures = RunPictures(paths.run_dir, world, tracker, progress.message, drawn)
 
     builder = Builder(plan, world, corpus.library_keys(), corpus.exported_keys(), source)
     exports = {

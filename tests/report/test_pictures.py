@@ -114,7 +114,7 @@ def add_operator(
         return gather(name)
 
     tracker, messages = Collector(), []
-    pictures = RunPictures(run_dir, run_dir / "metrics.jsonl", world, tracker, messages.append, enabled)
+    pictures = RunPictures(run_dir, world, tracker, messages.append, enabled)
     pictures.add_operator("large", growth, begin.__getitem__, operator)
     return tracker.names, messages, len(gathered)
 

@@ -82,9 +82,10 @@ def test_the_terminal_shows_the_tables_within_100_columns(made: tuple[Report, Pa
     assert row[2:] == ["5.00K", "60", "30", "30", "1m", "30s", "5.000", "5.000", "3.800"]
 
 
-def test_a_note_is_shown(tmp_path: Path) -> None:
-    report = build_report([Recorder(tmp_path / "run").record(SCRATCH)])
-    assert "note: No baseline was named" in " ".join(shown(report).split())
+def test_losses_and_notes_are_shown_without_a_baseline(tmp_path: Path) -> None:
+    text = shown(build_report([Recorder(tmp_path / "run").record(SCRATCH)]))
+    assert "note: No baseline was named" in text
+    assert "Losses" in text
 
 
 def test_what_is_not_known_is_left_out_of_the_picture(tmp_path: Path) -> None:

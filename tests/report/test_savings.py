@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ligo_dist.report import Report, build_report, notes, verdict
-from ligo_dist.report.compare import Comparison
+from ligo_dist.report import build_report, notes, verdict
+from ligo_dist.report.compare import Comparison, Spread
 from ligo_dist.tracking import source_tags
 from recorded_runs import GROWN, SCRATCH, SECONDS_PER_FLOP, SMALL, Leg, Recorder, shifted
 
@@ -192,42 +192,26 @@ def test_savings_are_those_of_the_model(tmp_path: Path, scratch: str) -> None:
 # --- what has to be known beside the numbers ---
 
 
+def given(**parameters: Any) -> dict[str, Any]:
+    return {"parameters": parameters}
+
+
+def trained(steps: int, micro_batch_size: int) -> dict[str, Any]:
+    return {"train": {"steps": steps, "micro_batch_size": micro_batch_size}}
+
+
 @pytest.mark.parametrize(
     ("baseline", "run", "said"),
     [
-        ({}, {"parameters": {"precision": "bf16"}}, "precision bf16 (-)"),
-        ({}, {"parameters": {"data": {"random_flip": True}}}, "data.random_flip True (-)"),
-        (
-            {"parameters": {"model": {"vocab_size": 512}}},
-            {"parameters": {"model": {"vocab_size": 420}}},
-            "model.vocab_size 420 (512)",
-        ),
+        ({}, given(precision="bf16"), "precision bf16 (-)"),
+        ({}, given(data={"random_flip": True}), "data.random_flip True (-)"),
+        (given(model={"vocab_size": 512}), given(model={"vocab_size": 420}), "model.vocab_size 420 (512)"),
         # What a configuration leaves open is no difference: a run from a model has what that says filled in.
-        (
-            {"parameters": {"model": {"vocab_size": None}}},
-            {"parameters": {"model": {"vocab_size": 420}}},
-            None,
-        ),
-        (
-            {"parameters": {"model": {"huggingface": {}}}},
-            {"parameters": {"model": {"huggingface": {"hidden_act": "relu"}}}},
-            None,
-        ),
-        (
-            {"train": {"steps": 100, "micro_batch_size": 2}},
-            {"train": {"steps": 70, "micro_batch_size": 4}},
-            ": train.steps 70 (100); in brackets, of scratch.",
-        ),
-        (
-            {"train": {"steps": 100, "micro_batch_size": 2}},
-            {"train": {"steps": 100, "micro_batch_size": 4}},
-            None,
-        ),
-        (
-            {"tags": {"world_size": "4", "hosts": "b, c"}},
-            {},
-            "different machines (1 rank on a; 4 ranks on b, c)",
-        ),
+        (given(model={"vocab_size": None}), given(model={"vocab_size": 420}), None),
+        (given(model={"huggingface": {}}), given(model={"huggingface": {"hidden_act": "relu"}}), None),
+        (trained(100, 2), trained(70, 4), ": train.steps 70 (100); in brackets, of scratch."),
+        (trained(100, 2), trained(100, 4), None),
+        ({"tags": {"world_size": "4", "hosts": "b, c"}}, {}, "machines (1 rank on a; 4 ranks on b, c)"),
         ({}, {"has_seconds": False}, "No times of run: made by a version that did not record"),
         ({}, {"has_hardware_flops": False}, "The FLOPs of run include what was recomputed"),
         ({}, {"status": "KILLED"}, "run is KILLED: it is shown as far as it came."),
@@ -260,6 +244,12 @@ def seeds(tmp_path: Path, name: str, *runs: tuple[Leg, ...]) -> list[str]:
     return [Recorder(tmp_path / f"{name}-seed-{n}", seed=n).record(*legs) for n, legs in enumerate(runs)]
 
 
+def close(mean: float, half_range: float) -> Spread:
+    """About that, over two seeds."""
+    about: list[Any] = [pytest.approx(mean), pytest.approx(half_range)]
+    return Spread(*about, count=2)
+
+
 def test_each_seed_is_held_against_its_own_baseline(tmp_path: Path) -> None:
     """With seed 1 all losses are higher by 1: held against the other baseline they would reach nothing."""
     baselines = seeds(tmp_path, "scratch", (SCRATCH,), (shifted(SCRATCH, 1.0),))
@@ -270,31 +260,24 @@ def test_each_seed_is_held_against_its_own_baseline(tmp_path: Path) -> None:
     assert (grown.label, scratch.label, scratch.is_baseline) == ("grown", "scratch", True)
     second = 26 + 20 * 0.5 / 0.6  # where the slower one is at 5.0
     excluded = [1 - 26 / 100, 1 - second / 100]
-    spread = grown.saved("flops", included=False)
-    assert spread is not None
-    assert spread.count == 2
-    assert spread.mean == pytest.approx(sum(excluded) / 2)
-    assert spread.half_range == pytest.approx((excluded[0] - excluded[1]) / 2)
-    with_source = grown.saved("flops", included=True)
-    assert with_source is not None
-    assert with_source.mean == pytest.approx(sum(excluded) / 2 - 0.1)
-    percents = f"{50 * sum(excluded):.0f} ± {50 * (excluded[0] - excluded[1]):.0f} % fewer FLOPs"
+    mean, half_range = sum(excluded) / 2, (excluded[0] - excluded[1]) / 2
+    assert grown.saved("flops", included=False) == close(mean, half_range)
+    assert grown.saved("flops", included=True) == close(mean - 0.1, half_range)
+    percents = f"{100 * mean:.0f} ± {100 * half_range:.0f} % fewer FLOPs"
     assert percents in verdict(grown, report.baseline)
 
 
 def test_a_single_baseline_is_that_of_all_seeds(tmp_path: Path, scratch: str) -> None:
     runs = seeds(tmp_path, "grown", (SMALL, GROWN), (SMALL, GROWN))
     (grown, _) = build_report(runs, scratch).cases
-    spread = grown.saved("flops", included=False)
-    assert spread is not None
-    assert (spread.mean, spread.count) == (pytest.approx(0.74), 2)
+    assert grown.saved("flops", included=False) == close(0.74, 0.0)
 
 
 def test_no_mean_is_made_of_those_seeds_alone_that_reach_it(tmp_path: Path) -> None:
     baselines = seeds(tmp_path, "scratch", (SCRATCH,), (SCRATCH,))
     short = Leg("large", GROWN.points[:2], source_loss=5.0)
     runs = seeds(tmp_path, "grown", (SMALL, GROWN), (SMALL, short), (SMALL, GROWN))
-    report: Report = build_report([*runs, *baselines], baselines[0])
+    report = build_report([*runs, *baselines], baselines[0])
     assert report.cases[0].saved("flops", included=False) is None
     assert verdict(report.cases[0], report.baseline) == (
         "no saving is stated: seed 0 reaches 4.000 at 26 FLOPs; seed 1 does not reach 4.000: best 4.600 at 14 FLOPs;"
