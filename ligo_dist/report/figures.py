@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ligo_dist.report.compare import Case, Report, spread
 from ligo_dist.report.drawing import BLACK, COLOURS, legend_below, new_figure, plot, style
@@ -108,7 +108,7 @@ class _Panel:
         style(axes, self.unit.name, "")
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(7, steps=_ROUND_STEPS))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_major_formatter("{x:g}")
 
     def _draw_case(self, case: Case) -> None:
         """The mean over the seeds, the seeds as thin lines, and what came before."""
@@ -240,7 +240,7 @@ def _limit_losses(axes: Axes, report: Report, lowest: float) -> None:
     if highest > 2 * lowest > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(MaxNLocator(7, steps=_ROUND_STEPS))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_locator(NullLocator())
     rows = sum(case.saved("flops", included=False) is not None for case in report.cases)
     strip = rows * _ROW / (72 * _PLOTTED)

@@ -158,21 +158,13 @@ def _tables(report: Report) -> list[Table]:
 def _savings(title: str, cases: Sequence[Case], quantity: Quantity, write: Callable[[float], str]) -> Table:
     """What each case needed to reach the baseline's final loss, and saved; no rows where nothing is known."""
     heads = ["", "final\nloss", "source\nexcluded", "saved", "source\nincluded", "saved"]
-    rows = [
-        [
-            _seeds(case),
-            _over(case.final_loss, loss),
-            *(
-                said
-                for included in (False, True)
-                for said in (
-                    _known(case.needed(quantity, included=included), lambda needed: write(needed.mean)),
-                    _known(case.saved(quantity, included=included), saved_percent),
-                )
-            ),
-        ]
-        for case in cases
-    ]
+    rows = []
+    for case in cases:
+        row = [_seeds(case), _over(case.final_loss, loss)]
+        for included in (False, True):
+            needed, saved = case.needed(quantity, included=included), case.saved(quantity, included=included)
+            row += [_known(needed, lambda needed: write(needed.mean)), _known(saved, saved_percent)]
+        rows.append(row)
     is_known = any(case.needed(quantity, included=False) is not None for case in cases)
     return _table(title, heads, rows if is_known else [])
 
