@@ -149,7 +149,7 @@ def _work(forecast: Forecast) -> Table:
         table.add_row(
             phase.stage.name,
             phase.kind,
-            *_cells("{:,}".format, phase.source, phase.operator, phase.target, cost.steps),
+            *_cells("{:,}".format, phase.source, phase.operator, phase.stage.parameters, cost.steps),
             *_cells(quantities.count, cost.tokens),
             quantities.flops(cost.flops),
             quantities.flops(cost.hardware_flops),

@@ -1,7 +1,8 @@
 """What a forward pass keeps for its backward pass, in bytes: docs/internals/accounting.md has the formulas.
 
 After Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1), adapted to what the library's blocks keep: tests hold
-the counts here against the tensors that torch saves, family by family.
+the counts here against the tensors that torch saves, family by family. A plan does not measure them itself: it would
+take torch and the library, and a GPU for what a GPU keeps.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class PhaseEstimate:
         traffic: of one optimizer step; of growing, of all of it.
         checkpoint: bytes on disk of a checkpoint taken in it, over all ranks.
         peaks_on: bytes on one rank of so many, at each point that can be the peak.
-        source, operator, target: parameters of each; 0 for what the phase has not.
+        source, operator: parameters of each; 0 where nothing grows. The stage has those of the target.
         blocks: how many blocks a rank runs forward and backward in one optimizer step, one after the other.
     """
 
@@ -45,7 +45,6 @@ class PhaseEstimate:
     peaks_on: Callable[[int], list[Memory]]
     source: int = 0
     operator: int = 0
-    target: int = 0
     blocks: int = 0
 
     @cached_property
@@ -103,7 +102,6 @@ def _training(plan: Plan, setting: Setting, stage: StagePlan) -> PhaseEstimate:
         engine_traffic(setting, model, micro_steps),
         checkpoint=3 * FP32 * ranks * partitioned(model.weights, ranks),
         peaks_on=lambda ranks: training_peaks(replace(setting, ranks=ranks), model, kept, evaluated),
-        target=stage.parameters,
         blocks=stage.shape.layers * micro_steps,
     )
 
@@ -113,7 +111,6 @@ def _learning(plan: Plan, setting: Setting, stage: StagePlan, grow: GrowPlan) ->
     layout, learn, states, ranks = grow.layout, grow.learn, grow.states, setting.ranks
     micro_steps = learn.split(ranks).micro_steps
     operator = Trained.of(generated_modules(layout), setting.zero3)
-    source = plan.stages[stage.index - 1]
     of_source = partitioned(plan.architecture.parameters(layout.source), ranks)
     kept, evaluated = _kept(plan, setting, stage, learn), _evaluated(plan, setting, stage)
     assert stage.cost.learn is not None
@@ -127,9 +124,8 @@ def _learning(plan: Plan, setting: Setting, stage: StagePlan, grow: GrowPlan) ->
         peaks_on=lambda ranks: learning_peaks(
             replace(setting, ranks=ranks), layout, operator, states, kept, evaluated
         ),
-        source=source.parameters,
+        source=plan.stages[stage.index - 1].parameters,
         operator=operator.numel,
-        target=stage.parameters,
         blocks=stage.shape.layers * micro_steps,
     )
 
@@ -158,7 +154,6 @@ def _growing(plan: Plan, setting: Setting, stage: StagePlan, grow: GrowPlan) -> 
         ),
         source=plan.stages[stage.index - 1].parameters,
         operator=sum(parameter.numel for parameter in layout.operator_parameters),
-        target=stage.parameters,
     )
 
 

@@ -75,14 +75,14 @@ def generated_modules(layout: GrowthLayout) -> list[Module]:
     for parameter in layout.operator_parameters:
         weight = Weight(parameter.name, parameter.numel, parameter.kind)
         (shared if parameter.layer is None else own[parameter.layer]).append(weight)
-    modules: list[Module] = []
-    seen: set[str | int] = set()
-    for spec in _in_order(layout.architecture, layout.target):
-        place = _outermost(spec.name, layout) if spec.layer is None else spec.layer
-        if place not in seen:
-            seen.add(place)
-            mine = [] if spec.layer is None else own[spec.layer]
-            modules.append(Module((*shared, *mine), spec.layer))
+    places = dict.fromkeys(
+        _outermost(spec.name, layout) if spec.layer is None else spec.layer
+        for spec in _in_order(layout.architecture, layout.target)
+    )
+    modules = [
+        Module((*shared, *own[place]), place) if isinstance(place, int) else Module(tuple(shared), None)
+        for place in places
+    ]
     if layout.target.tied:
         modules.append(Module(tuple(shared), None))
     return modules

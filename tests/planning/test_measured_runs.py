@@ -76,12 +76,12 @@ def test_all_phases_were_measured(case: Case) -> None:
 
 def test_parameters_are_those_of_the_engines(case: Case) -> None:
     planned = {
-        (phase.stage.name, phase.kind): phase.operator if phase.kind == "learn" else phase.target
+        (phase.stage.name, phase.kind): phase.operator if phase.kind == "learn" else phase.stage.parameters
         for phase in case.phases
         if phase.kind != "grow"
     }
     assert planned == case.measured.parameters
-    assert [phase.source for phase in case.phases][1:3] == [case.phases[0].target] * 2
+    assert [phase.source for phase in case.phases][1:3] == [case.phases[0].stage.parameters] * 2
 
 
 def test_flops_of_a_step_are_those_that_torch_counts(case: Case) -> None:
