@@ -4,7 +4,7 @@ line), methods and families."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TextIO
 
@@ -113,18 +113,21 @@ def _print(table: Table) -> None:
     Console(width=None if sys.stdout.isatty() else _WIDEST, markup=False).print(table)
 
 
+def _print_lines(lines: Sequence[str], file: TextIO | None) -> None:
+    console = Console(file=file, width=_WIDEST, highlight=False, markup=False)
+    for line in lines:
+        console.print(line)
+
+
 _KINDS = ("parameters", "gradients", "optimizer", "activations", "gathered", "buffers", "total")
 
 
 def print_forecast(name: str, forecast: Forecast, file: TextIO | None = None) -> None:
     """Print all tables of one configuration, as wide as they are: a number cut short says nothing."""
-    console = Console(file=file, width=_WIDEST, highlight=False, markup=False)
-    console.print(_heading(name, forecast))
+    _print_lines([_heading(name, forecast)], file)
     for table in (_work(forecast), _memory(forecast), _communication(forecast)):
         print_whole(table, file)
-    for line in (*_fit(forecast), *_break_evens(forecast)):
-        console.print(line)
-    console.print()
+    _print_lines([*_fit(forecast), *_break_evens(forecast), ""], file)
 
 
 def _heading(name: str, forecast: Forecast) -> str:
@@ -245,7 +248,7 @@ def _by_phase(title: str, *columns: str, caption: str) -> Table:
 _MUCH_PADDING = 0.25
 
 
-def stage_table(plan: Plan) -> Table:
+def _by_stage(plan: Plan) -> Table:
     """One row per stage, then the total. FLOPs are over all ranks, without evaluation and recomputation;
     parameters count ties once."""
     caption = "steps: learn + train. FLOPs: over all ranks, without evaluation and recomputation."
@@ -264,15 +267,10 @@ def stage_table(plan: Plan) -> Table:
 
 def print_plan(plan: Plan, file: TextIO | None = None) -> None:
     """Print the table, and what is to be said of each growth."""
-    print_whole(stage_table(plan), file)
-    console = Console(file=file, width=_WIDEST)
-    for note in plan.source_notes:
-        console.print(f"stages[0].from: {note}", highlight=False, markup=False)
-    for before, stage in pairwise(plan.stages):
-        console.print(_claim(before, stage), highlight=False, markup=False)
-    padding = _padding(plan)
-    if padding:
-        console.print(padding, highlight=False, markup=False)
+    print_whole(_by_stage(plan), file)
+    notes = [f"stages[0].from: {note}" for note in plan.source_notes]
+    claims = [_claim(before, stage) for before, stage in pairwise(plan.stages)]
+    _print_lines([*notes, *claims, *_padding(plan)], file)
 
 
 def _claim(before: StagePlan, stage: StagePlan) -> str:
@@ -293,7 +291,7 @@ def _method(stage: StagePlan) -> str:
     return " + ".join(name for name in (grow.method, grow.depth, grow.width) if name is not None)
 
 
-def _padding(plan: Plan) -> str | None:
+def _padding(plan: Plan) -> Iterator[str]:
     """The phases whose ranks compute much for nothing, if there are any."""
     phases = [
         f"{stage.name} {name} {cost.padding:.0%}"
@@ -301,9 +299,8 @@ def _padding(plan: Plan) -> str | None:
         for name, cost in (("learn", stage.cost.learn), ("train", stage.cost.train))
         if cost is not None and cost.padding > _MUCH_PADDING
     ]
-    if not phases:
-        return None
-    return f"batch_size does not divide over the ranks; what they compute for padding: {', '.join(phases)}"
+    if phases:
+        yield f"batch_size does not divide over the ranks; what they compute for padding: {', '.join(phases)}"
 
 
 def _row(stage: StagePlan) -> list[str]:

@@ -63,9 +63,7 @@ class PhaseEstimate:
         def fits(ranks: int) -> bool:
             return peak_of(self.peaks_on(ranks)).total <= usable
 
-        if fits(1):  # where nothing is gathered
-            return 1
-        fewest = 2 + bisect_left(range(2, most + 1), True, key=fits)
+        fewest = 1 + bisect_left(range(1, most + 1), True, key=fits)
         return fewest if fewest <= most else None
 
 
