@@ -63,7 +63,9 @@ class PhaseEstimate:
         def fits(ranks: int) -> bool:
             return peak_of(self.peaks_on(ranks)).total <= usable
 
-        fewest = 1 + bisect_left(range(1, most + 1), True, key=fits)
+        if fits(1):  # it gathers nothing, and may hold less than each of two
+            return 1
+        fewest = 2 + bisect_left(range(2, most + 1), True, key=fits)
         return fewest if fewest <= most else None
 
 

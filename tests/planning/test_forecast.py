@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from schedules import estimates, forecast
 
-from ligo_dist.planning.memory import peak_of
+from ligo_dist.planning.memory import Memory, peak_of
 
 
 def test_time_is_that_of_the_slower() -> None:
@@ -78,6 +78,12 @@ def test_what_fits_nowhere_and_what_fits_at_once() -> None:
     assert phase.fewest_ranks(phase.peak.total) == 1
     activations = min(point.activations for point in phase.peaks if point.point == "loss")
     assert phase.fewest_ranks(activations) is None
+
+
+def test_one_rank_may_fit_where_two_do_not() -> None:
+    """It gathers nothing."""
+    phase = replace(estimates()[0], peaks_on=lambda n: [Memory("held", {1: 20, 2: 22}.get(n, 57 // n))])
+    assert [phase.fewest_ranks(room) for room in (22, 20, 19, 6, 5)] == [1, 1, 3, 9, 10]
 
 
 def test_no_more_ranks_than_a_batch_has_samples() -> None:
