@@ -169,7 +169,8 @@ def _memory(forecast: Forecast) -> Table:
         caption="gathered: weights that are whole, or generated. buffers: copies on their way to a checkpoint or an"
         " engine. fits on: the smallest number of ranks.",
     )
-    for phase, fewest in zip(forecast.phases, forecast.fewest_ranks, strict=True):
+    for phase in forecast.phases:
+        fewest = forecast.fewest_ranks([phase])
         sizes = _cells(quantities.size, *(getattr(phase.peak, kind) for kind in _KINDS))
         ranks = f"{fewest:,}" if fewest else "none"
         table.add_row(phase.stage.name, phase.kind, *sizes, phase.peak.point, ranks)

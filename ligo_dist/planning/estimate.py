@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -56,17 +56,18 @@ class PhaseEstimate:
     def peak(self) -> Memory:
         return peak_of(self.peaks)
 
-    def fewest_ranks(self, usable: int, most: int = MOST_RANKS) -> int | None:
-        """The smallest number of ranks, up to `most`, on which no rank holds more than so many bytes; None if there
-        is none."""
 
-        def fits(ranks: int) -> bool:
-            return peak_of(self.peaks_on(ranks)).total <= usable
+def fewest_ranks(phases: Sequence[PhaseEstimate], usable: int, most: int = MOST_RANKS) -> int | None:
+    """The smallest number of ranks, up to `most`, on which no rank holds more than so many bytes in any of the phases;
+    None if there is none."""
 
-        if fits(1):  # it gathers nothing, and may hold less than each of two
-            return 1
-        fewest = 2 + bisect_left(range(2, most + 1), True, key=fits)
-        return fewest if fewest <= most else None
+    def fits(ranks: int) -> bool:
+        return all(peak_of(phase.peaks_on(ranks)).total <= usable for phase in phases)
+
+    if fits(1):  # it gathers nothing, and may hold less than each of two
+        return 1
+    fewest = 2 + bisect_left(range(2, most + 1), True, key=fits)
+    return fewest if fewest <= most else None
 
 
 def estimate_phases(plan: Plan, *, on_gpu: bool = True) -> list[PhaseEstimate]:

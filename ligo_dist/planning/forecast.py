@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ligo_dist.planning.estimate import GROW, MOST_RANKS, PhaseEstimate, estimate_phases
+from ligo_dist.planning.estimate import GROW, MOST_RANKS, PhaseEstimate, estimate_phases, fewest_ranks
 from ligo_dist.planning.hardware import Gpu
 from ligo_dist.schedule.plan import Plan, StagePlan
 
@@ -84,16 +85,14 @@ class Forecast:
         phases = [phase for stage in self.plan.stages for phase in stage.phases if phase.steps]
         return min((phase.batch_size for phase in phases), default=MOST_RANKS)
 
-    @cached_property
-    def fewest_ranks(self) -> list[int | None]:
-        """The smallest number of ranks on which each phase fits; None where none is enough."""
-        return [phase.fewest_ranks(self.gpu.usable, self.most_ranks) for phase in self.phases]
+    def fewest_ranks(self, phases: Sequence[PhaseEstimate]) -> int | None:
+        """The smallest number of ranks on which these phases fit; None if there is none."""
+        return fewest_ranks(phases, self.gpu.usable, self.most_ranks)
 
-    @property
+    @cached_property
     def fewest(self) -> int | None:
         """The smallest number of ranks on which all phases fit; None if there is none."""
-        known = [ranks for ranks in self.fewest_ranks if ranks is not None]
-        return max(known, default=1) if len(known) == len(self.phases) else None
+        return self.fewest_ranks(self.phases)
 
     @property
     def fits(self) -> bool:

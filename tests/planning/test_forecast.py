@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from schedules import estimates, forecast
 
+from ligo_dist.planning.estimate import fewest_ranks
 from ligo_dist.planning.memory import Memory, peak_of
 
 
@@ -66,7 +67,7 @@ def test_one_rank_sends_nothing() -> None:
 @pytest.mark.parametrize("index", [1, 2, 3])
 def test_fewest_ranks_is_the_boundary(index: int) -> None:
     room = estimates(ranks=7)[index].peak.total
-    fewest = estimates()[index].fewest_ranks(room)
+    fewest = fewest_ranks([estimates()[index]], room)
     assert fewest is not None
     assert 1 < fewest <= 7
     for ranks, fits in ((fewest - 1, False), (fewest, True)):
@@ -75,15 +76,17 @@ def test_fewest_ranks_is_the_boundary(index: int) -> None:
 
 def test_what_fits_nowhere_and_what_fits_at_once() -> None:
     phase = estimates()[0]
-    assert phase.fewest_ranks(phase.peak.total) == 1
+    assert fewest_ranks([phase], phase.peak.total) == 1
     activations = min(point.activations for point in phase.peaks if point.point == "loss")
-    assert phase.fewest_ranks(activations) is None
+    assert fewest_ranks([phase], activations) is None
 
 
 def test_one_rank_may_fit_where_two_do_not() -> None:
     """It gathers nothing."""
     phase = replace(estimates()[0], peaks_on=lambda n: [Memory("held", {1: 20, 2: 22}.get(n, 57 // n))])
-    assert [phase.fewest_ranks(room) for room in (22, 20, 19, 6, 5)] == [1, 1, 3, 9, 10]
+    assert [fewest_ranks([phase], room) for room in (22, 20, 19, 6, 5)] == [1, 1, 3, 9, 10]
+    other = replace(phase, peaks_on=lambda n: [Memory("held", 40 // n)])
+    assert (fewest_ranks([other], 20), fewest_ranks([phase, other], 20)) == (2, 3)
 
 
 def test_no_more_ranks_than_a_batch_has_samples() -> None:
@@ -94,9 +97,9 @@ def test_no_more_ranks_than_a_batch_has_samples() -> None:
     phase = plan.phases[-1]
     usable = {ranks: peak_of(phase.peaks_on(ranks)).total for ranks in (8, 9)}
     assert usable[9] < usable[8]
-    assert phase.fewest_ranks(usable[8], 8) == 8
-    assert phase.fewest_ranks(usable[9], 9) == 9
-    assert phase.fewest_ranks(usable[9], 8) is None
+    assert fewest_ranks([phase], usable[8], 8) == 8
+    assert fewest_ranks([phase], usable[9], 9) == 9
+    assert fewest_ranks([phase], usable[9], 8) is None
 
 
 def test_the_break_even_worked_out_by_hand() -> None:
