@@ -14,6 +14,7 @@ from ligo_dist import __version__
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
 from ligo_dist.config import load_config
 from ligo_dist.growth.registry import DEPTHS, METHODS, WIDTHS
+from ligo_dist.schedule.batch_split import BatchSplit
 from ligo_dist.schedule.flops import growing_flops, learning_step_flops, parameter_count, training_step_flops
 from ligo_dist.schedule.plan import Plan
 
@@ -64,18 +65,11 @@ def test_the_plan_has_the_numbers_of_the_accounting():
     step = training_step_flops(gpt2, medium.shape, 128, train.batch_size, checkpointed=False)
     assert medium.cost.train.flops == train.steps * step
     assert medium.cost.train.tokens == train.steps * train.batch_size * 128
-    step = learning_step_flops(
-        gpt2,
-        small.shape,
-        medium.shape,
-        128,
-        train.batch_size,
-        micro_batch_size=train.micro_batch_size,
-        world_size=2,
-        hardware=True,
-    )
-    assert medium.cost.learn.hardware_flops == learn.steps * step.total
-    assert medium.cost.grow.flops == growing_flops(gpt2, small.shape, medium.shape)
+    layout, split = medium.grow.layout, BatchSplit(train.batch_size, train.micro_batch_size, 2)
+    assert (layout.source, layout.target) == (small.shape, medium.shape)
+    step = learning_step_flops(layout, 128, split, hardware=True)
+    assert medium.cost.learn.hardware_flops == learn.steps * step
+    assert medium.cost.grow.flops == growing_flops(layout)
     assert (
         medium.cost.total.flops == medium.cost.learn.flops + medium.cost.grow.flops + medium.cost.train.flops
     )
