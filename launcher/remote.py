@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ligo_dist.config.cluster import Cluster
-
-RemoteCommand = Callable[[Cluster, str, Sequence[str]], list[str]]
-"""The command that runs `argv` on another machine, given its name."""
 
 _CONNECT_SECONDS = 10
 
@@ -39,6 +36,6 @@ def ssh_command(cluster: Cluster, host: str, argv: Sequence[str]) -> list[str]:
     return ["ssh", *ssh_words(cluster), host, shlex.join(argv)]
 
 
-def srun_one_command(cluster: Cluster, host: str, argv: Sequence[str]) -> list[str]:
+def srun_one_command(host: str, argv: Sequence[str]) -> list[str]:
     """`argv` on one node of the allocation, beside whatever else runs there."""
     return ["srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={host}", "--unbuffered", *argv]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from launcher.comparison.runs import ComparedRun
 from ligo_dist.config import check_world_size, comparable, difference, load_config
-from ligo_dist.config.yaml_text import dump_yaml
 from ligo_dist.runtime.errors import ConfigError, Fault, LigoError
 from ligo_dist.runtime.redaction import holds_secret
 from ligo_dist.tracking import METRICS_FILE
@@ -41,15 +40,10 @@ def check_runs(runs: Sequence[ComparedRun], root: Path, world_size: int, origin:
         raise ConfigError(faults, origin)
 
 
-def run_text(run: ComparedRun) -> str:
-    """The file of a run's configuration."""
-    return f"# {run.name}: derived by `ligo-dist compare`\n" + dump_yaml(run.config.values())
-
-
 def _faults(run: ComparedRun, world_size: int) -> list[Fault]:
     """What is wrong with a run by itself."""
     faults = [Fault(run.name, str(fault)) for fault in check_world_size(run.config, world_size)]
-    if holds_secret(run_text(run)):
+    if holds_secret(run.text):
         wrong = "its configuration, which is written to a file, holds a password or token"
         faults.append(Fault(run.name, f"{wrong}; give it in the environment, as docs/tracking.md says"))
     return faults

@@ -1,7 +1,7 @@
 """What a machine says of itself before a run is started there.
 
 The launcher sends this very file to the machine's python, then requests, a line of JSON each, and reads a line of JSON
-as the answer to each (`conversation.py`). Nothing of ours may be installed there: it uses the standard library alone,
+as the answer to each (`ssh.py`). Nothing of ours may be installed there: it uses the standard library alone,
 and nothing newer than Python 3.8, so that a wrong python is told rather than stumbled over. When the requests end it
 removes what it has made.
 """

@@ -9,7 +9,6 @@ from filelock import FileLock
 
 from launcher import cli
 from launcher.commands import compare as compare_command
-from launcher.comparison.checks import run_text
 from launcher.comparison.runs import derive_runs
 from ligo_dist.architectures import get_architecture
 from ligo_dist.config import load_config, stage_shapes
@@ -31,7 +30,7 @@ def begun(file: Path, name: str, *overrides: str) -> None:
     config = load_config(file, overrides)
     run = next(run for run in derive_runs(config, str(file)) if run.name == name)
     run.directory.mkdir(parents=True)
-    run.file.write_text(run_text(run))
+    run.file.write_text(run.text)
 
 
 def test_a_dry_run_lists_the_runs_and_makes_no_file(config_file: Path, capsys) -> None:

@@ -23,6 +23,8 @@ import pytest
 from launcher.command import free_port
 from launcher.doctor import probe
 from launcher.doctor.ssh import Conversation
+from launcher.fleet import Fleet
+from launcher.hosts import Node
 from ligo_dist.config.cluster import Cluster
 
 SOURCE = Path(probe.__file__).read_text()
@@ -36,7 +38,8 @@ def _in_an_empty_directory(tmp_path, monkeypatch):
 @contextmanager
 def started(**cluster: Any) -> Iterator[Conversation]:
     with tempfile.NamedTemporaryFile() as errors:
-        conversation = Conversation("here", Cluster.model_validate(cluster), None, Path(errors.name))
+        fleet = Fleet([Node("here", (0,))], "here", Cluster.model_validate(cluster))
+        conversation = Conversation("here", fleet, Path(errors.name))
         try:
             yield conversation
         finally:

@@ -94,10 +94,11 @@ def test_those_that_do_not_answer_are_named(many):
 _WHO_IS_THERE = """\
 from pathlib import Path
 from launcher.doctor import reachable_nodes
+from launcher.fleet import Fleet
 from launcher.hosts import read_hostfile
 from ligo_dist.config.cluster import Cluster
 
-why = reachable_nodes(read_hostfile(Path("hosts")), Cluster(preflight_seconds=100))
+why = reachable_nodes(Fleet(read_hostfile(Path("hosts")), "hosts", Cluster(preflight_seconds=100)))
 print(len(why), *(name for name, reason in why.items() if reason is not None))
 """
 

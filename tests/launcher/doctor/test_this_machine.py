@@ -20,7 +20,8 @@ def machine(hosts, monkeypatch):
 
 def missing(machine, kind="hosts", run_dir="runs/my own #3", **cluster) -> list[str]:
     given = Cluster.model_validate({"python": str(machine.programs / "python"), **cluster})
-    return [str(check) for check in judge_this_machine(Fleet([Node("node1", (0,))], kind), given, run_dir)]
+    fleet = Fleet([Node("node1", (0,))], kind, given)
+    return [str(check) for check in judge_this_machine(fleet, run_dir)]
 
 
 @pytest.mark.parametrize(
