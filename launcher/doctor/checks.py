@@ -185,11 +185,17 @@ def _devices(visit: Visit, expected: Expected, node: Node) -> _Findings:
     there, wanted = len(visit.accelerators), max(node.devices) + 1
     if expected.on_processors:
         yield "unused", ""
-    elif there >= wanted:
-        yield str(there), ""
-    else:
+    elif there < wanted:
         found = f"{_counted(there, 'accelerator')}, and the host file has {_counted(wanted, 'slot')}"
         yield found, "correct its slots, or see what `nvidia-smi` says there"
+    elif visit.torch is not None and visit.torch["count"] < wanted:
+        why = f": {visit.torch['why']}" if visit.torch["why"] else ""
+        found = f"torch sees {visit.torch['count']} of {_counted(there, 'accelerator')}{why}"
+        yield found, "install a torch that is built for the driver there"
+    elif visit.torch is not None and not visit.torch["nccl"]:
+        yield "torch has no NCCL, by which accelerators talk", "install a torch that is built with it"
+    else:
+        yield str(there), ""
 
 
 def _run_dir(visit: Visit, expected: Expected) -> _Findings:

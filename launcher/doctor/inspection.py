@@ -26,6 +26,7 @@ class Visit:
         packages: their versions, None where they are missing.
         code: hash of this project's code, None where it is missing.
         accelerators: free bytes of each, None where they are not known.
+        torch: what torch sees of them, as `probe.ask_torch` says; None where that is not known.
         memory: bytes that processes may still take, None where that is not known.
         disk: free bytes where the run directory is, None where that is not known.
         unwritable: why it cannot write into the run directory; None: it can.
@@ -43,6 +44,7 @@ class Visit:
     packages: dict[str, str | None]
     code: str | None
     accelerators: list[int | None]
+    torch: dict[str, Any] | None
     memory: int | None
     disk: int | None
     unwritable: str | None
@@ -63,6 +65,7 @@ class Questions:
         run_dir: the directory they share.
         python_path: where the ranks find packages beside the environment's own.
         master_address, master_port: where the first machine is to be reached.
+        torch_seconds: how long torch may take to say which accelerators it sees; None: it is not asked.
     """
 
     directory: str
@@ -70,6 +73,7 @@ class Questions:
     python_path: list[str]
     master_address: str
     master_port: int
+    torch_seconds: float | None
 
 
 def visit(fleet: Fleet, questions: Questions) -> list[Visit | SshFailure]:
@@ -129,6 +133,7 @@ def _look(
         "mark": mark,
         "trace": trace,
         "port": questions.master_port if listens else None,
+        "torch_seconds": questions.torch_seconds,
     }
     answer = conversation.ask(request)
     if isinstance(answer, SshFailure):

@@ -31,6 +31,19 @@ ANSWER = "ligo-dist answers: "
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "sentencepiece", "mlflow")
 _OURS = ("ligo_dist", "launcher")
 _CONNECT_SECONDS = 3.0
+_ASK_TORCH = """\
+import json, warnings
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    import torch
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+why = str(said[-1].message) if said else ""
+if torch.version.cuda is None:
+    why = "it was built without CUDA"
+nccl = torch.distributed.is_available() and torch.distributed.is_nccl_available()
+print(json.dumps({"count": count, "why": why.split("(Triggered")[0].strip(), "nccl": nccl}))
+"""
+"""In a process apart: it takes seconds, and memory of the accelerators for as long as the process is there."""
 _NVIDIA_SMI_SECONDS = 10.0
 
 
@@ -87,6 +100,7 @@ class Machine:
         mark: str,
         trace: str,
         port: int | None,
+        torch_seconds: float | None,
     ) -> dict[str, Any]:
         """Everything that the machine can say alone; what cannot be done has its reason there, else None.
 
@@ -97,12 +111,14 @@ class Machine:
             mark: name of the launcher's file in it.
             trace: name of the file that is written beside it.
             port: where to listen from now on; None: nowhere.
+            torch_seconds: how long torch may take to say which accelerators it sees; None: it is not asked.
         """
         try:
             os.chdir(directory)
         except OSError as error:
             return {"no_directory": reason(error)}
         sys.path[1:1] = python_path
+        there = accelerators()
         return {
             "no_directory": None,
             "python": platform.python_version(),
@@ -110,7 +126,8 @@ class Machine:
             "machine": machine_identity(),
             "packages": package_versions(),
             "code": code_digest(),
-            "accelerators": accelerators(),
+            "accelerators": there,
+            "torch": ask_torch(torch_seconds, python_path) if there and torch_seconds else None,
             "memory": available_memory(),
             "disk": free_disk(run_dir),
             "unwritable": self._leave_trace(run_dir, trace),
@@ -183,6 +200,23 @@ def accelerators() -> list[int | None]:
     free = [int(text) << 20 if text.strip().isdigit() else None for text in mebibytes if text.strip()]
     files = [name for name in os.listdir("/dev") if re.fullmatch(r"nvidia\d+", name)]
     return free or [None] * len(files)
+
+
+def ask_torch(seconds: float, python_path: list[str]) -> dict[str, Any] | None:
+    """What torch itself sees here: the `count` of accelerators whatever CUDA_VISIBLE_DEVICES says, `why` there are no
+    more where it says so, and whether it has `nccl`, by which they talk. None: it did not say so soon."""
+    environ = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    environ["PYTHONPATH"] = os.pathsep.join([*python_path, environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", _ASK_TORCH]
+    try:
+        done = subprocess.run(command, capture_output=True, env=environ, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return None
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["it ended without a word"]
+        return {"count": 0, "why": lines[-1], "nccl": False}
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
 
 
 def available_memory() -> int | None:

@@ -115,17 +115,19 @@ def run_preflight(fleet: Fleet, plan: Plan, master_port: int) -> DoctorReport:
         LigoError: the launcher itself cannot write into the run directory, or lacks what reaches the others.
     """
     environment = {**os.environ, **fleet.cluster.environment}  # what the ranks will find set
+    wants_processors = environment.get("DS_ACCELERATOR") == "cpu"
     questions = Questions(
         directory=str(fleet.directory),
         run_dir=plan.config.run_dir,
         python_path=[path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path],
         master_address=fleet.meeting_address,
         master_port=master_port,
+        torch_seconds=None if wants_processors else fleet.cluster.preflight_seconds / 2,
     )
     answers = visit(fleet, questions)
     visits = [answer for answer in answers if isinstance(answer, Visit)]
     no_accelerators = not any(visit.accelerators for visit in visits)
-    on_processors = no_accelerators or environment.get("DS_ACCELERATOR") == "cpu"
+    on_processors = no_accelerators or wants_processors
     expected = _expected(plan, questions, visits, on_processors=on_processors)
     checks = list(judge_this_machine(fleet, questions.run_dir))
     for node, answer in zip(fleet.nodes, answers, strict=True):

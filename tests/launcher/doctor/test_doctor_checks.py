@@ -17,6 +17,7 @@ VISIT = Visit(
     packages={"torch": "2.13.0", "mlflow": "3.17.0"},
     code="c0de",
     accelerators=[80 * GB, 80 * GB],
+    torch={"count": 2, "why": "", "nccl": True},
     memory=500 * GB,
     disk=900 * GB,
     unwritable=None,
@@ -34,7 +35,9 @@ EXPECTED = Expected(
     disk=900 * GB,
     memory=RankMemory(host=0, device=80 * GB),
     on_processors=False,
-    questions=Questions("/shared", "runs/my", python_path=[], master_address="node1", master_port=29500),
+    questions=Questions(
+        "/shared", "runs/my", python_path=[], master_address="node1", master_port=29500, torch_seconds=15
+    ),
 )
 NODE = Node("node2", (0, 1))
 
@@ -89,6 +92,19 @@ def test_a_host_that_does_not_answer_is_judged_no_further():
         (
             {"accelerators": [80 * GB]},
             "1 accelerator, and the host file has 2 slots; correct its slots, or see what `nvidia-smi` says there",
+        ),
+        (
+            {"torch": {"count": 0, "why": "it was built without CUDA", "nccl": True}},
+            "torch sees 0 of 2 accelerators: it was built without CUDA; install a torch that is built for the driver"
+            " there",
+        ),
+        (
+            {"torch": {"count": 1, "why": "", "nccl": True}},
+            "torch sees 1 of 2 accelerators; install a torch that is built for the driver there",
+        ),
+        (
+            {"torch": {"count": 2, "why": "", "nccl": False}},
+            "torch has no NCCL, by which accelerators talk; install a torch that is built with it",
         ),
         (
             {"accelerators": [80 * GB, 80 * GB - 1]},
@@ -168,7 +184,7 @@ def test_a_package_that_the_launcher_has_not_itself():
 
 
 def test_what_a_system_does_not_say_is_not_judged():
-    unknown = {"accelerators": [None, None], "memory": None, "disk": None, "was_sent": False}
+    unknown = {"accelerators": [None, None], "torch": None, "memory": None, "disk": None, "was_sent": False}
     checks = checked(unknown)
     assert all(check.ok for check in checks)
     assert {"disk", "memory", "port"}.isdisjoint(check.name for check in checks)

@@ -17,6 +17,7 @@ from launcher.fleet import Fleet
 from launcher.hosts import Node
 from ligo_dist.runtime.errors import LigoError
 
+ROOT = Path(__file__).parents[3]
 NODES = ("node1", "node2", "node3")
 
 
@@ -151,6 +152,15 @@ def test_a_disk_and_a_memory_that_are_too_small(hosts):
     disk, memory = failures(hosts.check(huge, nodes=("node1",)))
     assert "free for run_dir 'runs/test', and 2.06 PB will be written; make room" in disk
     assert "2 ranks hold at least 1.31 PB; use more nodes, or end what takes it there" in memory
+
+
+def test_a_torch_that_sees_no_accelerators(hosts, tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('no libcudart')")
+    hosts.program("nvidia-smi", "echo 81000; echo 81000")
+    environment = f"cluster.environment={{DS_ACCELERATOR: cuda, PYTHONPATH: '{tmp_path}:{ROOT}'}}"
+    (said,) = failures(hosts.check(environment, nodes=("node1",)))
+    assert said.startswith("node1: torch sees 0 of 2 accelerators: ImportError: no libcudart; ")
 
 
 def test_a_port_that_is_taken(hosts):

@@ -56,6 +56,7 @@ def look(conversation: Conversation, **asked: Any) -> dict[str, Any]:
             "mark": "of-the-launcher",
             "trace": "of-the-host",
             "port": None,
+            "torch_seconds": None,
             **asked,
         }
     )
@@ -179,10 +180,41 @@ def test_a_port_that_nobody_listens_on():
 def test_free_memory_of_accelerators(script, accelerators, monkeypatch):
     if list(Path("/dev").glob("nvidia[0-9]")):
         accelerators = accelerators or [None] * len(list(Path("/dev").glob("nvidia[0-9]")))
+    nvidia_smi(script, monkeypatch)
+    assert probe.accelerators() == accelerators
+
+
+@pytest.mark.parametrize(
+    ("torch", "answer"),
+    [
+        (
+            "import warnings\nclass version: cuda = '13.0'\n"
+            "class cuda:\n"
+            "    def is_available(): warnings.warn('the driver is too old (Triggered internally)')\n"
+            "class distributed: is_available = is_nccl_available = lambda: True\n",
+            {"count": 0, "why": "the driver is too old", "nccl": True},
+        ),
+        (
+            "raise ImportError('no libcudart')",
+            {"count": 0, "why": "ImportError: no libcudart", "nccl": False},
+        ),
+        ("import time; time.sleep(60)", None),
+    ],
+)
+def test_torch_itself_is_asked(torch, answer, monkeypatch):
+    nvidia_smi("echo 81000", monkeypatch)
+    Path("elsewhere").mkdir()
+    Path("elsewhere/torch.py").write_text(torch)
+    with started() as conversation:
+        seconds = 10 if answer else 0.5
+        assert look(conversation, python_path=["elsewhere"], torch_seconds=seconds)["torch"] == answer
+        assert look(conversation)["torch"] is None, "nobody asked"
+
+
+def nvidia_smi(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
     Path("nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", os.getcwd(), prepend=":")
-    assert probe.accelerators() == accelerators
 
 
 def test_a_digest_of_the_code_changes_with_it():

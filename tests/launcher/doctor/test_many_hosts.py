@@ -45,6 +45,7 @@ def many(hosts, monkeypatch):
         "packages": probe.package_versions(),
         "code": probe.code_digest(),
         "accelerators": [],
+        "torch": None,
         "memory": None,
         "disk": None,
         "unwritable": None,
