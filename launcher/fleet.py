@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 from launcher.hosts import Node, read_hostfile, select_nodes
-from launcher.remote import srun_one_command, ssh_command
 from launcher.slurm import allocated_nodes
 from ligo_dist.config.cluster import Cluster
 from ligo_dist.runtime.errors import LigoError
 
 HERE = "127.0.0.1"
+_CONNECT_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,13 @@ class Fleet:
         return HERE if self.is_here else self.cluster.master_address or self.nodes[0].address
 
     def command_on(self, name: str, argv: Sequence[str]) -> list[str]:
-        """A single command on the node of this name."""
+        """A single command on the node of this name, beside whatever else runs there. Nothing secret belongs into it:
+        `ps` shows it on both machines."""
         if self.kind == "allocation":
-            return srun_one_command(name, argv)
+            where = ["--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={name}", "--unbuffered"]
+            return ["srun", *where, *argv]
         if self.kind == "hosts":
-            return ssh_command(self.cluster, name, argv)
+            return ["ssh", *ssh_words(self.cluster), name, shlex.join(argv)]
         return ["sh", "-c", f"exec {shlex.join(argv)}"]  # a shell says of what is not there the same as ssh's
 
     def reachable(self) -> dict[str, str | None]:
@@ -145,6 +147,27 @@ def with_own_hostfile(fleet: Fleet, file: Path) -> Fleet:
     file.write_text("".join(lines), encoding="utf-8")
     own = {"hostfile": str(file), "include": None, "exclude": "@".join(gaps) or None}
     return replace(fleet, cluster=fleet.cluster.model_copy(update=own))
+
+
+def ssh_words(cluster: Cluster) -> list[str]:
+    """The options of ssh: it never asks, gives up soon, and notices when the other side is gone.
+
+    The user's own come first, since ssh takes the first value it is given.
+    """
+    words = list(cluster.ssh_options)
+    if cluster.ssh_port is not None:
+        words += ["-p", str(cluster.ssh_port)]
+    # Three probes that stay without an answer end the connection.
+    alive = max(1, int(cluster.lost_seconds) // 3)
+    return [
+        *words,
+        "-T",
+        "-oBatchMode=yes",
+        f"-oConnectTimeout={_CONNECT_SECONDS}",
+        f"-oServerAliveInterval={alive}",
+        "-oServerAliveCountMax=3",
+        "-oLogLevel=ERROR",
+    ]
 
 
 def _refuse_ranks(environ: Mapping[str, str]) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.doctor.probe import Traces, reason
+from launcher.doctor.probe import reason, write_through
 from launcher.doctor.ssh import Conversation, SshFailure, at_once
 from launcher.fleet import Fleet
 from ligo_dist.runtime.errors import LigoError
@@ -29,8 +31,8 @@ class Visit:
         torch: what torch sees of them, as `probe.ask_torch` says; None where that is not known.
         memory: bytes that processes may still take, None where that is not known.
         disk: free bytes where the run directory is, None where that is not known.
-        unwritable: why it cannot write into the run directory; None: it can.
-        sees_mark: whether it sees the launcher's file there.
+        sees_mark: whether it sees the launcher's file in the run directory.
+        unwritable: why it cannot write there though it sees it; None: it can.
         cannot_listen: why the first machine cannot listen on the master's port; None: it does, or is not the first.
         trace_seen: whether the launcher sees what it wrote into the run directory.
         was_sent: whether it was asked to reach the first machine, that is whether that one listened.
@@ -47,8 +49,8 @@ class Visit:
     torch: dict[str, Any] | None
     memory: int | None
     disk: int | None
-    unwritable: str | None
     sees_mark: bool
+    unwritable: str | None
     cannot_listen: str | None
     trace_seen: bool
     was_sent: bool
@@ -83,7 +85,7 @@ def visit(fleet: Fleet, questions: Questions) -> list[Visit | SshFailure]:
         LigoError: the launcher itself cannot write into the run directory, or lacks what reaches the others.
     """
     run_dir = Path(questions.directory, questions.run_dir)
-    mark, traces = f".preflight-{secrets.token_hex(8)}", Traces()
+    mark = f".preflight-{secrets.token_hex(8)}"
     of_hosts = [run_dir / f"{mark}-{number}" for number in range(len(fleet.nodes))]
     conversations: list[Conversation] = []
 
@@ -97,8 +99,7 @@ def visit(fleet: Fleet, questions: Questions) -> list[Visit | SshFailure]:
             return look
         return _reach(conversation, questions, look, trace, first_listens)
 
-    _leave_mark(traces, str(run_dir), mark)
-    with tempfile.TemporaryDirectory() as errors:
+    with _mark(run_dir, mark), tempfile.TemporaryDirectory() as errors:
         try:
             for number, node in enumerate(fleet.nodes):
                 conversations.append(Conversation(node.name, fleet, Path(errors, str(number))))
@@ -110,15 +111,31 @@ def visit(fleet: Fleet, questions: Questions) -> list[Visit | SshFailure]:
             for path in of_hosts:
                 with suppress(OSError):  # of a machine that was lost before it could remove it
                     path.unlink()
-            traces.remove()
 
 
-def _leave_mark(traces: Traces, run_dir: str, mark: str) -> None:
+@contextmanager
+def _mark(directory: Path, name: str) -> Iterator[None]:
+    """A file in a directory for the machines to see. It is removed again, with the directories that were made for it
+    and that nobody has begun to use.
+
+    Raises:
+        LigoError: it cannot be written.
+    """
+    made = [path for path in (directory, *directory.parents) if not os.path.lexists(path)]
     try:
-        traces.leave(run_dir, mark)
-    except OSError as error:
-        traces.remove()
-        raise LigoError(f"run_dir: {run_dir!r} cannot be written here: {reason(error)}") from None
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            write_through(str(directory / name))
+        except OSError as error:
+            wrong = f"{str(directory)!r} cannot be written here: {reason(error)}"
+            raise LigoError(f"run_dir: {wrong}") from None
+        yield
+    finally:
+        with suppress(OSError):
+            (directory / name).unlink()
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
 
 
 def _look(

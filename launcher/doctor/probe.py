@@ -47,50 +47,12 @@ print(json.dumps({"count": count, "why": why.split("(Triggered")[0].strip(), "nc
 _NVIDIA_SMI_SECONDS = 10.0
 
 
-class Traces:
-    """Files that are written for another machine to see, and removed again with the directories made for them."""
-
-    def __init__(self) -> None:
-        self._files: list[str] = []
-        self._directories: list[str] = []
-
-    def leave(self, directory: str, name: str) -> None:
-        """Write the file, through to the disk.
-
-        Raises:
-            OSError: it cannot be written, or the directory cannot be made.
-        """
-        missing = []
-        ancestor = os.path.abspath(directory)
-        while not os.path.lexists(ancestor):
-            missing.append(ancestor)
-            ancestor = os.path.dirname(ancestor)
-        for path in reversed(missing):
-            with contextlib.suppress(FileExistsError):  # another machine was faster, and removes it
-                os.mkdir(path)
-                self._directories.append(path)
-        path = os.path.join(os.path.abspath(directory), name)
-        with open(path, "w", encoding="utf-8") as file:
-            self._files.append(path)
-            file.write("of a check before a launch; may be removed\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def remove(self) -> None:
-        """Remove all of it; a directory that others have begun to use stays."""
-        for path in self._files:
-            with contextlib.suppress(OSError):
-                os.remove(path)
-        for path in reversed(self._directories):
-            with contextlib.suppress(OSError):
-                os.rmdir(path)
-
-
 class Machine:
     """Answers requests; the names of its public methods are what `do` may say."""
 
     def __init__(self) -> None:
-        self.traces = Traces()
+        self.traces: list[str] = []
+        """The files that it has made."""
 
     def look(
         self,
@@ -109,7 +71,7 @@ class Machine:
             python_path: where the ranks find packages beside the environment's own.
             run_dir: directory that all machines share.
             mark: name of the launcher's file in it.
-            trace: name of the file that is written beside it.
+            trace: name of the file that is written beside it, for the launcher to see.
             port: where to listen from now on; None: nowhere.
             torch_seconds: how long torch may take to say which accelerators it sees; None: it is not asked.
         """
@@ -118,7 +80,7 @@ class Machine:
         except OSError as error:
             return {"no_directory": reason(error)}
         sys.path[1:1] = python_path
-        there = accelerators()
+        there, sees_mark = accelerators(), os.path.exists(os.path.join(run_dir, mark))
         return {
             "no_directory": None,
             "python": platform.python_version(),
@@ -130,8 +92,8 @@ class Machine:
             "torch": ask_torch(torch_seconds, python_path) if there and torch_seconds else None,
             "memory": available_memory(),
             "disk": free_disk(run_dir),
-            "unwritable": self._leave_trace(run_dir, trace),
-            "sees_mark": os.path.exists(os.path.join(run_dir, mark)),
+            "sees_mark": sees_mark,
+            "unwritable": self._write(os.path.abspath(os.path.join(run_dir, trace))) if sees_mark else None,
             "cannot_listen": None if port is None else _listen(port),
         }
 
@@ -140,12 +102,25 @@ class Machine:
         failure = None if address is None else _connect(address, port)
         return {"cannot_reach": failure, "time": time.time()}
 
-    def _leave_trace(self, directory: str, name: str) -> str | None:
+    def _write(self, path: str) -> str | None:
+        self.traces.append(path)
         try:
-            self.traces.leave(directory, name)
+            write_through(path)
         except OSError as error:
             return reason(error)
         return None
+
+
+def write_through(path: str) -> None:
+    """Write a file for another machine to see, through to the disk.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("of a check before a launch; may be removed\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def machine_identity() -> str | None:
@@ -281,7 +256,9 @@ def main() -> None:
             answer = getattr(machine, request.pop("do"))(**request)
             print(ANSWER + json.dumps(answer), flush=True)
     finally:
-        machine.traces.remove()
+        for path in machine.traces:
+            with contextlib.suppress(OSError):  # the launcher was faster
+                os.remove(path)
 
 
 if __name__ == "__main__":

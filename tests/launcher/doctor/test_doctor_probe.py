@@ -95,43 +95,38 @@ def test_it_is_for_the_standard_library_and_python_3_8_alone():
     assert {name.partition(".")[0] for name in imported} <= sys.stdlib_module_names
 
 
-def test_it_writes_where_the_launcher_sees_it_and_leaves_nothing():
-    Path("runs").mkdir()
+@pytest.fixture
+def run_dir():
+    """A run directory with the launcher's file."""
+    Path("runs/my").mkdir(parents=True)
+    Path("runs/my/of-the-launcher").touch()
+    return Path("runs/my")
+
+
+def files(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_it_writes_where_the_launcher_sees_it_and_leaves_nothing(run_dir):
     with started() as conversation:
-        answer = look(conversation, run_dir="runs/deep/my")
-        assert Path("runs/deep/my/of-the-host").exists()
-        assert (answer["unwritable"], answer["sees_mark"]) == (None, False)
-        Path("runs/deep/my/of-the-launcher").touch()
-        assert look(conversation, run_dir="runs/deep/my", trace="another")["sees_mark"]
-        Path("runs/deep/my/of-the-launcher").unlink()
-    assert list(Path.cwd().rglob("*")) == [Path("runs").absolute()]
+        answer = look(conversation)
+        assert (answer["unwritable"], answer["sees_mark"]) == (None, True)
+        assert files(run_dir) == ["of-the-host", "of-the-launcher"]
+    assert files(run_dir) == ["of-the-launcher"]
 
 
-def test_a_directory_that_somebody_uses_by_now_stays():
+def test_where_it_sees_nothing_of_the_launcher_it_writes_nothing():
     with started() as conversation:
-        look(conversation)
-        Path("runs/my/run.log").write_text("precious")
-    assert [path.name for path in Path("runs/my").iterdir()] == ["run.log"]
-
-
-def test_it_tidies_up_when_the_launcher_is_gone():
-    with started() as conversation:
-        look(conversation)
-        conversation._channel.shutdown(socket.SHUT_RDWR)
-        assert conversation._process.wait(10) == 0
+        assert not look(conversation)["sees_mark"]
     assert list(Path.cwd().iterdir()) == []
-
-
-def test_a_run_directory_under_a_file():
-    Path("runs").write_text("precious")
-    with started() as conversation:
-        assert look(conversation)["unwritable"] == "Not a directory"
 
 
 def test_a_full_disk(can_mount):
     Path("runs").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "runs"], check=True)
     try:
+        Path("runs/my").mkdir()
+        Path("runs/my/of-the-launcher").touch()
         Path("runs/ballast").write_bytes(b"x" * (1 << 16))
         with started() as conversation:
             answer = look(conversation)
