@@ -1,7 +1,9 @@
-"""A directory in which runs are launched, with stand-ins for `deepspeed` and for the training."""
+"""A directory in which runs are launched, with stand-ins for `deepspeed` and for the training; and one for the process
+that answers what only the libraries know."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ligo_dist.runtime import apart
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -117,3 +121,18 @@ def site(tmp_path: Path) -> Iterator[Site]:
         for pid in start["pids"]:
             if _runs(pid):
                 os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(autouse=True)
+def _questions_are_answered_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process apart would import the libraries for each command anew, which takes seconds. The real one is asked by
+    tests/runtime/test_apart.py, and by each command that a test starts as a process."""
+
+    def ask(module: str, request: Any, what: str, *, with_torch: bool = False) -> Any:
+        question = json.loads(json.dumps(request))
+        return json.loads(json.dumps(importlib.import_module(module).answer_apart(question)))
+
+    real = apart.ask_apart
+    for module in list(sys.modules.values()):
+        if vars(module).get("ask_apart") is real:
+            monkeypatch.setattr(module, "ask_apart", ask)

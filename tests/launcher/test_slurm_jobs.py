@@ -230,7 +230,7 @@ def test_mistakes(slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert "is this a machine that submits jobs?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("ending", "requeued"), [("75", True), ("0", False), ("1", False)])
+@pytest.mark.parametrize(("ending", "requeued"), [("75", True), ("1", False)])
 def test_a_job_that_was_warned_is_queued_again(slurm: Path, ending: str, requeued: bool):
     """The job's script itself, with a stand-in for the run that ends so when it gets the signal."""
     assert submit("cluster.slurm.nodes=1") == 0
