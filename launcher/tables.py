@@ -4,7 +4,7 @@ line), methods and families."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TextIO
 
@@ -272,22 +272,31 @@ _MUCH_PADDING = 0.25
 def stage_table(plan: Plan) -> Table:
     """One row per stage, then the total. FLOPs are over all ranks, without evaluation and recomputation;
     parameters count ties once."""
-    table = Table(
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-        caption="steps: learn + train. FLOPs: over all ranks, without evaluation and recomputation.",
-        caption_justify="left",
-        show_footer=True,
-    )
     total = plan.cost
-    names = ("stage", "method", "layers", "width", "heads (kv)", "ffn", "parameters", "steps", "tokens")
-    footers = {"stage": "total", "steps": f"{total.steps:,}", "tokens": quantities.count(total.tokens)}
-    for name in (*names, "learn FLOPs", "grow FLOPs", "train FLOPs"):
-        table.add_column(name.replace(" ", "\n"), footers.get(name, ""), no_wrap=True, justify="right")
-    table.columns[0].justify = table.columns[1].justify = "left"
-    table.add_column("total\nFLOPs", quantities.flops(total.flops), no_wrap=True, justify="right")
+    sizes = ("layers", "width", "heads\n(kv)", "ffn", "parameters")
+    numbers = {
+        **dict.fromkeys(sizes, ""),
+        "steps": f"{total.steps:,}",
+        "tokens": quantities.count(total.tokens),
+        **dict.fromkeys(("learn\nFLOPs", "grow\nFLOPs", "train\nFLOPs"), ""),
+        "total\nFLOPs": quantities.flops(total.flops),
+    }
+    caption = "steps: learn + train. FLOPs: over all ranks, without evaluation and recomputation."
+    table = cost_table(("stage", "method"), numbers, caption)
     for stage in plan.stages:
         table.add_row(*_row(stage))
+    return table
+
+
+def cost_table(words: Sequence[str], numbers: Mapping[str, str], caption: str) -> Table:
+    """Columns of words, then columns of numbers, each with what stands in its last line, the total."""
+    table = Table(
+        box=box.SIMPLE, padding=(0, 1, 0, 0), caption=caption, caption_justify="left", show_footer=True
+    )
+    for name in words:
+        table.add_column(name, "total" if name == words[0] else "", no_wrap=True)
+    for name, total in numbers.items():
+        table.add_column(name, total, no_wrap=True, justify="right")
     return table
 
 

@@ -12,10 +12,9 @@ from filelock import FileLock, Timeout
 
 from launcher.arguments import add_config, read_config
 from launcher.commands.run import add_start, choose_and_check, start
-from launcher.comparison.checks import check_runs
+from launcher.comparison.checks import check_runs, print_runs
 from launcher.comparison.execution import run_comparison
 from launcher.comparison.runs import ComparedRun, comparison_root, derive_runs
-from launcher.comparison.table import print_runs
 from launcher.signals import leave_when_warned
 from ligo_dist.runtime.errors import FINISHED, LigoError
 from ligo_dist.runtime.files import LOCK_FILE

@@ -4,6 +4,7 @@ that answers what only the libraries know."""
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,7 +132,9 @@ def _questions_are_answered_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def ask(module: str, request: Any, what: str, *, with_torch: bool = False) -> Any:
         question = json.loads(json.dumps(request))
-        return json.loads(json.dumps(importlib.import_module(module).answer_apart(question)))
+        with redirect_stderr(io.StringIO()):  # what the libraries print goes elsewhere
+            answer = importlib.import_module(module).answer_apart(question)
+        return json.loads(json.dumps(answer))
 
     real = apart.ask_apart
     for module in list(sys.modules.values()):
