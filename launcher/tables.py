@@ -1,5 +1,7 @@
-"""What the commands print as tables: stages and their costs, and plans (docs/internals/accounting.md explains them line by
-line)."""
+"""What the commands print as tables: stages and their costs, and plans.
+
+docs/internals/accounting.md explains those of plans line by line.
+"""
 
 from __future__ import annotations
 
