@@ -122,7 +122,7 @@ def run_preflight(fleet: Fleet, plan: Plan, master_port: int) -> DoctorReport:
         python_path=[path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path],
         master_address=fleet.meeting_address,
         master_port=master_port,
-        torch_seconds=None if wants_processors else fleet.cluster.preflight_seconds / 2,
+        torch_seconds=None if wants_processors else fleet.cluster.preflight_seconds / 3,
     )
     answers = visit(fleet, questions)
     visits = [answer for answer in answers if isinstance(answer, Visit)]
