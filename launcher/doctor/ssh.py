@@ -151,8 +151,8 @@ class Conversation:
             LigoError: the program that reaches it is not there.
         """
         self._host, self._cluster, self._errors = host, fleet.cluster, errors
+        self._received = b""
         self._channel, theirs = socket.socketpair()
-        self._said = self._channel.makefile("rb")
         with theirs:
             command = fleet.command_on(host, [self._cluster.python or sys.executable, "-c", _BOOTSTRAP])
             self._process = _start(command, theirs.fileno(), errors)
@@ -181,7 +181,6 @@ class Conversation:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._said.close()
         self._channel.close()
 
     def _say(self, content: object) -> None:
@@ -196,16 +195,21 @@ class Conversation:
             TimeoutError: it is late.
         """
         while True:
+            line, is_whole, rest = self._received.partition(b"\n")
+            if is_whole:
+                self._received = rest
+                _, is_answer, text = line.decode(errors="replace").partition(probe.ANSWER)
+                if is_answer:
+                    return json.loads(text)
+                continue
             self._channel.settimeout(_left(deadline))
             try:
-                line = self._said.readline()
+                chunk = self._channel.recv(1 << 16)
             except ConnectionResetError:  # it ended without reading what was said
-                line = b""
-            if not line.endswith(b"\n"):
+                chunk = b""
+            if not chunk:
                 return None
-            _, is_answer, text = line.decode(errors="replace").partition(probe.ANSWER)
-            if is_answer:
-                return json.loads(text)
+            self._received += chunk
 
 
 def reachable_nodes(fleet: Fleet) -> dict[str, str | None]:
