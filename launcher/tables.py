@@ -1,5 +1,7 @@
-"""What the commands print as tables: stages and their costs, plans (docs/internals/accounting.md explains them line by
-line), methods and families."""
+"""What the commands print as tables: stages and their costs, and plans.
+
+docs/internals/accounting.md explains those of plans line by line.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ligo_dist.architectures import Architecture, Axis, ModelShape, architecture_names, get_architecture
-from ligo_dist.growth.registry import DEPTHS, METHODS, WIDTHS, Entry  # noqa: TID251 - names alone: no torch
 from ligo_dist.planning import SECONDS_PER_BLOCK, Forecast, export_bytes
 from ligo_dist.runtime import quantities
 from ligo_dist.runtime.zero3 import Zero3
@@ -29,74 +29,8 @@ def print_whole(table: Table, file: TextIO | None = None) -> None:
     Console(file=file, width=width, markup=False).print(table)
 
 
-_SCOPES = {"model": "whole model", "layer": "each layer", "fixed": "never grows"}
-
-
-def print_architectures() -> None:
-    """All families of the package, with their axes by the scope of their operators."""
-    table = _listing("family", "model class", "objective", *(f"axes: {words}" for words in _SCOPES.values()))
-    for name in architecture_names():
-        architecture = get_architecture(name)
-        axes = [_axes_of_scope(architecture, scope) for scope in _SCOPES]
-        table.add_row(name, architecture.model_class, architecture.objective, *axes)
-    _print(table)
-    print("(heads): whole heads are mixed. More of one family: ligo-dist architectures NAME")
-
-
-def print_architecture(name: str) -> None:
-    """One family: its axes, and the table of its parameters.
-
-    Raises:
-        ArchitectureError: for a family that is not known, or `module:NAME` that is none.
-    """
-    architecture = get_architecture(name)
-    print(f"{architecture.name}: {architecture.model_class}, {architecture.objective}")
-    axes = _listing("axis", "operator for", "it mixes", "remarks")
-    for axis in architecture.axes.values():
-        mixes = "-" if axis.scope == "fixed" else {"element": "elements", "head": "whole heads"}[axis.unit]
-        axes.add_row(axis.name, _SCOPES[axis.scope], mixes, ", ".join(_remarks(axis)))
-    _print(axes)
-    parameters = _listing("parameter", "axes of its dims")
-    for role, line in architecture.table(_any_shape(architecture)).items():
-        parameters.add_row(role, line)
-    _print(parameters)
-
-
-def print_methods() -> None:
-    """The methods, then what `grow.depth` and `grow.width` may name."""
-    methods = _listing("method", "depth", "width", "what it does", "keeps the function", "source")
-    for name, method in METHODS.items():
-        depth, width = method.depth or "-", method.width or "-"
-        methods.add_row(name, depth, width, method.description, method.preserves, method.source)
-    _print(methods)
-    _print(_ways("depth", DEPTHS))
-    _print(_ways("width", WIDTHS))
-
-
-def _ways(kind: str, entries: Mapping[str, Entry]) -> Table:
-    table = _listing(kind, "what it does", "keeps the function", "source")
-    for name, entry in entries.items():
-        table.add_row(name, entry.description, entry.preserves, entry.source)
-    return table
-
-
-def _axes_of_scope(architecture: Architecture, scope: str) -> str:
-    axes = [axis for axis in architecture.axes.values() if axis.scope == scope]
-    return ", ".join(f"{axis.name} (heads)" if axis.unit == "head" else axis.name for axis in axes)
-
-
-def _remarks(axis: Axis) -> list[str]:
-    remarks = [f"{axis.lifted_from}, repeated per query head"] if axis.lifted_from else []
-    remarks += ["ordered by key/value group"] if axis.grouped else []
-    return remarks + (["acted on element by element"] if axis.elementwise else [])
-
-
-def _any_shape(architecture: Architecture) -> ModelShape:
-    """The lines of a table depend on no size, only on whether the head is tied."""
-    return ModelShape(1, 1, 1, 1, 1, tied=architecture.tied_by_default)
-
-
-def _listing(*names: str) -> Table:
+def listing(*names: str) -> Table:
+    """A table of words, whose first column is never broken."""
     table = _plain()
     for index, name in enumerate(names):
         table.add_column(name, no_wrap=index == 0, overflow="fold")
@@ -108,7 +42,7 @@ def _plain(**more: Any) -> Table:
     return Table(box=box.SIMPLE, padding=(0, 1, 0, 0), caption_justify="left", **more)
 
 
-def _print(table: Table) -> None:
+def print_listing(table: Table) -> None:
     """On a terminal as wide as that is; elsewhere, where lines are searched, as wide as the table is."""
     Console(width=None if sys.stdout.isatty() else _WIDEST, markup=False).print(table)
 
@@ -252,17 +186,29 @@ _MUCH_PADDING = 0.25
 def _by_stage(plan: Plan) -> Table:
     """One row per stage, then the total. FLOPs are over all ranks, without evaluation and recomputation;
     parameters count ties once."""
-    caption = "steps: learn + train. FLOPs: over all ranks, without evaluation and recomputation."
-    table = _plain(caption=caption, show_footer=True)
     total = plan.cost
-    names = ("stage", "method", "layers", "width", "heads (kv)", "ffn", "parameters", "steps", "tokens")
-    footers = {"stage": "total", "steps": f"{total.steps:,}", "tokens": quantities.count(total.tokens)}
-    for name in (*names, "learn FLOPs", "grow FLOPs", "train FLOPs"):
-        table.add_column(name.replace(" ", "\n"), footers.get(name, ""), no_wrap=True, justify="right")
-    table.columns[0].justify = table.columns[1].justify = "left"
-    table.add_column("total\nFLOPs", quantities.flops(total.flops), no_wrap=True, justify="right")
+    sizes = ("layers", "width", "heads\n(kv)", "ffn", "parameters")
+    numbers = {
+        **dict.fromkeys(sizes, ""),
+        "steps": f"{total.steps:,}",
+        "tokens": quantities.count(total.tokens),
+        **dict.fromkeys(("learn\nFLOPs", "grow\nFLOPs", "train\nFLOPs"), ""),
+        "total\nFLOPs": quantities.flops(total.flops),
+    }
+    caption = "steps: learn + train. FLOPs: over all ranks, without evaluation and recomputation."
+    table = cost_table(("stage", "method"), numbers, caption)
     for stage in plan.stages:
         table.add_row(*_row(stage))
+    return table
+
+
+def cost_table(words: Sequence[str], numbers: Mapping[str, str], caption: str) -> Table:
+    """Columns of words, then columns of numbers, each with what stands in its last line, the total."""
+    table = _plain(caption=caption, show_footer=True)
+    for name in words:
+        table.add_column(name, "total" if name == words[0] else "", no_wrap=True)
+    for name, total in numbers.items():
+        table.add_column(name, total, no_wrap=True, justify="right")
     return table
 
 
