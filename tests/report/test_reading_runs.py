@@ -14,8 +14,7 @@ import pytest
 from ligo_dist.report.read import Cost, make_run, read_run
 from ligo_dist.report.report import build_report
 from ligo_dist.runtime.errors import LigoError
-from ligo_dist.tracking import METRICS_FILE, STATE_FILE
-from ligo_dist.tracking.record import read_state
+from ligo_dist.tracking import METRICS_FILE, STATE_FILE, read_state
 from recorded_runs import GROWN, SCRATCH, SMALL, Leg, Recorder
 
 
