@@ -7,6 +7,7 @@ Importing `transformers` imports torch, where there is one. So the launcher asks
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,8 +29,10 @@ ROTARY_KEYS = ("rope_theta", "rotary_emb_base")
 _DROPOUT = ("_pdrop", "_dropout", "_dropout_prob")
 _PER_LAYER = "layer_types"
 LABELS = ("id2label", "label2id")
-_OF_ITS_FILE = ("architectures", "auto_map", "model_type", "num_labels", "transformers_version")
-"""What a `config.json` says of itself and of the files beside it, or twice (the number of classes)."""
+_OF_ITS_FILE = (
+    "architectures", "auto_map", "model_type", "num_labels", "problem_type", "transformers_version",
+)  # fmt: skip
+"""What a `config.json` says of itself and of the files beside it, twice (the number of classes), or of another loss."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ def check_models_apart(
     if not asks_the_library(config):
         return [], []
     path = None if directory is None else str(directory)
-    request = [config.model.family, [asdict(shape) for shape in shapes], config.model.huggingface, path]
+    plain = [asdict(shape) for shape in shapes]
+    request = [config.model.family, plain, config.model.huggingface, config.data.sequence_length, path]
     faults, notes = ask_apart("ligo_dist.huggingface.check", request, "the models", with_torch=True)
     return [Fault(path, message) for path, message in faults], notes
 
@@ -129,11 +133,11 @@ def read_source_config(family: str, name: str) -> SourceConfig:
         # Of what a shape has beside its sizes, a switch that is off is what it has anyway.
         if values[key] != default.get(key) or (key in architecture.config_keys and values[key])
     }
-    others = {key: value for key, value in inherited.items() if key != _PER_LAYER}
-    if _PER_LAYER in inherited and cls(**{**sizes, **others}).to_dict()[_PER_LAYER] == values[_PER_LAYER]:
-        inherited = (
-            others  # what the class makes of the other keys, and would make otherwise for another size
-        )
+    if _PER_LAYER in inherited:
+        # What the class makes of the other keys it would make otherwise for another size.
+        others = {key: value for key, value in inherited.items() if key != _PER_LAYER}
+        made = cls(**copy.deepcopy({**sizes, **others})).to_dict()
+        inherited = others if made[_PER_LAYER] == values[_PER_LAYER] else inherited
     if _PER_LAYER in inherited:
         raise LigoError(
             f"{name!r}: its layers are not all alike ({_PER_LAYER}), so none can be made of others"
@@ -192,6 +196,11 @@ def _key_faults(architecture: Architecture, keys: dict[str, Any]) -> list[Fault]
         valid |= _rotary_keys(architecture, cls)
     owned = owned_huggingface_keys(architecture)
     faults = []
+    if "rope_parameters" in keys and "rope_scaling" in keys:
+        wrong = (
+            "another name of rope_parameters, which the library would then not read; one of them has to go"
+        )
+        faults.append(Fault("model.huggingface.rope_scaling", wrong))
     for key, value in keys.items():
         path = f"model.huggingface.{key}"
         if key not in valid:
@@ -202,7 +211,7 @@ def _key_faults(architecture: Architecture, keys: dict[str, Any]) -> list[Fault]
             faults.append(Fault(path, f"cannot be given: it is set by `{setter}`"))
             continue
         try:
-            cls(**{key: value})
+            cls(**{key: copy.deepcopy(value)})  # the class completes a mapping in its place
         except Exception as error:  # whatever the class raises is its verdict on the value
             faults.append(Fault(path, f"{cls.__name__} refuses {value!r}: {innermost_words(error)}"))
     return faults

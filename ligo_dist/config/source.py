@@ -96,16 +96,28 @@ def complete(config: Config, source: SourceConfig, origin: str = "configuration"
 
 
 def _rotary_faults(inherited: dict[str, Any], given: dict[str, Any], name: str) -> list[Fault]:
-    """Keys that would be of no effect: the library reads them only where there are no `rope_parameters`."""
-    if "rope_parameters" in given or "rope_parameters" not in inherited:
+    """Keys that would be of no effect, as the library reads them only where there are no `rope_parameters`, and keys
+    that would drop some of these without a word."""
+    said = inherited.get("rope_parameters")
+    if not isinstance(said, dict):
         return []
+    own = given.get("rope_parameters")
+    if isinstance(own, dict):
+        everywhere = {"rope_theta": ROTARY_KEYS, "partial_rotary_factor": PARTIAL_ROTARY_KEYS}
+        return [
+            Fault(
+                "model.huggingface.rope_parameters",
+                f"{own}: {key} is missing, which is {said[key]} for the model in {name!r}; give it too",
+            )
+            for key, names in everywhere.items()
+            if key in said and not any(key in own or other in given for other in names)
+        ]
     return [
         Fault(
             f"model.huggingface.{key}",
-            f"{given[key]}: the model in {name!r} says it in rope_parameters, {inherited['rope_parameters']}; give"
-            " those if they are to change",
+            f"{given[key]}: the model in {name!r} says it in rope_parameters, {said}; give those if they are to change",
         )
-        for key in (*ROTARY_KEYS, *PARTIAL_ROTARY_KEYS)
+        for key in ("rope_scaling", *ROTARY_KEYS, *PARTIAL_ROTARY_KEYS)
         if key in given
     ]
 

@@ -47,6 +47,7 @@ def test_the_examples_are_right(overrides):
         ("data.image_size=10", "data.image_size", "10 is no multiple of the 4 of model.patch_size; 8 would"),
         ("data.image_size=null", "data.image_size", "is missing; vit needs the side of its images"),
         ("data.labels=null", "data.labels", "is missing; vit needs a number of classes"),
+        ("data.labels=1", "data.labels", "would take it for a regression; at least 2 would be right"),
         ("data.channels=2", "data.channels", "2 is no channels; there are: 1, 3"),
         ("data.random_shift=8", "data.random_shift", "8 is not less than the 8 of data.image_size"),
         (

@@ -56,6 +56,12 @@ _BETWEEN_KEYS = [
     ("model.family=gtp2", "model.family", "'gtp2' is no model family; did you mean 'gpt2'?"),
     ("model.huggingface.n_layer=3", "model.huggingface.n_layer", "it is set by `stages[].size.layers`"),
     ("model.huggingface.bos_token_id=3", "model.huggingface.bos_token_id", "it is set by `tokenizer`"),
+    ("model.huggingface.problem_type=x", "model.huggingface.problem_type", "it is set by `data.labels"),
+    (
+        "model.huggingface.return_dict=false",
+        "model.huggingface.return_dict",
+        "a model's loss is read by name",
+    ),
     ("stages[0].size.heads=5", "stages[0].size.heads", "5 heads do not divide the width 32; 4 would"),
     (
         "stages[1].size.key_value_heads=4",
