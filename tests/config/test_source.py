@@ -10,8 +10,7 @@ import pytest
 from example import example, raw_example
 
 from ligo_dist.config import Config, config_from, stage_shapes, with_source
-from ligo_dist.config.huggingface import read_source_config
-from ligo_dist.config.source import with_source_apart
+from ligo_dist.config.source import read_source_config, with_source_apart
 from ligo_dist.runtime.errors import ConfigError
 
 _GPT2 = {
