@@ -26,6 +26,8 @@ def refused_keys(keys: Mapping[str, Any]) -> list[Fault]:
     Args:
         keys: merged into the project's own settings, as in a run; none that the project sets itself.
     """
+    if not keys:
+        return []
     unknown = [
         Fault(f"deepspeed.zero_optimization.{key}", f"unknown key{did_you_mean(key, ZERO_KEYS)}")
         for key in keys.get("zero_optimization") or {}
