@@ -21,7 +21,7 @@ from ligo_dist.config.cluster import Cluster
 from ligo_dist.planning import Needs
 from ligo_dist.runtime import quantities
 from ligo_dist.runtime.files import EXPORTS_DIRECTORY
-from ligo_dist.runtime.zero3 import offloads
+from ligo_dist.runtime.zero3 import Zero3
 from ligo_dist.schedule.plan import Plan
 
 TOLERANCE = 0.15
@@ -45,7 +45,7 @@ def rank_memory(plan: Plan, needed: Needs, *, on_processors: bool) -> RankMemory
     """The least that one rank holds at the peak. Where DeepSpeed offloads, which `Needs` leaves out, the
     partitions of the largest model alone."""
     config = plan.config
-    if not offloads(config.deepspeed):
+    if not Zero3.from_keys(config.deepspeed).offloads:
         memory = int(needed.memory * (1 - TOLERANCE))
         return RankMemory(memory, 0) if on_processors else RankMemory(0, memory)
     share = -(-max(stage.parameters for stage in plan.stages) // plan.world_size)

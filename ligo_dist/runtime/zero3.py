@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,19 +30,16 @@ class Zero3:
 
     @classmethod
     def from_keys(cls, deepspeed: Mapping[str, Any]) -> Zero3:
-        """What a configuration's `deepspeed` section comes to."""
+        """What a configuration's `deepspeed` section comes to; no numbers are left out: DeepSpeed refuses them."""
         keys: Mapping[str, Any] = deepspeed.get("zero_optimization") or {}
-        given = {name: int(keys[key]) for key, name in _KEYS.items() if key in keys}
-        return cls(**given, offloads=offloads(deepspeed))
+        given: dict[str, int] = {}
+        for key, name in _KEYS.items():
+            with suppress(KeyError, TypeError, ValueError, OverflowError):
+                given[name] = int(keys[key])
+        return cls(**given, offloads=any(_is_used(keys.get(f"offload_{what}")) for what in _OFFLOADED))
 
 
-def offloads(deepspeed: Mapping[str, Any]) -> bool:
-    """Whether a `deepspeed` section has something lie in the processors' memory; its other values may be wrong."""
-    keys: Mapping[str, Any] = deepspeed.get("zero_optimization") or {}
-    sections = (keys.get("offload_param"), keys.get("offload_optimizer"))
-    return any(isinstance(one, Mapping) and one.get("device", "none") != "none" for one in sections)
-
-
+_OFFLOADED = ("param", "optimizer")
 _KEYS = {
     "reduce_bucket_size": "reduce_bucket",
     "stage3_prefetch_bucket_size": "prefetch_bucket",
@@ -49,3 +47,7 @@ _KEYS = {
     "stage3_max_reuse_distance": "reuse_distance",
     "sub_group_size": "sub_group",
 }
+
+
+def _is_used(section: Any) -> bool:
+    return isinstance(section, Mapping) and section.get("device", "none") != "none"

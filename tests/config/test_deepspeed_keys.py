@@ -11,6 +11,7 @@ from ligo_dist.config.deepspeed_keys import (
     check_deepspeed_keys_apart,
     deepspeed_faults,
 )
+from ligo_dist.runtime.zero3 import Zero3
 
 
 def zero(**keys: Any) -> dict[str, Any]:
@@ -75,6 +76,10 @@ def test_what_deepspeed_has_removed_is_refused():
     assert not set(ALLOWED) & set(OWNED)
     assert set(_REMOVED_TOP_LEVEL_CONFIG_KEYS) <= set(OWNED)
     assert set(_REMOVED_ZERO_CONFIG_KEYS) <= set(ZERO_OWNED)
+
+
+def test_a_plan_can_be_made_before_deepspeed_refuses_a_value():
+    assert Zero3.from_keys(zero(reduce_bucket_size="x", sub_group_size=5e8)) == Zero3(sub_group=500_000_000)
 
 
 def test_deepspeed_itself_is_asked_in_a_process_apart():
