@@ -27,7 +27,7 @@ def check_before_start(
     num_accelerators: int | None,
     source: str,
     *,
-    asks_libraries: bool = True,
+    asks_for_models: bool = True,
 ) -> Plan:
     """The plan of a configuration that is held against this machine. Makes no file and no directory.
 
@@ -36,7 +36,7 @@ def check_before_start(
         num_ranks: of the whole run.
         num_accelerators: of this machine; None: the ranks run on others.
         source: where the configuration is from.
-        asks_libraries: whether transformers is to build the models, and DeepSpeed to check its keys, which takes
+        asks_for_models: whether transformers is to build the models, and DeepSpeed to check its keys, which takes
             seconds. Ranks that start now do that first of all, and say the same.
 
     Raises:
@@ -55,7 +55,7 @@ def check_before_start(
     faults += check_huggingface_keys_apart(config)
     if faults or plan is None:
         raise ConfigError(faults, source)
-    if not asks_libraries:
+    if not asks_for_models:
         return plan
     faults, notes = check_models_apart(config, [stage.shape for stage in plan.stages], _weights_here(config))
     faults += check_deepspeed_keys_apart(config.deepspeed)

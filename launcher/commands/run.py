@@ -53,7 +53,7 @@ def add_start(parser: argparse.ArgumentParser) -> None:
 @leave_when_warned()
 def run(arguments: argparse.Namespace) -> int:
     config = read_config(arguments)
-    fleet, plan = choose_and_check(arguments, config, asks_libraries=arguments.dry_run)
+    fleet, plan = choose_and_check(arguments, config, asks_for_models=arguments.dry_run)
     if arguments.dry_run:
         from launcher.tables import print_plan
 
@@ -70,14 +70,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def choose_and_check(
-    arguments: argparse.Namespace, config: Config, *, asks_libraries: bool = True
+    arguments: argparse.Namespace, config: Config, *, asks_for_models: bool = True
 ) -> tuple[Fleet, Plan]:
     """The nodes that were asked for, and the plan of the configuration, which is held against them and this machine."""
     num_accelerators = count_accelerators()
     fleet = choose_fleet(config, slurm=arguments.slurm, nproc=arguments.nproc, accelerators=num_accelerators)
     # Of other machines the preflight will say what they have.
     here = num_accelerators if fleet.is_here else None
-    plan = check_before_start(config, fleet.world_size, here, arguments.config, asks_libraries=asks_libraries)
+    plan = check_before_start(
+        config, fleet.world_size, here, arguments.config, asks_for_models=asks_for_models
+    )
     return fleet, plan
 
 

@@ -109,7 +109,7 @@ def _inline_files(raw: dict[str, Any]) -> list[Fault]:
             continue
         raw[key] = {}
         try:
-            content = read(Path(path).read_text(encoding="utf-8"))
+            content = read(Path(path).expanduser().read_text(encoding="utf-8"))
         except OSError as error:
             faults.append(Fault(key, f"{path!r} cannot be read: {error.strerror}"))
         except ValueError as error:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from ligo_dist.tracking import Record, record_metrics
+from ligo_dist.tracking.record import Record, record_metrics
 
 DOTS_PER_INCH = 100
 COLOURS = ("#1f4e9c", "#d1622b", "#2f8f5b", "#7a4fa3")

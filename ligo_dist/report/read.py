@@ -15,15 +15,8 @@ from pathlib import Path
 
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.files import EXPORTS_DIRECTORY
-from ligo_dist.tracking import (
-    METRICS_FILE,
-    SOURCE_PATH,
-    SOURCE_RUN,
-    STATE_FILE,
-    Record,
-    read_records,
-    read_state,
-)
+from ligo_dist.tracking import METRICS_FILE, SOURCE_PATH, SOURCE_RUN
+from ligo_dist.tracking.record import STATE_FILE, Record, read_records, read_state
 
 PICTURE, NUMBERS = "report.png", "report.json"
 _OF_A_REPORT = {name + ending for name in (PICTURE, NUMBERS) for ending in ("", ".writing")}

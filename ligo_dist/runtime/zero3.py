@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +29,9 @@ class Zero3:
 
     @classmethod
     def from_keys(cls, deepspeed: Mapping[str, Any]) -> Zero3:
-        """What a configuration's `deepspeed` section comes to; no numbers are left out: DeepSpeed refuses them."""
+        """What a configuration's `deepspeed` section comes to."""
         keys: Mapping[str, Any] = deepspeed.get("zero_optimization") or {}
-        given: dict[str, int] = {}
-        for key, name in _KEYS.items():
-            with suppress(KeyError, TypeError, ValueError, OverflowError):
-                given[name] = int(keys[key])
+        given = {name: int(keys[key]) for key, name in _KEYS.items() if _is_number(keys.get(key))}
         return cls(**given, offloads=any(_is_used(keys.get(f"offload_{what}")) for what in _OFFLOADED))
 
 
@@ -47,6 +43,15 @@ _KEYS = {
     "stage3_max_reuse_distance": "reuse_distance",
     "sub_group_size": "sub_group",
 }
+
+
+def _is_number(value: Any) -> bool:
+    """What is none DeepSpeed refuses, in the ranks; the preflight reckons before that."""
+    try:
+        int(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _is_used(section: Any) -> bool:

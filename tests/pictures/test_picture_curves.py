@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from ligo_dist.pictures.curves import cumulative, curve, growths, layer_ticks, loss_figure, save
-from ligo_dist.tracking import Record
+from ligo_dist.tracking.record import Record
 
 
 def record(minute: float, stage: str, phase: str, step: int, tokens: int, **metrics: Any) -> Record:
