@@ -39,6 +39,11 @@ _NEVER_GIVEN = {
     **dict.fromkeys(("model_type", "architectures"), "model.family"),
     "tie_word_embeddings": "model.tie_embeddings",
     "use_cache": "the project (training keeps no key/value cache)",
+    "problem_type": "data.labels (what is learned is the one class of each image)",
+    **dict.fromkeys(
+        ("return_dict", "output_hidden_states", "output_attentions"),
+        "the project (a model's loss is read by name)",
+    ),
 }
 
 _FILE_SOURCES = ("text", "json", "parquet", "arrow")
@@ -237,6 +242,11 @@ def _image_faults(data: Data, model: Model, has_source: bool) -> list[Fault]:
     ):
         if getattr(data, key) is None and not has_source:
             faults.append(Fault(f"data.{key}", f"is missing; {model.family} needs {what}"))
+    if data.labels == 1:
+        wrong = (
+            "1: with a single class there is nothing to learn, and the library would take it for a regression"
+        )
+        faults.append(Fault("data.labels", f"{wrong}; at least 2 would be right"))
     size, patch = data.image_size, model.patch_size
     if size is not None and patch is not None and size % patch:
         wrong = f"{size} is no multiple of the {patch} of model.patch_size"

@@ -46,8 +46,8 @@ class Model(Section):
     yes, llama no)."""
     huggingface: dict[str, Any] = {}
     """More keys of the family's Hugging Face configuration class (`rope_theta`, `resid_pdrop`, `attention_bias`, ...).
-    Keys that the size, the positions or the vocabulary set are refused, and so are those that give the model
-    parameters that the family's table does not have."""
+    Keys that the size, the positions or the vocabulary set are refused, and so are those that say how a model is called
+    and those that give it parameters that the family's table does not have."""
 
 
 class Size(Section):
@@ -248,8 +248,8 @@ class Data(Section):
     channels: Literal[1, 3] = 3
     """1: images are read as grey values, 3: as colours; for image models."""
     labels: Count | None = None
-    """Number of classes; for image models. `null` only where `stages[0].from` says it. If that has another number,
-    its classifier begins with random values."""
+    """Number of classes, at least 2; for image models. `null` only where `stages[0].from` says it. If that has another
+    number, its classifier begins with random values."""
     random_shift: CountOrZero = 0
     """Training images are shifted by up to so many pixels either way, differently at every step; for image
     models."""

@@ -275,14 +275,19 @@ def _check_labels(index: dict[str, Any], labels: int, origin: str) -> None:
 
 
 def _normalisation(source_directory: Path | None, channels: int) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel: what the source's own image processor says, else the middle."""
+    """Mean and standard deviation of each channel, of values from 0 to 1: what the source's own image processor says,
+    else the middle."""
     said = {} if source_directory is None else _said(source_directory, PROCESSOR_FILE)
-    if said.get("do_normalize") is False:
-        return [0.0] * channels, [1.0] * channels
     mean, deviation = said.get("image_mean"), said.get("image_std")
-    if mean and deviation and len(mean) == len(deviation) == channels:
-        return mean, deviation
-    return [MIDDLE] * channels, [MIDDLE] * channels
+    if said.get("do_normalize") is False:
+        mean, deviation = [0.0] * channels, [1.0] * channels
+    elif not (mean and deviation and len(mean) == len(deviation) == channels):
+        mean, deviation = [MIDDLE] * channels, [MIDDLE] * channels
+    # What is 1 here is as much to the source's processor, before it normalises.
+    largest = (
+        255.0 if said.get("do_rescale") is False else round(255 * said.get("rescale_factor", 1 / 255), 6)
+    )
+    return [value / largest for value in mean], [value / largest for value in deviation]
 
 
 def _said(directory: Path, name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -59,7 +60,8 @@ def _library_config(
     architecture: Architecture, keys: Mapping[str, Any], epsilon_factor: float
 ) -> PretrainedConfig:
     config_class = getattr(transformers, architecture.config_class)
-    config = config_class(**{**keys, "architectures": [architecture.model_class]})
+    # The class completes a mapping in its place, which is the user's.
+    config = config_class(**copy.deepcopy({**keys, "architectures": [architecture.model_class]}))
     if epsilon_factor != 1.0:
         epsilon = getattr(config, architecture.norm_epsilon)
         setattr(config, architecture.norm_epsilon, epsilon * epsilon_factor)

@@ -199,9 +199,12 @@ def test_classes_have_the_numbers_that_the_model_gives_their_names(
         ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": False}, 0.0, 1.0),
         ({"image_mean": [0.25] * 3, "image_std": [0.2] * 3, "do_normalize": True}, 0.25, 0.2),
         ({"do_normalize": True}, 0.5, 0.5),
+        # What is 1 here is 255 to the source, or 2.
+        ({"do_rescale": False, "do_normalize": False}, 0.0, 1 / 255),
+        ({"image_mean": [1.0] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 127.5}, 0.5, 0.25),
     ],
 )
-def test_a_source_that_does_not_normalise(
+def test_a_source_that_normalises_otherwise(
     tmp_path: Path, folders: Path, said: dict[str, Any], mean: float, deviation: float
 ) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))

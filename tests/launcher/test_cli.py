@@ -111,6 +111,14 @@ def test_faults_come_before_any_process(arguments, said, capsys, monkeypatch):
     assert Path("file").read_text() == "precious"
 
 
+@pytest.mark.parametrize("command", [["run", "--dry-run"], ["plan"]], ids=["dry run", "plan"])
+def test_deepspeed_is_asked_about_its_own_keys(command, capsys):
+    assert cli.main([*command, QUICKSTART, "deepspeed.zero_optimization.reduce_bucket_size=none"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "deepspeed.zero_optimization.reduce_bucket_size: 'none': DeepSpeed refuses it: " in err
+
+
 def test_faults_of_the_machine_come_together(capsys):
     assert dry_run("--nproc", "33", "tokenizer.file=no.model", "data={source: text, files: [no.txt]}") == 2
     err = capsys.readouterr().err

@@ -9,9 +9,8 @@ import pytest
 
 from launcher.comparison.runs import ComparedRun, derive_runs
 from ligo_dist.config import load_config
-from ligo_dist.config.huggingface import SourceConfig
 from ligo_dist.config.resolve import learn_steps
-from ligo_dist.config.source import complete
+from ligo_dist.config.source import SourceConfig, complete
 from ligo_dist.runtime.errors import ConfigError
 
 
