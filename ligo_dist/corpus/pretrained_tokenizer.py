@@ -1,6 +1,4 @@
-"""A Hugging Face tokenizer that came with a model, as `transformers` opens it, and the tokenizer that a configuration
-names. Importing this imports no torch; opening a Hugging Face tokenizer imports `transformers`, so the launcher has its
-pieces counted in a process apart (`ligo_dist.runtime.apart`)."""
+"""A Hugging Face tokenizer, as `transformers` opens it. Importing this imports no torch, but opening one does."""
 
 from __future__ import annotations
 
@@ -9,18 +7,11 @@ import json
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tokenizers
 
-from ligo_dist.corpus.text_tokenizer import TextTokenizer
-from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
-from ligo_dist.huggingface.hub import resolve_directory
-from ligo_dist.runtime.apart import ask_apart
-from ligo_dist.runtime.errors import CheckpointError, DataError
-
-if TYPE_CHECKING:
-    from ligo_dist.config.schema import Tokenizer as TokenizerSettings
+from ligo_dist.runtime.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -201,71 +192,3 @@ def _reason(directory: Path, error: Exception) -> str:
             return f"cannot be read: its {path.name} is no JSON: {broken}"
     first_line = str(error).partition("\n")[0]
     return f"is refused by transformers: {type(error).__name__}: {first_line}"
-
-
-def given_tokenizer(settings: TokenizerSettings, source_directory: Path | None) -> TextTokenizer | None:
-    """The tokenizer that the configuration names, else that of the source; None: one is to be trained.
-
-    Args:
-        source_directory: of `stages[0].from`.
-
-    Raises:
-        DataError: it cannot be used, or has another number of pieces than `vocab_size`.
-    """
-    if settings.file is not None:
-        return SentencePieceTokenizer.from_file(settings.file, settings.vocab_size)
-    if settings.huggingface is not None:
-        origin = f"tokenizer.huggingface: {settings.huggingface!r}"
-        try:
-            directory = resolve_directory(settings.huggingface, weights=False)
-        except CheckpointError as error:
-            raise DataError(f"tokenizer.huggingface: {error}") from error
-        tokenizer = PretrainedTokenizer(directory, origin)
-        if settings.vocab_size not in (None, tokenizer.vocab_size):
-            raise DataError(
-                f"tokenizer.vocab_size: {settings.vocab_size}, but {settings.huggingface!r} has "
-                f"{tokenizer.vocab_size} pieces; write {tokenizer.vocab_size} or null"
-            )
-        return tokenizer
-    if settings.vocab_size is None and source_directory is not None:
-        return PretrainedTokenizer(
-            source_directory, f"stages[0].from: the tokenizer in {str(source_directory)!r}"
-        )
-    return None
-
-
-def count_pieces(settings: TokenizerSettings, source_directory: Path | None) -> int | None:
-    """The pieces of that tokenizer; None: one is to be trained.
-
-    Raises:
-        DataError: as `given_tokenizer`.
-    """
-    given = given_tokenizer(settings, source_directory)
-    return None if given is None else given.vocab_size
-
-
-def count_pieces_apart(settings: TokenizerSettings, source_directory: Path | None) -> int | None:
-    """The same; a Hugging Face tokenizer is opened in a process apart.
-
-    Raises:
-        DataError: as `given_tokenizer`.
-        LigoError: that process fails.
-    """
-    if settings.file is not None or (settings.huggingface is None and source_directory is None):
-        return count_pieces(settings, source_directory)
-    request = [settings.model_dump(), None if source_directory is None else str(source_directory)]
-    answer = ask_apart(__name__, request, "the tokenizer")
-    if isinstance(answer, str):
-        raise DataError(answer)
-    return answer
-
-
-def answer_apart(request: Any) -> int | str | None:
-    """The answer to a question that was asked through `ligo_dist.runtime.apart`."""
-    from ligo_dist.config.schema import Tokenizer as TokenizerSettings
-
-    settings, directory = request
-    try:
-        return count_pieces(TokenizerSettings(**settings), None if directory is None else Path(directory))
-    except DataError as error:
-        return str(error)

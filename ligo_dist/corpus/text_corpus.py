@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ligo_dist.corpus.cache import remember
 from ligo_dist.corpus.packing import PackedBlocks, SplitStatistics
-from ligo_dist.corpus.prepare import PackedCorpus, open_prepared, prepare_corpus
-from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer, given_tokenizer
-from ligo_dist.corpus.request import find_prepared, remember
+from ligo_dist.corpus.prepare import PackedCorpus, prepare_corpus, recall_corpus
+from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
 from ligo_dist.corpus.samples import (
     TRAINING,
     VALIDATION,
@@ -20,7 +20,7 @@ from ligo_dist.corpus.samples import (
     UnlabelledSamples,
 )
 from ligo_dist.corpus.sources import find_source
-from ligo_dist.corpus.text_tokenizer import TextTokenizer, check_masking
+from ligo_dist.corpus.text_tokenizer import TextTokenizer, check_masking, given_tokenizer
 from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
 from ligo_dist.runtime.errors import DataError
 
@@ -184,10 +184,7 @@ def _packed(config: Config, source_directory: Path | None, show_progress: bool) 
         if is_named:
             given = given_tokenizer(settings, source_directory)
     except DataError as error:
-        prepared = find_prepared(config)
-        if prepared is None:
-            raise
-        return open_prepared(prepared, error)
+        return recall_corpus(config, error)
     if masked and given is not None:
         check_masking(given, architecture.name, architecture.position_offset)
     packed = prepare_corpus(

@@ -1,12 +1,20 @@
-"""What the corpus asks of a tokenizer, and the two that there are: `tokenizer`, `pretrained_tokenizer`."""
+"""What the corpus asks of a tokenizer, and which of the two kinds a configuration names. Opening a Hugging Face one
+imports `transformers`, so the launcher has its pieces counted in a process apart (`ligo_dist.runtime.apart`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ligo_dist.runtime.errors import DataError
+from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
+from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
+from ligo_dist.huggingface.hub import resolve_directory
+from ligo_dist.runtime.apart import ask_apart
+from ligo_dist.runtime.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    from ligo_dist.config.schema import Tokenizer as TokenizerSettings
 
 
 class TextTokenizer(Protocol):
@@ -46,6 +54,74 @@ class TextTokenizer(Protocol):
             max_positions: longest sequence of the model.
         """
         ...
+
+
+def given_tokenizer(settings: TokenizerSettings, source_directory: Path | None) -> TextTokenizer | None:
+    """The tokenizer that the configuration names, else that of the source; None: one is to be trained.
+
+    Args:
+        source_directory: of `stages[0].from`.
+
+    Raises:
+        DataError: it cannot be used, or has another number of pieces than `vocab_size`.
+    """
+    if settings.file is not None:
+        return SentencePieceTokenizer.from_file(settings.file, settings.vocab_size)
+    if settings.huggingface is not None:
+        origin = f"tokenizer.huggingface: {settings.huggingface!r}"
+        try:
+            directory = resolve_directory(settings.huggingface, weights=False)
+        except CheckpointError as error:
+            raise DataError(f"tokenizer.huggingface: {error}") from error
+        tokenizer = PretrainedTokenizer(directory, origin)
+        if settings.vocab_size not in (None, tokenizer.vocab_size):
+            raise DataError(
+                f"tokenizer.vocab_size: {settings.vocab_size}, but {settings.huggingface!r} has "
+                f"{tokenizer.vocab_size} pieces; write {tokenizer.vocab_size} or null"
+            )
+        return tokenizer
+    if settings.vocab_size is None and source_directory is not None:
+        return PretrainedTokenizer(
+            source_directory, f"stages[0].from: the tokenizer in {str(source_directory)!r}"
+        )
+    return None
+
+
+def count_pieces(settings: TokenizerSettings, source_directory: Path | None) -> int | None:
+    """The pieces of that tokenizer; None: one is to be trained.
+
+    Raises:
+        DataError: as `given_tokenizer`.
+    """
+    given = given_tokenizer(settings, source_directory)
+    return None if given is None else given.vocab_size
+
+
+def count_pieces_apart(settings: TokenizerSettings, source_directory: Path | None) -> int | None:
+    """The same; a Hugging Face tokenizer is opened in a process apart.
+
+    Raises:
+        DataError: as `given_tokenizer`.
+        LigoError: that process fails.
+    """
+    if settings.file is not None or (settings.huggingface is None and source_directory is None):
+        return count_pieces(settings, source_directory)
+    request = [settings.model_dump(), None if source_directory is None else str(source_directory)]
+    answer = ask_apart(__name__, request, "the tokenizer")
+    if isinstance(answer, str):
+        raise DataError(answer)
+    return answer
+
+
+def answer_apart(request: Any) -> int | str | None:
+    """The answer to a question that was asked through `ligo_dist.runtime.apart`."""
+    from ligo_dist.config.schema import Tokenizer as TokenizerSettings
+
+    settings, directory = request
+    try:
+        return count_pieces(TokenizerSettings(**settings), None if directory is None else Path(directory))
+    except DataError as error:
+        return str(error)
 
 
 def check_masking(tokenizer: TextTokenizer, family: str, position_offset: int) -> None:

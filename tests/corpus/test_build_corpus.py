@@ -243,7 +243,7 @@ def test_too_little_text_for_one_sequence_is_refused(tmp_path: Path) -> None:
 def test_the_package_and_its_workers_do_not_import_torch() -> None:
     """The launcher imports it, and so does every tokenizing process."""
     code = (
-        "import sys, ligo_dist.corpus.packing, ligo_dist.corpus.pretrained_tokenizer;"
+        "import sys, ligo_dist.corpus.packing, ligo_dist.corpus.text_tokenizer, ligo_dist.corpus.cache;"
         "sys.exit('torch' in sys.modules or 'datasets' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

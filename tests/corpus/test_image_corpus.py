@@ -283,7 +283,7 @@ def test_images_are_read_once_and_anew_where_they_are_damaged(
         assert what in caplog.text
     (corpus.directory / "index.json").write_text('{"fingerprint": "another"}')
     _build(_config(tmp_path, source="digits"))
-    assert "index.json belongs to other images" in caplog.text
+    assert "index.json belongs to another corpus" in caplog.text
 
 
 RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4

@@ -13,8 +13,8 @@ from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
 from ligo_dist.config.schema import Tokenizer
-from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer, count_pieces_apart
-from ligo_dist.corpus.text_tokenizer import check_masking
+from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
+from ligo_dist.corpus.text_tokenizer import check_masking, count_pieces_apart
 from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
 from ligo_dist.corpus.tokenizer_training import train_tokenizer
 from ligo_dist.runtime.errors import DataError
