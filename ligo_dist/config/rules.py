@@ -160,6 +160,9 @@ def _data_faults(data: Data, model: Model, architecture: Architecture, has_sourc
     if longest is not None and data.sequence_length > longest:
         wrong = f"{data.sequence_length} is more than the {longest} of model.max_positions"
         faults.append(Fault("data.sequence_length", wrong))
+    if architecture.objective == "causal_lm" and data.sequence_length == 1:
+        wrong = "1: there is no next token to predict; at least 2 would be right"
+        faults.append(Fault("data.sequence_length", wrong))
     if data.source in _FILE_SOURCES and not data.files:
         faults.append(Fault("data.files", f"is empty; the source {data.source!r} needs paths or globs"))
     if data.source == "hub" and data.name is None:

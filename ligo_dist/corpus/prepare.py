@@ -30,6 +30,7 @@ from ligo_dist.corpus.packing import (
     SPLITS,
     VALIDATION_DOCUMENTS,
     SplitStatistics,
+    check_known,
     check_split,
     pack,
     token_dtype,
@@ -138,6 +139,8 @@ def prepare_corpus(
                     documents, tokenizer, validation_fraction, directory, workers or _num_cores(), advance
                 )
         _keep_tokenizer(tokenizer, directory)
+        if (unknown := check_known(statistics.values(), tokenizer.origin)) is not None:
+            logger.warning("%s; another tokenizer may fit better", unknown)
         if documents.num_broken:
             logger.warning(
                 "%s: %d broken line(s) left out; the first: %s",

@@ -30,6 +30,9 @@ from ligo_dist.corpus.tables import ROWS_AT_ONCE, missing_column
 from ligo_dist.runtime.errors import DataError, did_you_mean, shortened
 from ligo_dist.runtime.imported import import_object
 
+_ROWS_WRITTEN, _WRITTEN_BYTES = 1000, 64 << 20
+"""Of a copy: written at once, at most."""
+
 
 @dataclass(frozen=True)
 class DataSource:
@@ -301,8 +304,17 @@ def _open_documents(source: DataSource, streaming: bool, cache_dir: str) -> Docu
         ),
         gen_kwargs=arguments,
         cache_dir=cache_dir,
+        writer_batch_size=_rows_to_write(read),
     )
     return Documents(source, partial(_rows_of, dataset), len(dataset))
+
+
+def _rows_to_write(source: DataSource) -> int:
+    """How many documents are held until they are written: few where each may be as large as a file."""
+    if source.document != "file" or source.kind not in ("stdlib", "text"):
+        return _ROWS_WRITTEN
+    largest = max(map(os.path.getsize, source.files))
+    return max(1, min(_ROWS_WRITTEN, _WRITTEN_BYTES // max(1, largest)))
 
 
 def _documents_of(address: str) -> Callable[[list[str]], Iterable[bytes | str]]:
@@ -329,7 +341,13 @@ def _rows_of_function(source: DataSource) -> Iterator[dict[str, Any]]:
 
 
 def _rows_of(dataset: Any) -> Iterator[dict[str, Any]]:
-    """Rows as they were written; a few at once are far faster to read than each by itself."""
+    """Rows as they were written; a few at once are far faster to find than each by itself, and those of a memory map
+    are copied one by one."""
+    if isinstance(dataset, datasets.Dataset):
+        for table in dataset.with_format("arrow").iter(batch_size=ROWS_AT_ONCE):
+            for values in zip(*table.columns, strict=True):
+                yield {name: value.as_py() for name, value in zip(table.column_names, values, strict=True)}
+        return
     for rows in dataset.iter(batch_size=ROWS_AT_ONCE):
         for values in zip(*rows.values(), strict=True):
             yield dict(zip(rows, values, strict=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ligo_dist.corpus.cache import remember
-from ligo_dist.corpus.packing import PackedBlocks, SplitStatistics
+from ligo_dist.corpus.packing import PackedBlocks, SplitStatistics, summed
 from ligo_dist.corpus.prepare import PackedCorpus, prepare_corpus, recall_corpus
 from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
 from ligo_dist.corpus.samples import (
@@ -66,9 +66,14 @@ class TextCorpus:
 
     @property
     def description(self) -> str:
-        train = self.statistics["train"]
+        train, total = self.statistics["train"], summed(self.statistics.values())
         without = f" (without {self.broken_lines:,} broken lines)" if self.broken_lines else ""
-        what = f"{train.documents:,} documents{without}, {train.tokens:,} tokens to train on"
+        tokens = total.tokens - total.documents
+        each = f"{total.bytes / tokens:.1f} bytes each" if tokens else "none of them text"
+        unknown = f", {total.unknown / tokens:.1%} unknown" if total.unknown else ""
+        what = (
+            f"{train.documents:,} documents{without}, {train.tokens:,} tokens to train on ({each}{unknown})"
+        )
         return f"{what}, in {self.directory}{self.note}"
 
     def library_keys(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@ imports `transformers`, so the launcher has its pieces counted in a process apar
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +26,7 @@ class TextTokenizer(Protocol):
         eos_id: ends each document; of encoders the separator.
         bos_id, pad_id, mask_id: beginning of a text, padding, what stands for a token to be predicted; None where
             there is none.
+        unk_id: of unknown text; None where none stands for it.
         padding_id: what an export pads with: `pad_id`, else another that stands for no text; None where there is none.
         special_ids: ids that stand for no text; encoding gives none of them, but for an unknown token.
         fingerprint: of all that tokens depend on.
@@ -36,6 +38,7 @@ class TextTokenizer(Protocol):
     bos_id: int | None
     pad_id: int | None
     mask_id: int | None
+    unk_id: int | None
     padding_id: int | None
     special_ids: frozenset[int]
     fingerprint: str
@@ -132,7 +135,8 @@ def check_masking(tokenizer: TextTokenizer, family: str, position_offset: int) -
             positions from its padding id on (RoBERTa: padding id 1, first position 2).
 
     Raises:
-        DataError: no mask token, no padding token, or a padding id that the family's positions do not allow for.
+        DataError: no mask token, no padding token, one token for two of these and the end of a document, or a padding
+            id that the family's positions do not allow for.
     """
     if tokenizer.mask_id is None:
         raise DataError(
@@ -144,6 +148,13 @@ def check_masking(tokenizer: TextTokenizer, family: str, position_offset: int) -
             f"{tokenizer.origin} has no padding token, which {family} must be able to tell from text; take one "
             "that has (sentencepiece: pad_id=1), or let one be trained: tokenizer.vocab_size alone"
         )
+    names = {"end": tokenizer.eos_id, "padding": tokenizer.pad_id, "mask": tokenizer.mask_id}
+    for one, other in itertools.combinations(names, 2):
+        if names[one] == names[other]:
+            raise DataError(
+                f"{tokenizer.origin} has one token, of the id {names[one]}, as its {one} and its {other} token, which "
+                f"{family} must be able to tell apart; give it a {other} token of its own"
+            )
     if position_offset and tokenizer.pad_id != position_offset - 1:
         raise DataError(
             f"{tokenizer.origin} has the padding id {tokenizer.pad_id}, but {family} counts positions from its "

@@ -86,7 +86,7 @@ class SentencePieceTokenizer:
         self.fingerprint = hashlib.sha256(self.model_bytes).hexdigest()
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=self.model_bytes)
         self.vocab_size = len(proto.pieces)
-        self.unk_id = int(self._processor.unk_id())
+        self.unk_id: int | None = int(self._processor.unk_id())
         self.eos_id = int(self._processor.eos_id())
         bos_id = int(self._processor.bos_id())
         pad_id = int(self._processor.pad_id())

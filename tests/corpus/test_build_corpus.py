@@ -77,7 +77,8 @@ def test_the_standard_library_as_a_corpus(tmp_path: Path) -> None:
         "pads with <unk>"
     )
     assert corpus.vocab_size == 600
-    assert corpus.description.endswith(f" tokens to train on, in {corpus.directory}")
+    pattern = rf" tokens to train on \(\d\.\d bytes each\), in {re.escape(str(corpus.directory))}$"
+    assert re.search(pattern, corpus.description)
     files = {Path(path).read_bytes() for path in standard_library_files(False)[:150]}
     samples = corpus.sample_documents(3)
     assert len(samples) == 3

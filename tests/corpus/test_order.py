@@ -1,11 +1,11 @@
-"""Every epoch is a permutation, and any part of the order can be computed alone."""
+"""Every epoch is a permutation, and any part of the order can be computed alone; the split is a matter of content."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from ligo_dist.corpus.order import sample_indices
+from ligo_dist.corpus.order import is_validation, sample_indices
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 16, 17, 63, 64, 65, 1000, 4097])
