@@ -100,7 +100,7 @@ def _inline_cluster(raw: dict[str, Any]) -> list[Fault]:
         return []
     raw["cluster"] = {}
     try:
-        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        content = parse_yaml(Path(path).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         return [Fault("cluster", f"{path!r} cannot be read: {error.strerror}")]
     except ValueError as error:
@@ -120,7 +120,7 @@ def _inline_deepspeed(raw: dict[str, Any]) -> list[Fault]:
         return []
     raw["deepspeed"] = {}
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         return [Fault("deepspeed", f"{path!r} cannot be read: {error.strerror}")]
     except ValueError as error:

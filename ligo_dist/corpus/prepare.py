@@ -39,7 +39,7 @@ from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
 from ligo_dist.corpus.sources import DataSource, Documents
 from ligo_dist.corpus.text_tokenizer import TextTokenizer
 from ligo_dist.corpus.tokenizer import TOKENIZER_FILE, SentencePieceTokenizer
-from ligo_dist.corpus.tokenizer_training import SAMPLE_BYTES, train_tokenizer
+from ligo_dist.corpus.tokenizer_training import SAMPLE_BYTES, WINDOW_BYTES, train_tokenizer
 from ligo_dist.runtime.errors import DataError
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def prepare_corpus(
     """
     libraries = (datasets, tokenizers if isinstance(given, PretrainedTokenizer) else sentencepiece)
     training = [vocab_size, model_type, SAMPLE_BYTES[model_type], *(["masked"] if masked else [])]
+    training += ["spread"] if source.is_larger(WINDOW_BYTES) else []
     inputs: dict[str, Any] = {
         "format": _FORMAT,
         "source": source.identity() if identity is None else identity,
@@ -188,7 +189,7 @@ def _train(
 
 
 def _train_split(documents: Documents, validation_fraction: float, advance: Any) -> Iterator[bytes]:
-    for document in documents:
+    for document in documents.spread(WINDOW_BYTES):
         advance(1)
         if not is_validation(document, validation_fraction):
             yield document

@@ -159,7 +159,7 @@ class PretrainedTokenizer:
         """Special tokens that the model itself gives for text, as a unigram model may: what is given instead."""
         spelling: dict[int, list[int]] = {}
         for number in self.special_ids:
-            piece = self._tokenizer.id_to_token(number)
+            piece = self._tokenizer.id_to_token(number) or ""
             written = self._tokenizer.decode([number], skip_special_tokens=False)
             if number == unknown:
                 if number == self.eos_id:

@@ -27,6 +27,7 @@ from ligo_dist.corpus import text_files
 from ligo_dist.corpus.cache import size_and_checksum
 from ligo_dist.corpus.documents import as_bytes, read_documents
 from ligo_dist.corpus.tables import ROWS_AT_ONCE, missing_column
+from ligo_dist.corpus.unpacking import READ_FAULTS
 from ligo_dist.runtime.errors import DataError, did_you_mean, shortened
 from ligo_dist.runtime.imported import import_object
 
@@ -90,24 +91,31 @@ class DataSource:
         more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
         return f"data.files: {self.files[0]!r}{more}"
 
+    def is_larger(self, num_bytes: int) -> bool:
+        """Whether all of its local files together are larger."""
+        is_read_by_files = self.max_documents is None and ":" not in self.kind
+        return is_read_by_files and sum(map(os.path.getsize, self.files)) > num_bytes
+
     def open(self, streaming: bool, cache_dir: Path) -> Documents:
         """Opens the documents.
 
         Args:
-            streaming: read them one after the other from where they are; else they are first copied to an
-                Arrow file in `cache_dir`, which is memory-mapped and serves later openings.
+            streaming: read them one after the other from where they are, as the first few (`max_documents`) always
+                are; else they are first copied to an Arrow file in `cache_dir`, which is memory-mapped and serves later
+                openings.
 
         Raises:
             DataError: unreachable, unreadable, or without the text column.
         """
         with explained(self):
-            return _open_documents(self, streaming, str(cache_dir))
+            return _open_documents(self, streaming or self.max_documents is not None, str(cache_dir))
 
 
 class Documents:
     """The documents of a source in its own order, as bytes; can be iterated over any number of times.
 
     Attributes:
+        count: how many, where it is known before reading (not of a stream).
         num_broken: lines that were left out when it was last iterated over.
         first_broken: where the first of them is, and what is wrong with it.
     """
@@ -116,23 +124,28 @@ class Documents:
     first_broken = ""
 
     def __init__(
-        self, source: DataSource, rows: Callable[[], Iterable[dict[str, Any]]], num_rows: int | None
+        self,
+        source: DataSource,
+        rows: Callable[[], Iterable[dict[str, Any]]],
+        count: int | None,
+        of_files: Callable[[float], Iterable[dict[str, Any]]] | None = None,
     ) -> None:
-        self._source, self._rows, self._num_rows = source, rows, num_rows
-
-    @property
-    def count(self) -> int | None:
-        """Number of documents, where it is known before reading (not in streaming mode)."""
-        limit = self._source.max_documents
-        return self._num_rows if limit is None or self._num_rows is None else min(limit, self._num_rows)
+        self._source, self._rows, self._of_files = source, rows, of_files
+        self.count = count
 
     def __iter__(self) -> Iterator[bytes]:
         self.num_broken = 0
-        return itertools.islice(self._all(), self._source.max_documents)
+        return itertools.islice(self._texts(self._rows()), self._source.max_documents)
 
-    def _all(self) -> Iterator[bytes]:
+    def spread(self, num_bytes: int) -> Iterator[bytes]:
+        """About so many bytes of the documents, as many of each file, where the files are larger; else all of them."""
+        if self._of_files is None or not self._source.is_larger(num_bytes):
+            return iter(self)
+        return self._texts(self._of_files(num_bytes / len(self._source.files)))
+
+    def _texts(self, rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:
         with explained(self._source):
-            for row in self._rows():
+            for row in rows:
                 if row["broken"] is None:
                     yield row["text"]
                     continue
@@ -208,7 +221,7 @@ def explained(source: DataSource) -> Iterator[None]:
         ) from error
     except (
         OSError, ValueError, KeyError, TypeError, RuntimeError, StopIteration,
-        datasets.exceptions.DatasetsError, pyarrow.ArrowException,
+        datasets.exceptions.DatasetsError, pyarrow.ArrowException, *READ_FAULTS,
     ) as error:  # fmt: skip
         cause = error.__cause__ or error
         raise DataError(
@@ -220,6 +233,7 @@ def open_dataset(source: DataSource, streaming: bool, cache_dir: str) -> Any:
     """Data of the hub, or of a directory that stands in for it, as a data set of `datasets`: a mapping, or an iterable
     one where it is a stream."""
     assert source.name is not None
+    streaming = streaming or source.max_documents is not None  # the rest is not copied
     if _is_saved(source):
         return _saved_dataset(source.name, source.split, streaming)
     return datasets.load_dataset(
@@ -271,7 +285,8 @@ def _files_of(builder: Any, split: str) -> list[str]:
 
 
 def _is_saved(source: DataSource) -> bool:
-    return bool({Path(path).name for path in source.files} & {"state.json", "dataset_dict.json"})
+    assert source.name is not None
+    return any(Path(source.name, name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
 def _open_documents(source: DataSource, streaming: bool, cache_dir: str) -> Documents:
@@ -295,8 +310,12 @@ def _open_documents(source: DataSource, streaming: bool, cache_dir: str) -> Docu
         "max_documents": read.max_documents,
         "key": key,
     }
+
+    def of_files(bytes_per_file: float) -> Iterator[dict[str, Any]]:
+        return read_documents(**arguments, bytes_per_file=bytes_per_file)
+
     if streaming:
-        return Documents(source, partial(read_documents, **arguments), None)
+        return Documents(source, partial(read_documents, **arguments), None, of_files)
     dataset = datasets.Dataset.from_generator(
         read_documents,
         features=datasets.Features(
@@ -306,7 +325,7 @@ def _open_documents(source: DataSource, streaming: bool, cache_dir: str) -> Docu
         cache_dir=cache_dir,
         writer_batch_size=_rows_to_write(read),
     )
-    return Documents(source, partial(_rows_of, dataset), len(dataset))
+    return Documents(source, partial(_rows_of, dataset), len(dataset), of_files)
 
 
 def _rows_to_write(source: DataSource) -> int:

@@ -148,7 +148,10 @@ def test_the_example_is_right():
             " letter or digit first:"
             " it names files",
         ),
-        ("data.sequence_length=1", "data.sequence_length: 1: there is no next token to predict; at least 2"),
+        (
+            "data.sequence_length=1",
+            "data.sequence_length: 1: there is no next token to predict; at least 2 would be right",
+        ),
         ("data.sequence_length=65", "data.sequence_length: 65 is more than the 64 of model.max_positions"),
         (
             "stages[0].train.schedule.warmup_steps=11",
