@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ligo_dist.architectures import Architecture, Axis, ModelShape, architecture_names, get_architecture
+from ligo_dist.corpus.cache import describe_prepared
 from ligo_dist.growth.registry import DEPTHS, METHODS, WIDTHS, Entry  # noqa: TID251 - names alone: no torch
 from ligo_dist.planning import SECONDS_PER_BLOCK, BreakEven, Forecast, PhaseEstimate
 from ligo_dist.runtime import quantities
@@ -295,6 +296,7 @@ def print_plan(plan: Plan, file: TextIO | None = None) -> None:
     """Print the table, and what is to be said of each growth."""
     print_whole(stage_table(plan), file)
     console = Console(file=file, width=_WIDEST)
+    console.print(describe_prepared(plan.config, plan.samples), highlight=False, markup=False)
     for note in plan.source_notes:
         console.print(f"stages[0].from: {note}", highlight=False, markup=False)
     for before, stage in pairwise(plan.stages):

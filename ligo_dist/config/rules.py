@@ -197,9 +197,19 @@ def _tokenizer_faults(tokenizer: Tokenizer, architecture: Architecture, has_sour
         wrong = f"{tokenizer.huggingface!r} and tokenizer.file are two tokenizers; one of them has to be null"
         return [Fault("tokenizer.huggingface", wrong)]
     if tokenizer.file is None and tokenizer.huggingface is None and tokenizer.vocab_size is None:
-        if has_source:
+        if has_source and not tokenizer.replace_source:
             return []
         wrong = "is missing; a tokenizer that is to be trained needs the number of its pieces, such as 4096"
+        return [Fault("tokenizer.vocab_size", wrong)]
+    is_named = tokenizer.file is not None or tokenizer.huggingface is not None
+    if tokenizer.replace_source and is_named:
+        wrong = "true has no meaning where the tokenizer is named; false would be right"
+        return [Fault("tokenizer.replace_source", wrong)]
+    if has_source and not is_named and not tokenizer.replace_source:
+        wrong = (
+            f"{tokenizer.vocab_size} would train a new tokenizer, and the embedding of stages[0].from was learned for"
+            " the pieces of its own, which null takes; if you mean it, write tokenizer.replace_source: true"
+        )
         return [Fault("tokenizer.vocab_size", wrong)]
     return []
 

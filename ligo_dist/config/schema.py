@@ -222,9 +222,9 @@ class Evaluation(Section):
 class Data(Section):
     """The corpus, and how it becomes sequences."""
 
-    source: Text = "stdlib"
-    """What is read. `stdlib`: the Python sources of the running interpreter's standard library, so that
-    nothing needs a download; `text`, `json` (JSON lines), `parquet`, `arrow`: local `files`; `hub`: the data
+    source: Text
+    """What is read; it has no default. `stdlib`: the Python sources of the running interpreter's standard library, so
+    that nothing needs a download; `text`, `json` (JSON lines), `parquet`, `arrow`: local `files`; `hub`: the data
     set `name`. For image models: `digits`, the handwritten digits that scikit-learn ships; `images`: the
     directory `name` with a folder of image files for each class; `parquet`, `arrow`, `hub` with an
     `image_column` and a `label_column`. Or `package.module:FUNCTION` of your own, which is called with the paths of
@@ -293,6 +293,9 @@ class Tokenizer(Section):
     `stages[0].from`, if there is one and no other tokenizer is asked for."""
     model_type: Literal["bpe", "unigram"] = "bpe"
     """The kind of tokenizer that is trained."""
+    replace_source: bool = False
+    """Train a tokenizer of `vocab_size` pieces although `stages[0].from` has its own: the rows of its embedding then
+    stand for other pieces than they were learned for."""
 
 
 class Tracking(Section):
@@ -358,7 +361,7 @@ class Config(Section):
     """The stages, in the order in which they run."""
     evaluation: Evaluation = Evaluation()
     """The validation loss."""
-    data: Data = Data()
+    data: Data
     """The corpus."""
     tokenizer: Tokenizer = Tokenizer()
     """The tokenizer."""

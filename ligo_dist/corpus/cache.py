@@ -27,7 +27,7 @@ from rich.progress import (
 )
 
 from ligo_dist.config.resolve import is_image_family
-from ligo_dist.runtime.errors import DataError
+from ligo_dist.runtime.errors import DataError, shortened
 from ligo_dist.runtime.files import replace_text
 
 if TYPE_CHECKING:
@@ -121,6 +121,42 @@ def find_prepared(config: Config) -> Path | None:
             if directory.is_dir():
                 found.append((file.stat().st_mtime_ns, directory))
     return max(found)[1] if found else None
+
+
+def corpus_name(config: Config) -> str:
+    """What a configuration says that its corpus is read from."""
+    data = config.data
+    places = data.files if data.name is None else [data.name]
+    return f"data.source {data.source}" + (f" ({shortened(places, 2)})" if places else "")
+
+
+def describe_prepared(config: Config, taken: int) -> str:
+    """What a run will be trained on, and how much of it there is where it has been prepared.
+
+    Args:
+        taken: samples that the run takes.
+    """
+    directory = find_prepared(config)
+    try:
+        index = None if directory is None else read_index(directory)
+        if index is None:
+            what = "prepared when the run starts"
+        elif is_image_family(config.architecture):
+            images = index["images"]["train"]
+            what = f"{images:,} images to train on, {epochs(taken, images)}, in {directory}"
+        else:
+            tokens = index["splits"]["train"]["tokens"]
+            gone_through = epochs(taken, tokens // config.data.sequence_length)
+            what = f"{tokens:,} tokens to train on, {gone_through}, in {directory}"
+    except (OSError, ValueError, KeyError) as error:
+        what = f"prepared in {directory}, and damaged ({error})"
+    return f"{corpus_name(config)}: {what}"
+
+
+def epochs(taken: int, samples: int) -> str:
+    """How often a run that takes so many samples goes through a corpus of so many."""
+    times = taken / max(1, samples)
+    return f"{times:,.2f} epochs" if times < 10 else f"{times:,.0f} epochs"
 
 
 def vocabulary_size(
@@ -303,7 +339,7 @@ def _notes(config: Config) -> Iterator[Path]:
         "objective": config.architecture.objective,
         "data": data.model_dump(mode="json", exclude=_OF_NO_ACCOUNT | _OF_THE_WORK | {"files"}),
         "files": [_absolute(pattern) for pattern in data.files],
-        "tokenizer": settings.model_dump(mode="json"),
+        "tokenizer": settings.model_dump(mode="json", exclude={"replace_source"}),
     }
     of_source = (settings.file, settings.huggingface, settings.vocab_size) == (None, None, None)
     names = [data.name, settings.huggingface, config.stages[0].from_ if of_source else None]

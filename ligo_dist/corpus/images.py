@@ -115,10 +115,10 @@ def find_images(
     if kind == "images":
         assert name is not None, "a checked configuration has it"
         classes = find_classes(name).values()
-        found = itertools.chain.from_iterable(classes)
+        found = list(itertools.chain.from_iterable(classes))
         if max_documents is not None:  # of all classes by turns: the first images would be of one class
             turns = itertools.zip_longest(*classes)
-            found = (path for path in itertools.chain.from_iterable(turns) if path is not None)
+            found = [path for path in itertools.chain.from_iterable(turns) if path is not None]
         return DataSource(kind, tuple(found), name, max_documents=max_documents)
     return find_source(kind, files, name, subset, split, image_column, max_documents=max_documents)
 

@@ -232,7 +232,7 @@ def test_a_family_that_is_only_grown_needs_a_source_and_no_step():
         " 0 would be right",
     ]
     steps = ("stages[0].train=null", "stages[1].train.steps=0", "stages[1].grow.learn.steps=0")
-    assert example("model.family=bert_encoder", "stages[0].from=here", *steps)
+    assert example("model.family=bert_encoder", "stages[0].from=here", "tokenizer.vocab_size=null", *steps)
 
 
 # The first stage's model.

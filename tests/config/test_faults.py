@@ -30,7 +30,7 @@ def test_the_example_is_right():
         ("stages[1].train.step=1", "stages[1].train.step: unknown key; did you mean 'steps'?"),
         (
             "tokenizer.xyz=1",
-            "tokenizer.xyz: unknown key; there are: file, vocab_size, huggingface, model_type",
+            "tokenizer.xyz: unknown key; there are: file, vocab_size, huggingface, model_type, replace_source",
         ),
         ("run_dir=null", "run_dir: None should be text (in quotes, if it looks like a number)"),
         ("run_dir=''", "run_dir: '' should be text that is not empty"),
@@ -147,6 +147,15 @@ def test_the_example_is_right():
             "stages[1].name: '../up' should be up to 64 letters, digits, '.', '_' or '-', a"
             " letter or digit first:"
             " it names files",
+        ),
+        (
+            "data={sequence_length: 64}",
+            "data.source: is missing; what is trained on has no default: name it as data.source, such as text with"
+            " data.files, hub with data.name, or stdlib (Python's own sources)",
+        ),
+        (
+            "tokenizer={file: my.model, replace_source: true}",
+            "tokenizer.replace_source: true has no meaning where the tokenizer is named; false would be right",
         ),
         (
             "data.sequence_length=1",

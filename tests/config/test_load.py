@@ -371,4 +371,4 @@ def test_a_tilde_is_the_home_directory(key: str, monkeypatch: pytest.MonkeyPatch
     if key == "tokenizer.huggingface":
         raw["tokenizer"]["file"] = None
     assert apply_overrides(raw, [f"{key}=~/here"]) == []
-    assert "/home/someone/here" in str(config_from(raw).model_dump())
+    assert "/home/someone/here" in str(config_from(raw))

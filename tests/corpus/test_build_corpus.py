@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 
 from ligo_dist.config import Config, config_from
 from ligo_dist.corpus import build_corpus, sources
+from ligo_dist.corpus.cache import describe_prepared
 from ligo_dist.corpus.samples import (
     NOT_PREDICTED,
     CausalSamples,
@@ -28,7 +29,7 @@ from ligo_dist.corpus.text_corpus import TextCorpus
 from ligo_dist.corpus.text_files import standard_library_files
 from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
 from ligo_dist.corpus.tokenizer_training import train_tokenizer
-from ligo_dist.runtime.errors import DataError
+from ligo_dist.runtime.errors import ConfigError, DataError
 
 
 def _config(cache_dir: Path, family: str = "gpt2", tokenizer: Any = None, **data: Any) -> Config:
@@ -64,7 +65,13 @@ def _build(config: Config, source: Path | None = None) -> TextCorpus:
 
 
 def test_the_standard_library_as_a_corpus(tmp_path: Path) -> None:
-    corpus = _build(_config(tmp_path, workers=2))
+    config = _config(tmp_path, workers=2)
+    assert describe_prepared(config, 10) == "data.source stdlib: prepared when the run starts"
+    corpus = _build(config)
+    tokens = corpus.statistics["train"].tokens
+    assert describe_prepared(config, 3 * len(corpus.train)) == (
+        f"data.source stdlib: {tokens:,} tokens to train on, 3.00 epochs, in {corpus.directory}"
+    )
     assert isinstance(corpus.tokenizer, SentencePieceTokenizer)
     statistics = corpus.statistics
     assert 130 < statistics["train"].documents + statistics["validation"].documents <= 150
@@ -147,9 +154,15 @@ def test_the_sources_tokenizer_is_taken_unless_another_is_asked_for(
     raw = config.resolved()
     raw["tokenizer"]["huggingface"], raw["stages"][0]["from"] = None, str(bert_directory)
     assert _build(config_from(raw), bert_directory).fingerprint == named.fingerprint
+    assert "tokenizer is not" not in named.description
     raw["tokenizer"]["vocab_size"] = 600
-    assert _build(config_from(raw), bert_directory).vocab_size == 600
-    raw["tokenizer"]["vocab_size"] = None
+    with pytest.raises(ConfigError, match=r"tokenizer.vocab_size: 600 would train a new tokenizer"):
+        config_from(raw)
+    raw["tokenizer"]["replace_source"] = True
+    another = _build(config_from(raw), bert_directory)
+    assert another.vocab_size == 600
+    assert another.description.endswith("; the tokenizer is not that of stages[0].from")
+    raw["tokenizer"] |= {"vocab_size": None, "replace_source": False}
     (tmp_path / "empty").mkdir()
     with pytest.raises(
         DataError, match=r"stages\[0\].from: the tokenizer in '.*empty' has no tokenizer.json"
