@@ -34,7 +34,8 @@ def save_source(directory: Path, seed: int = 0) -> PreTrainedModel:
 
 def overrides(directory: Path, *more: str) -> list[str]:
     left_out = ("model.max_positions=null", "stages[0].size=null", "stages[1].grow={method: lossless-dense}")
-    return [f"stages[0].from={directory}", *left_out, *more]
+    own_tokenizer = "tokenizer.replace_source=true"  # the directory has none
+    return [f"stages[0].from={directory}", own_tokenizer, *left_out, *more]
 
 
 @torch.no_grad()

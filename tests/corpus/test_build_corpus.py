@@ -58,6 +58,12 @@ def _config(cache_dir: Path, family: str = "gpt2", tokenizer: Any = None, **data
     )
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests share what they prepare, unless that is what they are about."""
+    return tmp_path_factory.mktemp("cache")
+
+
 def _build(config: Config, source: Path | None = None) -> TextCorpus:
     corpus = build_corpus(config, source, show_progress=False)
     assert isinstance(corpus, TextCorpus)
@@ -95,8 +101,8 @@ def test_the_standard_library_as_a_corpus(tmp_path: Path) -> None:
     assert len(longer.train) == statistics["train"].tokens // 128
 
 
-def test_a_corpus_for_a_masked_language_model(tmp_path: Path) -> None:
-    corpus = _build(_config(tmp_path / "cache", "roberta", mask_fraction=0.3))
+def test_a_corpus_for_a_masked_language_model(tmp_path: Path, cache: Path) -> None:
+    corpus = _build(_config(cache, "roberta", mask_fraction=0.3))
     train, validation = corpus.train, corpus.validation
     assert isinstance(train, MaskedSamples)
     assert isinstance(validation, MaskedSamples)
@@ -105,15 +111,15 @@ def test_a_corpus_for_a_masked_language_model(tmp_path: Path) -> None:
     batch = train.read([0, 1], [0, 1])
     assert ((batch["labels"] != NOT_PREDICTED).sum(dim=1) == round(0.3 * 64)).all()
     assert corpus.library_keys() == {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
-    causal = _build(_config(tmp_path / "cache"))
+    causal = _build(_config(cache))
     assert causal.fingerprint != corpus.fingerprint, "another tokenizer"
     (tmp_path / "export").mkdir()
     corpus.write_processor(tmp_path / "export")
     assert AutoTokenizer.from_pretrained(tmp_path / "export").mask_token == "<mask>"
 
 
-def test_a_model_without_an_objective_gets_text_alone(tmp_path: Path, bert_directory: Path) -> None:
-    raw = _config(tmp_path, "bert", {"huggingface": str(bert_directory)}).resolved()
+def test_a_model_without_an_objective_gets_text_alone(cache: Path, bert_directory: Path) -> None:
+    raw = _config(cache, "bert", {"huggingface": str(bert_directory)}).resolved()
     raw["model"]["family"] = "bert_encoder"
     raw["stages"][0] |= {"from": str(bert_directory), "train": None}
     config = config_from(raw)
@@ -122,12 +128,12 @@ def test_a_model_without_an_objective_gets_text_alone(tmp_path: Path, bert_direc
     assert not corpus.validation.labelled
 
 
-def test_a_hugging_face_tokenizer(tmp_path: Path, bert_directory: Path) -> None:
-    config = _config(tmp_path / "cache", "bert", {"huggingface": str(bert_directory)})
+def test_a_hugging_face_tokenizer(tmp_path: Path, cache: Path, bert_directory: Path) -> None:
+    config = _config(cache, "bert", {"huggingface": str(bert_directory)})
     corpus = _build(config)
-    assert _build(
-        _config(tmp_path / "cache", "bert", {"huggingface": str(bert_directory)}, workers=2)
-    ).fingerprint == (corpus.fingerprint)
+    assert _build(_config(cache, "bert", {"huggingface": str(bert_directory)}, workers=2)).fingerprint == (
+        corpus.fingerprint
+    )
     library = AutoTokenizer.from_pretrained(bert_directory)
     assert corpus.vocab_size == len(library)
     assert corpus.library_keys() == {"bos_token_id": None, "eos_token_id": 3, "pad_token_id": 0}
@@ -147,9 +153,10 @@ def test_a_hugging_face_tokenizer(tmp_path: Path, bert_directory: Path) -> None:
 
 def test_the_sources_tokenizer_is_taken_unless_another_is_asked_for(
     tmp_path: Path,
+    cache: Path,
     bert_directory: Path,
 ) -> None:
-    config = _config(tmp_path, "bert", {"huggingface": str(bert_directory)})
+    config = _config(cache, "bert", {"huggingface": str(bert_directory)})
     named = _build(config)
     raw = config.resolved()
     raw["tokenizer"]["huggingface"], raw["stages"][0]["from"] = None, str(bert_directory)
@@ -177,7 +184,7 @@ def _from(cache_dir: Path, directory: Path, family: str = "bert", **tokenizer: A
     return _build(config_from(raw), directory)
 
 
-def test_each_source_keeps_its_own_chat_template(tmp_path: Path, bert_directory: Path) -> None:
+def test_each_source_keeps_its_own_chat_template(tmp_path: Path, cache: Path, bert_directory: Path) -> None:
     """Though their tokens, and so the cached corpus, are the same."""
     written = []
     for template in ("A {{ messages }}", None, "B {{ messages }}"):
@@ -185,7 +192,7 @@ def test_each_source_keeps_its_own_chat_template(tmp_path: Path, bert_directory:
         shutil.copytree(bert_directory, directory)
         if template is not None:
             (directory / "chat_template.jinja").write_text(template)
-        corpus = _from(tmp_path / "cache", directory)
+        corpus = _from(cache, directory)
         export.mkdir()
         corpus.write_processor(export)
         written.append((corpus.directory, AutoTokenizer.from_pretrained(export).chat_template))
@@ -203,6 +210,7 @@ def test_each_source_keeps_its_own_chat_template(tmp_path: Path, bert_directory:
 )
 def test_ids_that_a_source_says_of_its_own_tokenizer_are_left_to_it(
     tmp_path: Path,
+    cache: Path,
     bert_directory: Path,
     family: str,
     said: dict[str, Any],
@@ -213,40 +221,41 @@ def test_ids_that_a_source_says_of_its_own_tokenizer_are_left_to_it(
     shutil.copytree(bert_directory, directory)
     (directory / "config.json").write_text(json.dumps({"model_type": "bert", **said}))
     (directory / "generation_config.json").write_text(json.dumps(generation))
-    corpus = _from(tmp_path, directory, family)
+    corpus = _from(cache, directory, family)
     assert corpus.exported_keys() == left
     assert corpus.library_keys() == {"bos_token_id": None, "eos_token_id": 3, "pad_token_id": 0}, (
         "in training"
     )
-    another = _from(tmp_path, directory, family, huggingface=str(bert_directory))
+    another = _from(cache, directory, family, huggingface=str(bert_directory))
     assert another.exported_keys() == another.library_keys(), "another's tokenizer: its ids"
-    assert _from(tmp_path, directory, family, huggingface=str(directory)).exported_keys() == left
+    assert _from(cache, directory, family, huggingface=str(directory)).exported_keys() == left
 
 
 def test_tokenizers_that_do_not_fit_are_refused(
     tmp_path: Path,
+    cache: Path,
     documents: list[bytes],
     bert_directory: Path,
 ) -> None:
     file = tmp_path / "causal.model"
     file.write_bytes(train_tokenizer(documents, 350, "bpe"))
     with pytest.raises(DataError, match=r"tokenizer.file: '.*causal.model' has no mask token, which bert"):
-        _build(_config(tmp_path, "bert", {"file": str(file)}))
+        _build(_config(cache, "bert", {"file": str(file)}))
     with pytest.raises(DataError, match=r"has the padding id 0, but roberta counts positions"):
-        _build(_config(tmp_path, "roberta", {"huggingface": str(bert_directory)}))
+        _build(_config(cache, "roberta", {"huggingface": str(bert_directory)}))
     with pytest.raises(
         DataError, match=r"tokenizer.vocab_size: 5000, but '.*' has \d+ pieces; write \d+ or null"
     ):
-        _build(_config(tmp_path, "bert", {"huggingface": str(bert_directory), "vocab_size": 5000}))
+        _build(_config(cache, "bert", {"huggingface": str(bert_directory), "vocab_size": 5000}))
     with pytest.raises(DataError, match=r"tokenizer.huggingface: '.*causal.model' is a file, not"):
-        _build(_config(tmp_path, "bert", {"huggingface": str(file)}))
+        _build(_config(cache, "bert", {"huggingface": str(file)}))
     masked = tmp_path / "masked.model"
     masked.write_bytes(train_tokenizer(documents, 350, "bpe", masked=True))
-    assert _build(_config(tmp_path, "roberta", {"file": str(masked)})).vocab_size == 350
+    assert _build(_config(cache, "roberta", {"file": str(masked)})).vocab_size == 350
 
 
-def test_too_little_text_for_one_sequence_is_refused(tmp_path: Path) -> None:
-    config = _config(tmp_path)
+def test_too_little_text_for_one_sequence_is_refused(cache: Path) -> None:
+    config = _config(cache)
     data = config.data.model_copy(update={"sequence_length": 100_000_000})
     with pytest.raises(
         DataError, match=r"data.sequence_length: 100000000 tokens, but the train split holds only"

@@ -22,11 +22,18 @@ def python_files() -> list[bytes]:
     return [Path(path).read_bytes() for path in standard_library_files(include_tests=False)[::12]]
 
 
+@pytest.fixture(scope="module")
+def of_python(python_files: list[bytes]) -> SentencePieceTokenizer:
+    return SentencePieceTokenizer(train_tokenizer(python_files, 1000, "bpe"))
+
+
 @pytest.mark.parametrize(
     "config", [GPT2Config(vocab_size=1000), LlamaConfig(vocab_size=1000)], ids=["gpt2", "llama"]
 )
-def test_bpe_gives_the_same_ids(tmp_path: Path, python_files: list[bytes], config: PreTrainedConfig) -> None:
-    tokenizer = SentencePieceTokenizer(train_tokenizer(python_files, 1000, "bpe"))
+def test_bpe_gives_the_same_ids(
+    tmp_path: Path, python_files: list[bytes], of_python: SentencePieceTokenizer, config: PreTrainedConfig
+) -> None:
+    tokenizer = of_python
     config.save_pretrained(tmp_path)
     tokenizer.write(tmp_path, python_files[:3], max_positions=64)
     huggingface = AutoTokenizer.from_pretrained(tmp_path)
