@@ -87,6 +87,7 @@ def test_another_model_in_its_place_is_refused(site: Site):
     directory = site.directory / "source-replaced"
     save_source(directory)
     short = [f"stages=[{{name: a, from: '{directory}', train: {{steps: 4}}}}]", "model.max_positions=null"]
+    short += ["tokenizer.replace_source=true"]
     assert run_warm(files, 1, *short) == (0, "")
     shutil.rmtree(directory)
     save_source(directory, seed=1)

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow
 from numpy.typing import NDArray
 
+from ligo_dist.corpus.hub_data import open_dataset
 from ligo_dist.corpus.image_folders import find_classes
-from ligo_dist.corpus.sources import DataSource, explained, find_source, open_dataset
+from ligo_dist.corpus.sources import DataSource, explained, find_source
 from ligo_dist.corpus.tables import missing_column, table_rows, table_schema
 from ligo_dist.corpus.unpacking import read_faults
 from ligo_dist.runtime.errors import DataError, shortened
