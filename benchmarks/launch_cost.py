@@ -73,7 +73,7 @@ def _time(command: Sequence[str]) -> float:
 
 _DATA: dict[str, Any] = {
     "source": "stdlib",
-    "max_documents": 20,
+    "max_documents": 60,
     "validation_fraction": 0.1,
     "sequence_length": 32,
     "workers": 1,

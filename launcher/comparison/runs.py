@@ -14,7 +14,7 @@ from typing import Any
 from ligo_dist.config import Config, config_from
 from ligo_dist.config.compare import SOURCE, Contender, read_contender
 from ligo_dist.config.resolve import is_image_family, learn_steps
-from ligo_dist.config.yaml_text import set_value
+from ligo_dist.config.yaml_text import dump_yaml, set_value
 from ligo_dist.growth.registry import METHODS, SCRATCH  # noqa: TID251 - names alone: no torch
 from ligo_dist.runtime.errors import ConfigError, Fault
 from ligo_dist.runtime.files import EXPORTS_DIRECTORY
@@ -52,6 +52,11 @@ class ComparedRun:
     def file(self) -> Path:
         """Its configuration, beside its directory."""
         return self.directory.with_name(f"{self.directory.name}.yaml")
+
+    @property
+    def text(self) -> str:
+        """What is in that file."""
+        return f"# {self.name}: derived by `ligo-dist compare`\n" + dump_yaml(self.config.values())
 
     @property
     def has_finished(self) -> bool:

@@ -18,7 +18,7 @@ from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.world import World, first_rank_only, gather_objects, raise_together
 from ligo_dist.huggingface.kept import has_weights, keep_source, source_fingerprint
 from ligo_dist.huggingface.writer import export_model, rehearse_export
-from ligo_dist.pictures import Album
+from ligo_dist.report.pictures import RunPictures
 from ligo_dist.runtime import watchdog
 from ligo_dist.runtime.console import open_console
 from ligo_dist.runtime.environment import rank_environment
@@ -235,7 +235,7 @@ def _build_trainer(
     )
     runner = PhaseRunner(plan, corpus, world, tracker, progress, checkpoints, signals=signals, system=system)
     drawn = config.tracking.pictures
-    album = Album(paths.run_dir, paths.metrics, world, tracker, progress.message, drawn)
+    pictures = RunPictures(paths.run_dir, world, tracker, progress.message, drawn)
 
     builder = Builder(plan, world, corpus.library_keys(), corpus.exported_keys(), source)
     exports = {
@@ -247,7 +247,7 @@ def _build_trainer(
         rehearse_export(paths.export(name), model_config, corpus.write_processor, world, generation)
 
     def on_stage_end(stage: StagePlan, shards: Shards) -> None:
-        album.add_curves(stage.name)
+        pictures.add_losses(stage.name)
         if stage.name not in exports:
             return
         enter(f"{stage.name} export")
@@ -261,7 +261,7 @@ def _build_trainer(
         if stage is plan.last and config.tracking.register_model is not None:
             tracker.register_model(config.tracking.register_model, directory)
 
-    return Trainer(plan, builder, runner, on_stage_end, album.add_operator)
+    return Trainer(plan, builder, runner, on_stage_end, pictures.add_operator)
 
 
 @contextmanager

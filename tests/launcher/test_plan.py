@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -76,14 +77,15 @@ def test_new_units_from_the_next_layer_are_made_apart():
     ids=["a fresh layer", "the unit layer"],
 )
 def test_extra_columns_are_mixed_too(overrides, more_columns):
-    plan = plan_of(config(*overrides), 1)
-    source, target = (stage.shape for stage in plan.stages)
-    architecture = plan.architecture
-    columns = source.layers + more_columns
-    cost = costs(*overrides)[1].grow
-    assert cost is not None
-    assert cost.flops == growing_flops(architecture, source, target, columns=columns)
-    assert cost.flops > growing_flops(architecture, source, target)
+    source, target = plan_of(config(*overrides), 1).stages
+    assert source.grow is None
+    assert target.grow is not None
+    assert target.cost.grow is not None
+    layout = target.grow.layout
+    assert layout.columns == source.shape.layers + more_columns
+    assert target.cost.grow.flops == growing_flops(layout)
+    own = dataclasses.replace(layout, fresh_layers=0, unit_layer=False)
+    assert target.cost.grow.flops > growing_flops(own)
 
 
 def test_scratch_neither_learns_nor_grows():
