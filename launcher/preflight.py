@@ -10,9 +10,9 @@ from ligo_dist.config import Config, check_world_size
 from ligo_dist.config.deepspeed_keys import check_deepspeed_keys_apart
 from ligo_dist.config.huggingface import check_huggingface_keys_apart, check_models_apart
 from ligo_dist.config.resolve import is_image_family
-from ligo_dist.corpus.pretrained_tokenizer import count_pieces_apart
-from ligo_dist.corpus.request import find_prepared, vocabulary_size
+from ligo_dist.corpus.cache import find_prepared, vocabulary_size
 from ligo_dist.corpus.text_files import find_files
+from ligo_dist.corpus.text_tokenizer import count_pieces_apart
 from ligo_dist.huggingface.hub import find_weight_files, resolve_directory
 from ligo_dist.huggingface.kept import locate_source
 from ligo_dist.runtime.errors import CheckpointError, ConfigError, DataError, Fault, LigoError

@@ -14,6 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ligo_dist.corpus.cache import describe_prepared
 from ligo_dist.planning import SECONDS_PER_BLOCK, Forecast, export_bytes
 from ligo_dist.runtime import quantities
 from ligo_dist.runtime.zero3 import Zero3
@@ -215,9 +216,10 @@ def cost_table(words: Sequence[str], numbers: Mapping[str, str], caption: str) -
 def print_plan(plan: Plan, file: TextIO | None = None) -> None:
     """Print the table, and what is to be said of each growth."""
     print_whole(_by_stage(plan), file)
+    corpus = describe_prepared(plan.config, plan.samples)
     notes = [f"stages[0].from: {note}" for note in plan.source_notes]
     claims = [_claim(before, stage) for before, stage in pairwise(plan.stages)]
-    _print_lines([*notes, *claims, *_padding(plan)], file)
+    _print_lines([corpus, *notes, *claims, *_padding(plan)], file)
 
 
 def _claim(before: StagePlan, stage: StagePlan) -> str:

@@ -158,8 +158,8 @@ def _check_models(config: Config, source: Path | None, config_path: str) -> None
     Raises:
         ConfigError: every model that cannot.
     """
-    from ligo_dist.corpus.pretrained_tokenizer import count_pieces
-    from ligo_dist.corpus.request import vocabulary_size
+    from ligo_dist.corpus.cache import vocabulary_size
+    from ligo_dist.corpus.text_tokenizer import count_pieces
     from ligo_dist.huggingface.check import check_models
     from ligo_dist.huggingface.kept import has_weights
 

@@ -190,14 +190,19 @@ def _derived(
         raw["model"]["huggingface"].pop(config.architecture.norm_epsilon, None)
     if _tokenizer_is_of_source(config):
         raw["tokenizer"]["huggingface"] = config.stages[0].from_
+    elif config.tokenizer.vocab_size is not None and not _names_tokenizer(config):
+        raw["tokenizer"]["replace_source"] = True  # by the same: all train it on the same text
     return ComparedRun(method, seed, directory, config_from(raw, method), needs)
 
 
 def _tokenizer_is_of_source(config: Config) -> bool:
     """Whether the runs have the tokenizer of the model that the first stage begins from, which scratch does not."""
-    tokenizer = config.tokenizer
-    named = (tokenizer.file, tokenizer.huggingface, tokenizer.vocab_size)
-    return named == (None, None, None) and not is_image_family(config.architecture)
+    is_trained = config.tokenizer.vocab_size is not None
+    return not (is_trained or _names_tokenizer(config) or is_image_family(config.architecture))
+
+
+def _names_tokenizer(config: Config) -> bool:
+    return config.tokenizer.file is not None or config.tokenizer.huggingface is not None
 
 
 def _tracking_uri(config: Config) -> str | None:

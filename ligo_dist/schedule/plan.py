@@ -185,6 +185,11 @@ class Plan:
         return self.stages[-1]
 
     @property
+    def samples(self) -> int:
+        """Training samples that all phases take."""
+        return sum(phase.steps * phase.batch_size for stage in self.stages for phase in stage.phases)
+
+    @property
     def cost(self) -> PhaseCost:
         """Of all stages."""
         return sum((stage.cost.total for stage in self.stages), PhaseCost())

@@ -13,6 +13,7 @@ from ligo_dist.checkpoints import Checkpoint, CheckpointWriter
 from ligo_dist.config import Config
 from ligo_dist.config.yaml_text import dump_yaml
 from ligo_dist.corpus import Corpus
+from ligo_dist.corpus.cache import corpus_name, epochs
 from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.world import World, first_rank_only, gather_objects, raise_together
 from ligo_dist.huggingface.kept import has_weights, keep_source, source_fingerprint
@@ -157,7 +158,7 @@ def _run(
         trainer = _build_trainer(
             plan, corpus, world, source, paths, recorded, tracker, progress, signals, places
         )
-        _announce(progress, damaged, checkpoint, corpus, world)
+        _announce(progress, damaged, checkpoint, corpus, plan, world)
         trainer.run(checkpoint)
         tracker.set_tags({"export.path": str(paths.export(plan.last.name))})
         first_rank_only(lambda: _conclude(plan, paths, trainer.state), world)
@@ -280,10 +281,16 @@ def _going_on(checkpoints: CheckpointWriter) -> Iterator[None]:
 
 
 def _announce(
-    progress: Progress, damaged: list[str], checkpoint: Checkpoint | None, corpus: Corpus, world: World
+    progress: Progress,
+    damaged: list[str],
+    checkpoint: Checkpoint | None,
+    corpus: Corpus,
+    plan: Plan,
+    world: World,
 ) -> None:
     ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
-    progress.message(f"{ranks}; {corpus.description}")
+    gone_through = epochs(plan.samples, len(corpus.train))
+    progress.message(f"{ranks}; {corpus_name(plan.config)}: {corpus.description}; {gone_through}")
     for line in damaged:
         progress.message(line)
     if checkpoint is not None:

@@ -22,7 +22,7 @@ stages:
     size: {layers: 3, width: 48, heads: 6}
     grow: {method: ligo, learn: {steps: 5}}
     train: {steps: 10, batch_size: 8, micro_batch_size: 4}
-data: {sequence_length: 64}
+data: {source: stdlib, sequence_length: 64}
 tokenizer: {vocab_size: 512}
 """
 

@@ -202,7 +202,7 @@ def test_a_family_that_is_only_grown_needs_a_source_and_no_step():
     ]  # fmt: skip
     assert steps[0].message.startswith("10: bert_encoder has no objective")
     none = ("stages[0].train=null", "stages[1].train.steps=0", "stages[1].grow.learn.steps=0")
-    assert example(*_BERT_ENCODER, "stages[0].from=here", *none)
+    assert example(*_BERT_ENCODER, "stages[0].from=here", "tokenizer.vocab_size=null", *none)
 
 
 # The first stage's model.

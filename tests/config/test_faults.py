@@ -24,7 +24,11 @@ def test_the_example_is_right():
 _SECTIONS = [
     ("sead=1", "sead", "unknown key; did you mean 'seed'?"),
     ("stages[1].train.step=1", "stages[1].train.step", "unknown key; did you mean 'steps'?"),
-    ("tokenizer.xyz=1", "tokenizer.xyz", "there are: file, vocab_size, huggingface, model_type"),
+    (
+        "tokenizer.xyz=1",
+        "tokenizer.xyz",
+        "there are: file, vocab_size, huggingface, model_type, replace_source",
+    ),
     ("run_dir=null", "run_dir", "None should be text (in quotes, if it looks like a number)"),
     ("run_dir=''", "run_dir", "'' should be text that is not empty"),
     ("seed=1.5", "seed", "1.5 should be a whole number"),
@@ -107,6 +111,13 @@ _BETWEEN_KEYS = [
         "stages[1].train",
         "is missing; only a first stage with `from` can do without it",
     ),
+    ("data={sequence_length: 64}", "data.source", "is missing; what is trained on has no default"),
+    (
+        "tokenizer={file: my.model, replace_source: true}",
+        "tokenizer.replace_source",
+        "true has no meaning where the tokenizer is named; false would be right",
+    ),
+    ("data.sequence_length=1", "data.sequence_length", "1: there is no next token to predict; at least 2"),
     ("data.sequence_length=65", "data.sequence_length", "65 is more than the 64 of model.max_positions"),
     (f"{_SCHEDULE}.warmup_steps=11", f"{_SCHEDULE}.warmup_steps", "11 is more than the 10 steps there are"),
     (f"{_LEARN}.warmup_steps=6", f"{_LEARN}.warmup_steps", "6 is more than the 5 steps there are"),

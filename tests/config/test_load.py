@@ -8,6 +8,7 @@ import yaml
 from example import example, raw_example
 
 from ligo_dist.config import Config, config_from, difference, load_config
+from ligo_dist.config.load import apply_overrides
 from ligo_dist.config.yaml_text import dump_yaml, parse_yaml
 from ligo_dist.runtime.errors import ConfigError
 
@@ -303,3 +304,19 @@ def test_difference_names_what_changed():
         "deepspeed.steps_per_print: absent -> 5",
     ]
     assert difference(old, {**old, "stages": old["stages"][:1]}) == ["stages[1]: 'large' -> absent"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "run_dir", "data.cache_dir", "data.name", "tokenizer.file", "tokenizer.huggingface", "stages[0].from",
+        "tracking.uri", "cluster.hostfile", "cluster.directory",
+    ],
+)  # fmt: skip
+def test_a_tilde_is_the_home_directory(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    raw = raw_example("data.source=hub", "data.name=x", "tokenizer.vocab_size=null", "tokenizer.file=x")
+    if key == "tokenizer.huggingface":
+        raw["tokenizer"]["file"] = None
+    assert apply_overrides(raw, [f"{key}=~/here"]) == []
+    assert "/home/someone/here" in str(config_from(raw))

@@ -223,7 +223,7 @@ def test_a_source_of_images(tmp_path):
 
 def test_every_contradiction_is_told(tmp_path):
     here = source(tmp_path, _GPT2)
-    said = ("stages[0].size.ffn=100", "stages[0].size.heads=8", "model.tie_embeddings=false")
+    said = ("stages[0].size.ffn=100", "stages[0].size.heads=8", "model.tie_embeddings=false", "tokenizer={}")
     assert faults_of(example(here, *said, "stages[1].size={layers: 3, width: 48, heads: 12}")) == [
         f"{key}: {given}: the model in {str(tmp_path)!r} has {value}; null or {value} would be right"
         for key, given, value in (
@@ -305,7 +305,7 @@ def test_a_process_apart_says_the_same(tmp_path):
 
 
 def test_a_stage_with_a_source_takes_training_only_if_it_says_so(tmp_path):
-    raw = raw_example(source(tmp_path, _GPT2), "model.max_positions=null")
+    raw = raw_example(source(tmp_path, _GPT2), "model.max_positions=null", "tokenizer={}")
     raw["defaults"] = {"train": {"batch_size": 16, "micro_batch_size": 4, "steps": 3}}
     raw["stages"][0]["train"] = {"steps": 2}
     assert config_from(raw).stages[0].train.batch_size == 16

@@ -212,6 +212,13 @@ def test_a_source_that_normalises_otherwise(
     assert (corpus.train.mean, corpus.train.standard_deviation) == ([mean] * 3, [deviation] * 3)
 
 
+def test_the_first_images_are_of_all_classes(tmp_path: Path, folders: Path) -> None:
+    data = {"source": "images", "name": str(folders), "labels": 2, "channels": 3, "max_documents": 12}
+    corpus = _build(_config(tmp_path, **data))
+    classes = [*corpus.train.classes, *corpus.validation.classes]
+    assert sorted(classes) == [0] * 6 + [1] * 6
+
+
 def test_images_from_parquet(tmp_path: Path) -> None:
     file = _parquet(tmp_path / "p.parquet", [number % 3 for number in range(30)])
     corpus = _build(_config(tmp_path, files=[file], labels=3, max_documents=20, **PARQUET))
@@ -286,7 +293,7 @@ def test_images_are_read_once_and_anew_where_they_are_damaged(
         assert what in caplog.text
     (corpus.directory / "index.json").write_text('{"fingerprint": "another"}')
     _build(_config(tmp_path, source="digits"))
-    assert "index.json belongs to other images" in caplog.text
+    assert "index.json belongs to another corpus" in caplog.text
 
 
 RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4

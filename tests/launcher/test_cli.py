@@ -134,7 +134,7 @@ GONE = {
 
 @pytest.mark.parametrize("gone", GONE)
 def test_what_was_prepared_stands_for_what_has_gone(gone, capsys, tmp_path):
-    from ligo_dist.corpus.request import remember
+    from ligo_dist.corpus.cache import remember
 
     assert dry_run(*GONE[gone]) == 2
     prepared = tmp_path / "data" / "cache" / "prepared"

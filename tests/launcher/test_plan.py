@@ -31,7 +31,7 @@ stages:
     size: {layers: 3, width: 48, heads: 6}
     grow: {learn: {steps: 5}}
     train: {steps: 10, batch_size: 8, micro_batch_size: 2, activation_checkpointing: true}
-data: {sequence_length: 64}
+data: {source: stdlib, sequence_length: 64}
 tokenizer: {vocab_size: 512}
 tracking: {mlflow: false}
 """
@@ -180,7 +180,9 @@ def test_what_a_source_lacks_and_has_beyond_the_model_is_told(tmp_path):
     """The directory is one like bert-base-uncased: with a pooler and a next-sentence head."""
     architecture, shape = get_architecture("bert"), small_shape("bert", vocab=500, positions=64)
     transformers.BertForPreTraining(library_config(architecture, shape)).save_pretrained(tmp_path)
-    source = (f"stages[0].from={tmp_path}", "stages[0].size=null", "stages[0].train=null")
+    source = (
+        f"stages[0].from={tmp_path}", "stages[0].size=null", "stages[0].train=null", "tokenizer.replace_source=true",
+    )  # fmt: skip
     wider = "stages[1].size={layers: 3, width: 64, heads: 8}"
     asked = config("model.family=bert", *source, wider, f"run_dir={tmp_path}/run")
     text = io.StringIO()
@@ -193,7 +195,7 @@ def test_what_a_source_lacks_and_has_beyond_the_model_is_told(tmp_path):
 
 
 def test_a_source_without_weights(tmp_path):
-    sizes = ("model.vocab_size=512", f"stages[0].from={tmp_path}")
+    sizes = ("model.vocab_size=512", f"stages[0].from={tmp_path}", "tokenizer.replace_source=true")
     (said,) = refused(tmp_path, *sizes)
     assert said.startswith(
         f"stages[0].from: {tmp_path}: no weights; there should be one of model.safetensors, "

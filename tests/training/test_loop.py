@@ -40,7 +40,7 @@ stages:
   - name: small
     size: {layers: 1, width: 8, heads: 2}
     train: {steps: 1, batch_size: 1, micro_batch_size: 1}
-data: {sequence_length: 64}
+data: {source: stdlib, sequence_length: 64}
 tokenizer: {vocab_size: 512}
 evaluation: {every_steps: 1, sequences: 3, micro_batch_size: 2}
 """
