@@ -18,13 +18,12 @@ from deepspeed.utils import (
 )
 from torch import Tensor, nn
 
+from ligo_dist.engine.adamw import ADAM_MOMENTS, build_adamw, set_steps
 from ligo_dist.engine.cleanup import forget_engine, forget_forward_passes, return_freed_memory
 from ligo_dist.engine.shards import Shards, padded
 from ligo_dist.engine.world import World, sum_over_ranks
 from ligo_dist.engine.zero3 import without_padding
 from ligo_dist.runtime.adamw import OptimizerSettings
-
-ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,7 @@ class Engine:
         for user, parameter in external_parameters:
             deepspeed.zero.register_external_parameter(user, parameter)
         groups = _parameter_groups(module, optimizer.weight_decay, lambda name: kind_of(rename(name)))
-        inner = torch.optim.AdamW(
-            groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.epsilon
-        )
+        inner = build_adamw(groups, optimizer, world.device)
         self._engine, *_ = deepspeed.initialize(model=module, optimizer=inner, config=config)
         self._has_trained = False
         # Any: what ZeRO-3 adds to a parameter (ds_numel, ds_tensor, ...) is not in its type.
@@ -242,10 +239,7 @@ class Engine:
         """Set Adam's moments from partitions (padding may be missing), and its step count."""
         optimizer = self._engine.optimizer
         for flat in optimizer.fp32_partitioned_groups_flat:
-            self._inner_optimizer.state[flat] = {
-                "step": torch.tensor(float(steps)),
-                **{moment: torch.zeros_like(flat) for moment in ADAM_MOMENTS},
-            }
+            set_steps(self._inner_optimizer, flat, steps)
         for moment, shards in moments.items():
             for name, parameter in self.parameters.items():
                 whole = padded(shards[name], parameter.partition_numel())

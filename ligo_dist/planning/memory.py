@@ -20,8 +20,9 @@ from ligo_dist.planning.weights import Gathered, Weight, partitioned
 _MOMENTS = 2
 """AdamW keeps two numbers for each weight."""
 
-_STEP_TENSORS = 3
-"""Of the size of what the optimizer updates at a time: a copy of its gradients, and two temporaries of AdamW."""
+_GRADIENT_COPIES, _TEMPORARIES = 1, 2
+"""Of the size of what the optimizer updates at a time: a copy of its gradients, and two temporaries of AdamW, which has
+none where it is fused."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ class EngineMemory:
     def updating(self) -> int:
         """Bytes that an optimizer step makes."""
         groups = sub_groups(self.weights, self.setting.ranks, self.setting.zero3)
-        return _STEP_TENSORS * FP32 * max(groups, default=0)
+        tensors = _GRADIENT_COPIES + (0 if self.setting.on_gpu else _TEMPORARIES)
+        return tensors * FP32 * max(groups, default=0)
 
     @property
     def snapshot(self) -> int:
