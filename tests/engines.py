@@ -43,13 +43,15 @@ def build_engine(
     precision: str = "fp32",
     deepspeed: Mapping[str, Any] = NOTHING_WHOLE,
     kind_of: Callable[[str], str] = lambda name: "model",
+    block: Iterable[tuple[int, ...]] = (),
 ) -> Engine:
     """An engine of a family's model; with `weights` (whole tensors), those are written."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     model = build_partitioned_model(
         get_architecture(family), shape, engine_model_config(family, shape), dtype
     )
-    config = engine_config(precision, micro_batch_size, accumulation, settings.gradient_clipping, deepspeed)
+    clipping = settings.gradient_clipping
+    config = engine_config(precision, micro_batch_size, accumulation, clipping, deepspeed, block)
     engine = Engine(model, settings, config, world, kind_of=kind_of)
     if weights is not None:
         engine.write_shards(partitions(world, weights).items())

@@ -71,7 +71,7 @@ class TrainedModules:
         return gathered(uses, len(self.modules), self.zero3)
 
     def engine(self, setting: Setting) -> EngineMemory:
-        return EngineMemory(setting, self.weights, self.gathered)
+        return EngineMemory(replace(setting, zero3=self.zero3), self.weights, self.gathered)
 
     @property
     def numel(self) -> int:
@@ -343,11 +343,17 @@ class _Estimator:
         return PhaseEstimate(kind, source, operator, target, cost, peaks, traffic, checkpoint, phase, setting)
 
     def _model(self, shape: ModelShape, *, checkpointed: bool = False) -> TrainedModules:
-        modules = model_modules(self.setting.architecture, shape)
-        return TrainedModules(modules, self.setting.zero3, checkpointed)
+        return self._trained(model_modules(self.setting.architecture, shape), checkpointed=checkpointed)
 
     def _operator(self, layout: GrowthLayout) -> TrainedModules:
-        return TrainedModules(generated_modules(layout), self.setting.zero3)
+        return self._trained(generated_modules(layout))
+
+    def _trained(self, modules: list[Module], *, checkpointed: bool = False) -> TrainedModules:
+        """Modules, gathered and reduced by the sizes that fit one of their blocks."""
+        block = [weight.shape for module in modules if module.layer == 0 for weight in module.weights]
+        return TrainedModules(
+            modules, Zero3.from_keys(self.plan.config.deepspeed, block), checkpointed=checkpointed
+        )
 
     def _activations(self, sequences: int) -> Activations:
         return activations(self.setting, self.stage.shape, self.plan.tokens_per_sample, sequences)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -84,7 +84,9 @@ class Builder:
         model = build_partitioned_model(self.plan.architecture, stage.shape, config, self._dtype)
         if stage.train.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        return Engine(model, stage.train.optimizer, self._engine_config(stage.train), self.world)
+        specs = self.plan.architecture.parameters(stage.shape)
+        block = [spec.shape for spec in specs if spec.layer == 0]
+        return Engine(model, stage.train.optimizer, self._engine_config(stage.train, block), self.world)
 
     def first_shards(self, stage: StagePlan, tell: Callable[[str], None]) -> Shards:
         """The values that a stage begins with if it does not grow: the given model's, or random ones. `tell` is told
@@ -121,18 +123,20 @@ class Builder:
         module = LearnedGrowth(
             grow.growth, source, target, self._dtype, self.world, checkpointed=checkpointed
         )
-        kinds = {parameter.name: parameter.kind for parameter in grow.layout.operator_parameters}
+        parameters = grow.layout.operator_parameters
+        kinds = {parameter.name: parameter.kind for parameter in parameters}
+        block = [parameter.shape for parameter in parameters if parameter.layer in (None, 0)]
         return Engine(
             module,
             grow.learn.optimizer,
-            self._engine_config(grow.learn),
+            self._engine_config(grow.learn, block),
             self.world,
             external_parameters=module.external_parameters(),
             rename=operator_name,
             kind_of=kinds.__getitem__,
         )
 
-    def _engine_config(self, phase: PhasePlan) -> dict[str, Any]:
+    def _engine_config(self, phase: PhasePlan, block: Sequence[tuple[int, ...]]) -> dict[str, Any]:
         config, split = self.plan.config, phase.split(self.world.size)
         return engine_config(
             config.precision,
@@ -140,6 +144,7 @@ class Builder:
             split.micro_steps,
             phase.optimizer.gradient_clipping,
             config.deepspeed,
+            block,
         )
 
     @property

@@ -66,6 +66,23 @@ def test_one_rank_sends_nothing() -> None:
     assert all(plan.duration(phase).sending == 0 for stage in plan.stages for phase in stage.phases)
 
 
+def test_what_is_gathered_and_reduced_at_once_follows_the_model() -> None:
+    wide = ("model.vocab_size=512", "stages[1].size={layers: 3, width: 1536, heads: 192}")
+    fixed = (
+        "deepspeed={zero_optimization: {reduce_bucket_size: 5000000, stage3_prefetch_bucket_size: 5000000}}"
+    )
+    follows, stays = (
+        {memory.point: memory for memory in estimates(*wide, *keys, ranks=4)[1].phases[-1].peaks}
+        for keys in ((), (fixed,))
+    )
+    # Of a block's 12 x 1536^2 weights and its biases, in fp32; its largest matrix is 1536 x 6144.
+    block, largest = 12 * 1536**2 + 13 * 1536, 4 * 1536**2
+    assert follows["optimizer"].total - stays["optimizer"].total == 4 * (largest - 5_000_000)
+    assert follows["evaluation"].gathered - stays["evaluation"].gathered == pytest.approx(
+        4 * (block - 5_000_000), rel=0.01
+    )
+
+
 @pytest.mark.parametrize("index", range(3))
 def test_fewest_ranks_is_the_boundary(index: int) -> None:
     phase = [phase for stage in estimates() for phase in stage.phases][index + 1]
