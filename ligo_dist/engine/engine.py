@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ligo_dist.engine.adamw import ADAM_MOMENTS, build_adamw, set_steps
 from ligo_dist.engine.cleanup import forget_engine, forget_forward_passes, return_freed_memory
 from ligo_dist.engine.shards import Shards, padded
-from ligo_dist.engine.world import World, sum_over_ranks
+from ligo_dist.engine.world import World, added_over_ranks
 from ligo_dist.engine.zero3 import without_padding
 from ligo_dist.runtime.adamw import OptimizerSettings
 
@@ -126,9 +126,12 @@ class Engine:
             count += 1
             samples += num_valid
         assert count == self.accumulation, f"{count} micro-batches, {self.accumulation} expected"
-        mean, samples_everywhere = sum_over_ranks([total.item() / count, samples], self.world)
+        sums = added_over_ranks(torch.stack([total / count, torch.full_like(total, samples)]), self.world)
+        norm = torch.as_tensor(self._engine.get_global_grad_norm(), device=sums.device).double()
+        # The one place of a step where the host waits for the device, but for what DeepSpeed itself looks at.
+        mean, samples_everywhere, norm_before_clipping = torch.cat([sums, norm.reshape(1)]).tolist()
         assert samples_everywhere == batch_size, f"{samples_everywhere:g} samples, {batch_size} expected"
-        return StepResult(mean / self.world.size, float(self._engine.get_global_grad_norm()))
+        return StepResult(mean / self.world.size, norm_before_clipping)
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[tuple[Mapping[str, Tensor], int]]) -> EvaluationResult:
@@ -140,24 +143,24 @@ class Engine:
                 which no sample counts are there to keep the ranks together.
         """
         self._engine.eval()
-        loss_sum, samples, correct = 0.0, 0, 0
-        classifies = False
+        loss_sum = torch.zeros((), device=self.world.device, dtype=torch.float64)
+        correct = torch.zeros_like(loss_sum)
+        samples, classifies = 0, False
         for batch, valid in batches:
             inputs = self._inputs(batch)
             output = self._engine(**inputs)
             if valid:
-                loss_sum += output.loss.item() * valid
+                loss_sum += output.loss.double() * valid
                 samples += valid
             if inputs["labels"].dim() == 1:
                 classifies = True
                 predicted = output.logits[:valid].argmax(dim=-1)
-                correct += int((predicted == inputs["labels"][:valid]).sum())
-        loss_sum, samples_everywhere, correct_everywhere = sum_over_ranks(
-            [loss_sum, samples, correct], self.world
-        )
+                correct += (predicted == inputs["labels"][:valid]).sum()
+        sums = torch.stack([loss_sum, torch.full_like(loss_sum, samples), correct])
+        loss_everywhere, samples_everywhere, correct_everywhere = added_over_ranks(sums, self.world).tolist()
         self._drop_gathered()
         accuracy = correct_everywhere / samples_everywhere if classifies else None
-        return EvaluationResult(loss_sum / samples_everywhere, accuracy)
+        return EvaluationResult(loss_everywhere / samples_everywhere, accuracy)
 
     @torch.no_grad()
     def logits(self, batch: Mapping[str, Tensor]) -> Tensor:

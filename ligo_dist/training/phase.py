@@ -11,6 +11,7 @@ from ligo_dist.checkpoints import CheckpointWriter, Snapshot
 from ligo_dist.corpus import Corpus
 from ligo_dist.corpus.batches import Batches, fixed_batches
 from ligo_dist.engine import Engine, EvaluationResult
+from ligo_dist.engine.feeding import fed
 from ligo_dist.engine.world import World
 from ligo_dist.runtime.errors import NonFiniteLossError
 from ligo_dist.runtime.heartbeat import beating, enter, where
@@ -114,7 +115,7 @@ class PhaseRunner:
             world.size,
             evaluation.micro_batch_size,
         )
-        measured = engine.evaluate(beating(batches, beat))
+        measured = engine.evaluate(beating(fed(batches, world.device), beat))
         if not math.isfinite(measured.loss):
             raise NonFiniteLossError(
                 f"{where()}: the validation loss is {measured.loss}; {last_good_checkpoint(self.settle())}"

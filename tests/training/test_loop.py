@@ -70,13 +70,13 @@ class StandIn:
 
     def micro_batches(self, step: int, rank: int, world_size: int, size: int) -> Iterator[Tensor]:
         assert (rank, world_size, size) == (0, 1, 4)
-        yield torch.tensor(step)
+        yield from [torch.tensor(step)] * 2  # 8 samples, 4 at a time
 
     def train_step(
         self, micro_batches: Iterable[Tensor], batch_size: int, learning_rates: Mapping[str, float]
     ) -> StepResult:
         assert batch_size == 8
-        (step,), learning_rate = micro_batches, learning_rates["model"]
+        (step, _), learning_rate = micro_batches, learning_rates["model"]
         self.taken.append((int(step), round(learning_rate, 6)))
         self.random.append(torch.rand(()).item())
         return StepResult(self.losses[int(step)], 0.5)
