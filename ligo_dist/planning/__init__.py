@@ -12,6 +12,7 @@ from ligo_dist.planning.forecast import (
     Gpu,
     get_gpu,
     gpu_names,
+    gpu_of_device,
 )
 from ligo_dist.planning.memory import Memory
 from ligo_dist.planning.setting import Setting
@@ -32,5 +33,6 @@ __all__ = [
     "estimate_stages",
     "get_gpu",
     "gpu_names",
+    "gpu_of_device",
     "needs",
 ]

@@ -32,6 +32,7 @@ from ligo_dist.training.hooks import (
     StopAtNonFinite,
     StopWhenAsked,
     last_good_checkpoint,
+    seconds_at_peak,
     stop_if_asked,
 )
 from ligo_dist.training.loop import Hook, Step, run_phase
@@ -158,7 +159,8 @@ class PhaseRunner:
         tokens = phase.batch_size * self.corpus.train.tokens_per_sample
         evaluate = self._evaluation(engine)
         every = config.tracking.log_every_steps
-        metrics = LogMetrics(state, self.tracker, tokens, self.world, every, self.system)
+        at_peak = seconds_at_peak(self.plan, cost, self.world.device)
+        metrics = LogMetrics(state, self.tracker, tokens, self.world, every, self.system, at_peak)
         planned_flops = self.plan.cost.hardware_flops
 
         def remaining_fraction() -> float:
