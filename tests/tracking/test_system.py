@@ -15,7 +15,7 @@ from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
 from ligo_dist.engine.world import World, gather_numbers
-from ligo_dist.tracking.system import Gauge, Place, SystemMetrics, build_system_metrics
+from ligo_dist.tracking.system import Gauge, Place, SystemMetrics, build_system_metrics, missing_library
 from ranks import run_ranks
 
 CPU = torch.device("cpu")
@@ -151,3 +151,21 @@ def gather(world: World, lengths: int) -> list[list[float]]:
 def test_numbers_are_gathered_in_the_order_of_the_ranks(world_size: int):
     rows = [[rank + 0.1 * index for index in range(5)] for rank in range(world_size)]
     assert run_ranks(gather, world_size, 5) == [rows] * world_size
+
+
+@pytest.mark.parametrize(
+    ("every", "device", "library", "said"),
+    [
+        (10, "cuda", None, True),
+        (10, "cuda", "there", False),
+        (None, "cuda", None, False),
+        (10, "cpu", None, False),
+    ],
+)
+def test_a_driver_library_that_is_missing_is_told_with_the_remedy(
+    every: float | None, device: str, library: Any, said: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: library)
+    line = missing_library(every, torch.device(device))
+    assert (line is not None) == said
+    assert line is None or ("pynvml" in line and "ligo_dist[gpu]" in line)
