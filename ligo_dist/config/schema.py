@@ -332,6 +332,18 @@ class Checkpoints(Section):
     """Export every stage's model as a Hugging Face directory, not only the last one's."""
 
 
+class Profile(Section):
+    """A trace of a few steps of each phase, by torch's profiler: `RUN_DIR/profile/STAGE/PHASE-rank-N.json.gz`, which
+    Perfetto and `chrome://tracing` open. It goes to MLflow too. Steps that are profiled take longer."""
+
+    steps: CountOrZero = 0
+    """Optimizer steps in a trace; 0: nothing is profiled."""
+    start_step: Count = 4
+    """The first of them, counted in each phase from 1: the first steps of all allocate and warm up."""
+    ranks: Annotated[list[CountOrZero], Field(min_length=1)] = [0]
+    """The ranks that are profiled."""
+
+
 class Distributed(Section):
     """How the ranks work together."""
 
@@ -370,6 +382,8 @@ class Config(Section):
     """What is kept."""
     distributed: Distributed = Distributed()
     """How the ranks work together."""
+    profile: Profile = Profile()
+    """Which steps are profiled."""
 
     compare: Annotated[Compare, Field(exclude=True)] = Compare()
     """What `ligo-dist compare` runs. Not recorded with a run."""

@@ -36,6 +36,7 @@ from ligo_dist.training.hooks import (
     stop_if_asked,
 )
 from ligo_dist.training.loop import Hook, Step, run_phase
+from ligo_dist.training.profiling import PROFILE_DIRECTORY, StepProfiler
 
 
 @dataclass
@@ -91,8 +92,10 @@ class PhaseRunner:
                 self._evaluation(engine).run(phase.first_step)
                 record = self.state.record
                 show.update(0, validation_loss=record.final_loss, accuracy=record.final_accuracy)
-            hooks = self._hooks(stage, phase, engine, cost, snapshot, show)
-            run_phase(engine, batches, phase, done, self.plan.config.seed, hooks)
+            profiler = self._profiler(stage)
+            hooks: list[Hook] = [profiler, *self._hooks(stage, phase, engine, cost, snapshot, show)]
+            with profiler.around(phase, done):
+                run_phase(engine, batches, phase, done, self.plan.config.seed, hooks)
 
     def validation_loss(self, engine: Engine) -> float | None:
         """Mean loss per prediction on the fixed validation set; None for a model that predicts nothing."""
@@ -145,6 +148,11 @@ class PhaseRunner:
             return self.evaluate(engine, f"evaluating after step {self.state.step}")
 
         return Evaluate(measure, self.state, self.tracker, self.plan.config.evaluation.every_steps)
+
+    def _profiler(self, stage: StagePlan) -> StepProfiler:
+        config = self.plan.config
+        directory = Path(config.run_dir).absolute() / PROFILE_DIRECTORY / stage.name
+        return StepProfiler(config.profile, directory, self.world, self.tracker, self.progress.message)
 
     def _hooks(
         self,

@@ -42,6 +42,7 @@ def test_the_reference_shows_every_key():
         "tracking",
         "checkpoints",
         "distributed",
+        "profile",
         "model",
         "defaults",
     ):
