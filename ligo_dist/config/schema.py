@@ -361,6 +361,9 @@ class Config(Section):
     """Seed of the initial values, of the operator's start, of the order of the data, of dropout."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Precision of the arithmetic; the weights being trained are kept in fp32 either way."""
+    compile: bool = False
+    """Train models whose blocks torch compiles: faster steps, for a minute or so at the beginning of each stage. It
+    takes a C++ compiler, on GPUs too. Operators are learned without. The last digits of the losses change."""
     model: Model
     """The model family and what all stages share."""
     defaults: Annotated[Defaults, Field(exclude=True)] = Defaults()

@@ -30,6 +30,7 @@ from ligo_dist.planning.weights import (
     generated_modules,
     model_modules,
     partitioned,
+    whole_blocks,
 )
 from ligo_dist.runtime.zero3 import Zero3
 from ligo_dist.schedule.costs import PhaseCost
@@ -343,7 +344,10 @@ class _Estimator:
         return PhaseEstimate(kind, source, operator, target, cost, peaks, traffic, checkpoint, phase, setting)
 
     def _model(self, shape: ModelShape, *, checkpointed: bool = False) -> TrainedModules:
-        return self._trained(model_modules(self.setting.architecture, shape), checkpointed=checkpointed)
+        modules = model_modules(self.setting.architecture, shape)
+        if self.plan.config.compile:
+            modules = whole_blocks(modules)
+        return self._trained(modules, checkpointed=checkpointed)
 
     def _operator(self, layout: GrowthLayout) -> TrainedModules:
         return self._trained(generated_modules(layout))

@@ -15,6 +15,7 @@ from ligo_dist.architectures import ModelShape
 from ligo_dist.checkpoints import Snapshot
 from ligo_dist.config.huggingface import read_source_config
 from ligo_dist.engine import Engine, engine_config
+from ligo_dist.engine.compiling import compile_blocks
 from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.world import World
 from ligo_dist.growth.layout import GrowthLayout
@@ -84,7 +85,10 @@ class Builder:
         model = build_partitioned_model(self.plan.architecture, stage.shape, config, self._dtype)
         if stage.train.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        specs = self.plan.architecture.parameters(stage.shape)
+        architecture = self.plan.architecture
+        if self.plan.config.compile and stage.train.steps:
+            compile_blocks(model.get_submodule(architecture.layers_path).children())
+        specs = architecture.parameters(stage.shape)
         block = [spec.shape for spec in specs if spec.layer == 0]
         return Engine(model, stage.train.optimizer, self._engine_config(stage.train, block), self.world)
 
