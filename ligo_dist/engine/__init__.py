@@ -8,7 +8,13 @@ from ligo_dist.engine import importing  # noqa: F401 - before all that imports D
 from ligo_dist.engine.adamw import ADAM_MOMENTS
 from ligo_dist.engine.engine import Engine, EvaluationResult, StepResult
 from ligo_dist.engine.world import get_accelerator_name, start_world, stop_world
-from ligo_dist.engine.zero3 import engine_config, partitioned_parameters, partitioned_shapes, partitions
+from ligo_dist.engine.zero3 import (
+    engine_config,
+    partitioned_parameters,
+    partitioned_shapes,
+    partitions,
+    written_by_first_rank,
+)
 from ligo_dist.runtime.adamw import OptimizerSettings
 
 __all__ = [
@@ -24,4 +30,5 @@ __all__ = [
     "partitions",
     "start_world",
     "stop_world",
+    "written_by_first_rank",
 ]

@@ -41,7 +41,7 @@ class Zero3:
             block: shapes of all weights that are used in one block; none: the sizes of a small model.
         """
         keys: Mapping[str, Any] = deepspeed.get("zero_optimization") or {}
-        given = {name: int(keys[key]) for key, name in _KEYS.items() if key in keys}
+        given = {name: int(keys[key]) for key, name in _KEYS.items() if _is_number(keys.get(key))}
         offloads = any(_is_used(keys.get(f"offload_{what}")) for what in _OFFLOADED)
         return cls(**{**cls._sizes_for(list(block)), **given}, offloads=offloads)
 
@@ -64,6 +64,15 @@ _KEYS = {
     "stage3_max_reuse_distance": "reuse_distance",
     "sub_group_size": "sub_group",
 }
+
+
+def _is_number(value: Any) -> bool:
+    """What is none DeepSpeed refuses, in the ranks; the preflight reckons before that."""
+    try:
+        int(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _is_used(section: Any) -> bool:

@@ -12,15 +12,14 @@ from ligo_dist.tracking.address import how_to_open, tracking_address
 from ligo_dist.tracking.environment import SOURCE_PATH, SOURCE_RUN, environment_tags, source_tags
 from ligo_dist.tracking.record import (
     METRICS_FILE,
-    STATE_FILE,
     Record,
     RunRecord,
     Status,
     Tracker,
     read_records,
-    read_state,
     record_metrics,
 )
+from ligo_dist.tracking.state import STATE_FILE, read_state
 
 if TYPE_CHECKING:
     from ligo_dist.config.schema import Config

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig
 
 from ligo_dist.architectures import ModelShape
 from ligo_dist.checkpoints import Snapshot
-from ligo_dist.config.huggingface import read_source_config
+from ligo_dist.config.source import read_source_config
 from ligo_dist.engine import Engine, engine_config
 from ligo_dist.engine.compiling import compile_blocks
 from ligo_dist.engine.shards import Shards
@@ -88,9 +88,8 @@ class Builder:
         architecture = self.plan.architecture
         if self.plan.config.compile and stage.train.steps:
             compile_blocks(model.get_submodule(architecture.layers_path).children())
-        specs = architecture.parameters(stage.shape)
-        block = [spec.shape for spec in specs if spec.layer == 0]
-        return Engine(model, stage.train.optimizer, self._engine_config(stage.train, block), self.world)
+        keys = self._engine_config(stage.train, stage.block(architecture))
+        return Engine(model, stage.train.optimizer, keys, self.world)
 
     def first_shards(self, stage: StagePlan, tell: Callable[[str], None]) -> Shards:
         """The values that a stage begins with if it does not grow: the given model's, or random ones. `tell` is told
@@ -127,13 +126,11 @@ class Builder:
         module = LearnedGrowth(
             grow.growth, source, target, self._dtype, self.world, checkpointed=checkpointed
         )
-        parameters = grow.layout.operator_parameters
-        kinds = {parameter.name: parameter.kind for parameter in parameters}
-        block = [parameter.shape for parameter in parameters if parameter.layer in (None, 0)]
+        kinds = {parameter.name: parameter.kind for parameter in grow.layout.operator_parameters}
         return Engine(
             module,
             grow.learn.optimizer,
-            self._engine_config(grow.learn, block),
+            self._engine_config(grow.learn, grow.block),
             self.world,
             external_parameters=module.external_parameters(),
             rename=operator_name,

@@ -14,7 +14,7 @@ import torch
 
 from ligo_dist.engine import EvaluationResult
 from ligo_dist.engine.world import World, gather_numbers, max_over_ranks
-from ligo_dist.planning import Setting, gpu_of_device
+from ligo_dist.planning import gpu_of_device
 from ligo_dist.runtime.errors import NonFiniteLossError, Preempted
 from ligo_dist.runtime.progress import PhaseProgress
 from ligo_dist.runtime.signals import StopReason, StopSignals
@@ -224,7 +224,7 @@ def seconds_at_peak(plan: Plan, cost: PhaseCost, device: torch.device) -> float 
     if device.type != "cuda":
         return None
     gpu = gpu_of_device(torch.cuda.get_device_name(device))
-    return None if gpu is None else cost.flops_per_step / (plan.world_size * gpu.peak(Setting.of(plan)))
+    return None if gpu is None else cost.flops_per_step / (plan.world_size * gpu.peak(plan.config.precision))
 
 
 def stop_if_asked(signals: StopSignals, world: World, where: str, save: Callable[[], object]) -> None:

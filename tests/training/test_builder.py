@@ -19,7 +19,7 @@ stages:
   - name: small
     size: {layers: 2, width: 8, heads: 2}
     train: {steps: 1, batch_size: 1, micro_batch_size: 1}
-data: {sequence_length: 16}
+data: {source: stdlib, sequence_length: 16}
 tokenizer: {vocab_size: 300}
 """
 
