@@ -12,6 +12,7 @@ from pydantic import Field
 from ligo_dist.architectures import Architecture, get_architecture
 from ligo_dist.config.cluster import Cluster
 from ligo_dist.config.compare import Compare
+from ligo_dist.config.profile import Profile
 from ligo_dist.config.section import (
     Count,
     CountOrZero,
@@ -334,18 +335,6 @@ class Checkpoints(Section):
     time. The last complete one stays either way."""
     export_stages: bool = False
     """Export every stage's model as a Hugging Face directory, not only the last one's."""
-
-
-class Profile(Section):
-    """A trace of a few steps of each phase, by torch's profiler: `RUN_DIR/profile/STAGE/PHASE-rank-N.json.gz`, which
-    Perfetto and `chrome://tracing` open. It goes to MLflow too. Steps that are profiled take longer."""
-
-    steps: CountOrZero = 0
-    """Optimizer steps in a trace; 0: nothing is profiled."""
-    start_step: Count = 4
-    """The first of them, counted in each phase from 1: the first steps of all allocate and warm up."""
-    ranks: Annotated[list[CountOrZero], Field(min_length=1)] = [0]
-    """The ranks that are profiled."""
 
 
 class Distributed(Section):

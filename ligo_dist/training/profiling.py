@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile
 
-from ligo_dist.config.schema import Profile
+from ligo_dist.config.profile import Profile
 from ligo_dist.engine.world import World, gather_objects
 from ligo_dist.schedule.plan import PhasePlan
 from ligo_dist.tracking import Tracker

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from ligo_dist.config.schema import Profile
+from ligo_dist.config.profile import Profile
 from ligo_dist.engine import OptimizerSettings, StepResult
 from ligo_dist.engine.world import World
 from ligo_dist.schedule.learning_rate import LearningRate
