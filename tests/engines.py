@@ -11,6 +11,7 @@ from transformers import PretrainedConfig
 
 from ligo_dist.architectures import ModelShape, get_architecture
 from ligo_dist.engine import Engine, OptimizerSettings, StepResult, engine_config
+from ligo_dist.engine.compiling import compile_blocks
 from ligo_dist.engine.shards import Shards, shard_of
 from ligo_dist.engine.world import World, gather_tensor
 from ligo_dist.growth.learner import LearnedGrowth, operator_name
@@ -43,13 +44,21 @@ def build_engine(
     precision: str = "fp32",
     deepspeed: Mapping[str, Any] = NOTHING_WHOLE,
     kind_of: Callable[[str], str] = lambda name: "model",
+    block: Iterable[tuple[int, ...]] = (),
+    checkpointed: bool = False,
+    compiled: bool = False,
 ) -> Engine:
     """An engine of a family's model; with `weights` (whole tensors), those are written."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     model = build_partitioned_model(
         get_architecture(family), shape, engine_model_config(family, shape), dtype
     )
-    config = engine_config(precision, micro_batch_size, accumulation, settings.gradient_clipping, deepspeed)
+    if checkpointed:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if compiled:
+        compile_blocks(model.get_submodule(get_architecture(family).layers_path).children())
+    clipping = settings.gradient_clipping
+    config = engine_config(precision, micro_batch_size, accumulation, clipping, deepspeed, block)
     engine = Engine(model, settings, config, world, kind_of=kind_of)
     if weights is not None:
         engine.write_shards(partitions(world, weights).items())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import subprocess
 from pathlib import Path
 
@@ -50,3 +52,15 @@ def test_the_optimizer_may_lie_in_the_processors_memory(site: Site, on_processor
     losses = files.numbers("loss")
     assert losses == pytest.approx(on_processors.numbers("loss"), abs=1e-2)
     assert Path(files.run_dir / "export" / "large" / "model.safetensors").exists()
+
+
+def test_blocks_may_be_compiled(site: Site, on_processors: RunFiles):
+    losses = run_on(site, "compiled", "cuda", "precision=fp32", "compile=true").numbers("loss")
+    assert losses == pytest.approx(on_processors.numbers("loss"), abs=1e-2)
+
+
+def test_a_trace_shows_the_gpus_kernels(site: Site):
+    files = run_on(site, "profiled", "cuda", "profile={steps: 1, start_step: 1}")
+    (trace, *_) = (files.run_dir / "profile").glob("*/train-rank-0.json.gz")
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    assert any(event.get("cat") == "kernel" for event in events)

@@ -6,7 +6,15 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
-_MAY_CHANGE = ("run_dir", "tracking", "checkpoints", "distributed", "data.workers", "data.cache_dir")
+_MAY_CHANGE = (
+    "run_dir",
+    "tracking",
+    "checkpoints",
+    "distributed",
+    "profile",
+    "data.workers",
+    "data.cache_dir",
+)
 """What does not change the numbers of a run."""
 
 _OF_THE_CORPUS = (

@@ -12,6 +12,7 @@ from pydantic import Field
 from ligo_dist.architectures import Architecture, get_architecture
 from ligo_dist.config.cluster import Cluster
 from ligo_dist.config.compare import Compare
+from ligo_dist.config.profile import Profile
 from ligo_dist.config.section import (
     Count,
     CountOrZero,
@@ -353,6 +354,9 @@ class Config(Section):
     """Seed of the initial values, of the operator's start, of the order of the data, of dropout."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Precision of the arithmetic; the weights being trained are kept in fp32 either way."""
+    compile: bool = False
+    """Train models whose blocks torch compiles: faster steps, for a minute or so at the beginning of each stage. It
+    takes a C++ compiler, on GPUs too. Operators are learned without. The last digits of the losses change."""
     model: Model
     """The model family and what all stages share."""
     defaults: Annotated[Defaults, Field(exclude=True)] = Defaults()
@@ -374,6 +378,8 @@ class Config(Section):
     """What is kept."""
     distributed: Distributed = Distributed()
     """How the ranks work together."""
+    profile: Profile = Profile()
+    """Which steps are profiled."""
 
     compare: Annotated[Compare, Field(exclude=True)] = Compare()
     """What `ligo-dist compare` runs. Not recorded with a run."""

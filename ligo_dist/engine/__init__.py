@@ -5,7 +5,8 @@ call is there.
 """
 
 from ligo_dist.engine import importing  # noqa: F401 - before all that imports DeepSpeed
-from ligo_dist.engine.engine import ADAM_MOMENTS, Engine, EvaluationResult, StepResult
+from ligo_dist.engine.adamw import ADAM_MOMENTS
+from ligo_dist.engine.engine import Engine, EvaluationResult, StepResult
 from ligo_dist.engine.world import get_accelerator_name, start_world, stop_world
 from ligo_dist.engine.zero3 import (
     engine_config,

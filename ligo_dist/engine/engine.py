@@ -18,13 +18,12 @@ from deepspeed.utils import (
 )
 from torch import Tensor, nn
 
+from ligo_dist.engine.adamw import ADAM_MOMENTS, build_adamw, set_steps
 from ligo_dist.engine.cleanup import forget_engine, forget_forward_passes, return_freed_memory
 from ligo_dist.engine.shards import Shards, padded
-from ligo_dist.engine.world import World, sum_over_ranks
+from ligo_dist.engine.world import World, added_over_ranks
 from ligo_dist.engine.zero3 import without_padding
 from ligo_dist.runtime.adamw import OptimizerSettings
-
-ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,7 @@ class Engine:
         for user, parameter in external_parameters:
             deepspeed.zero.register_external_parameter(user, parameter)
         groups = _parameter_groups(module, optimizer.weight_decay, lambda name: kind_of(rename(name)))
-        inner = torch.optim.AdamW(
-            groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.epsilon
-        )
+        inner = build_adamw(groups, optimizer, world.device)
         self._engine, *_ = deepspeed.initialize(model=module, optimizer=inner, config=config)
         self._has_trained = False
         # Any: what ZeRO-3 adds to a parameter (ds_numel, ds_tensor, ...) is not in its type.
@@ -129,9 +126,12 @@ class Engine:
             count += 1
             samples += num_valid
         assert count == self.accumulation, f"{count} micro-batches, {self.accumulation} expected"
-        mean, samples_everywhere = sum_over_ranks([total.item() / count, samples], self.world)
+        sums = added_over_ranks(torch.stack([total / count, torch.full_like(total, samples)]), self.world)
+        norm = torch.as_tensor(self._engine.get_global_grad_norm(), device=sums.device).double()
+        # The one place of a step where the host waits for the device, but for what DeepSpeed itself looks at.
+        mean, samples_everywhere, norm_before_clipping = torch.cat([sums, norm.reshape(1)]).tolist()
         assert samples_everywhere == batch_size, f"{samples_everywhere:g} samples, {batch_size} expected"
-        return StepResult(mean / self.world.size, float(self._engine.get_global_grad_norm()))
+        return StepResult(mean / self.world.size, norm_before_clipping)
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[tuple[Mapping[str, Tensor], int]]) -> EvaluationResult:
@@ -143,24 +143,24 @@ class Engine:
                 which no sample counts are there to keep the ranks together.
         """
         self._engine.eval()
-        loss_sum, samples, correct = 0.0, 0, 0
-        classifies = False
+        loss_sum = torch.zeros((), device=self.world.device, dtype=torch.float64)
+        correct = torch.zeros_like(loss_sum)
+        samples, classifies = 0, False
         for batch, valid in batches:
             inputs = self._inputs(batch)
             output = self._engine(**inputs)
             if valid:
-                loss_sum += output.loss.item() * valid
+                loss_sum += output.loss.double() * valid
                 samples += valid
             if inputs["labels"].dim() == 1:
                 classifies = True
                 predicted = output.logits[:valid].argmax(dim=-1)
-                correct += int((predicted == inputs["labels"][:valid]).sum())
-        loss_sum, samples_everywhere, correct_everywhere = sum_over_ranks(
-            [loss_sum, samples, correct], self.world
-        )
+                correct += (predicted == inputs["labels"][:valid]).sum()
+        sums = torch.stack([loss_sum, torch.full_like(loss_sum, samples), correct])
+        loss_everywhere, samples_everywhere, correct_everywhere = added_over_ranks(sums, self.world).tolist()
         self._drop_gathered()
         accuracy = correct_everywhere / samples_everywhere if classifies else None
-        return EvaluationResult(loss_sum / samples_everywhere, accuracy)
+        return EvaluationResult(loss_everywhere / samples_everywhere, accuracy)
 
     @torch.no_grad()
     def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -242,10 +242,7 @@ class Engine:
         """Set Adam's moments from partitions (padding may be missing), and its step count."""
         optimizer = self._engine.optimizer
         for flat in optimizer.fp32_partitioned_groups_flat:
-            self._inner_optimizer.state[flat] = {
-                "step": torch.tensor(float(steps)),
-                **{moment: torch.zeros_like(flat) for moment in ADAM_MOMENTS},
-            }
+            set_steps(self._inner_optimizer, flat, steps)
         for moment, shards in moments.items():
             for name, parameter in self.parameters.items():
                 whole = padded(shards[name], parameter.partition_numel())

@@ -96,10 +96,15 @@ def _shared(error: Exception, rank: int) -> Exception:
 
 def sum_over_ranks(values: list[float], world: World) -> list[float]:
     """Element-wise sums of a few numbers over the ranks, in fp64."""
-    tensor = torch.tensor(values, dtype=torch.float64, device=world.device)
+    return added_over_ranks(torch.tensor(values, dtype=torch.float64, device=world.device), world).tolist()
+
+
+def added_over_ranks(values: Tensor, world: World) -> Tensor:
+    """Element-wise sums of a tensor on the ranks' devices, in its place; a device that computes meanwhile is not waited
+    for."""
     if world.size > 1:
-        dist.all_reduce(tensor)
-    return tensor.tolist()
+        dist.all_reduce(values)
+    return values
 
 
 def max_over_ranks(value: float, world: World) -> float:

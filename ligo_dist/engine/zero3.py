@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,9 +64,16 @@ def without_padding(
 
 
 def engine_config(
-    precision: str, micro_batch_size: int, accumulation: int, clipping: float, user: Mapping[str, Any]
+    precision: str,
+    micro_batch_size: int,
+    accumulation: int,
+    clipping: float,
+    user: Mapping[str, Any],
+    block: Iterable[tuple[int, ...]] = (),
 ) -> dict[str, Any]:
-    """The DeepSpeed configuration of one engine: ours, with the user's keys merged in."""
+    """The DeepSpeed configuration of one engine: ours, with the user's keys merged in. `block`: as `Zero3.from_keys`
+    takes it."""
+    sizes = Zero3.from_keys(user, block)
     ours: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": accumulation,
@@ -78,9 +85,9 @@ def engine_config(
         "zero_optimization": {
             "stage": 3,
             "overlap_comm": get_accelerator().device_name() != "cpu",
-            "reduce_bucket_size": Zero3.reduce_bucket,
-            "stage3_prefetch_bucket_size": Zero3.prefetch_bucket,
-            "stage3_param_persistence_threshold": Zero3.persistence_threshold,
+            "reduce_bucket_size": sizes.reduce_bucket,
+            "stage3_prefetch_bucket_size": sizes.prefetch_bucket,
+            "stage3_param_persistence_threshold": sizes.persistence_threshold,
         },
     }
     return _merged(ours, user)

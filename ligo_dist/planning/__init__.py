@@ -5,7 +5,7 @@
 
 from ligo_dist.planning.estimate import Needs, PhaseEstimate, estimate_phases, export_bytes, needs
 from ligo_dist.planning.forecast import SECONDS_PER_BLOCK, Forecast
-from ligo_dist.planning.hardware import DEFAULT_GPU, get_gpu, gpu_names
+from ligo_dist.planning.hardware import DEFAULT_GPU, get_gpu, gpu_names, gpu_of_device
 from ligo_dist.planning.traffic import Traffic
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "export_bytes",
     "get_gpu",
     "gpu_names",
+    "gpu_of_device",
     "needs",
 ]

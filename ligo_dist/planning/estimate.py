@@ -8,10 +8,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ligo_dist.planning.activations import Activations, activations
-from ligo_dist.planning.gathering import Trained, generated_modules, model_modules, partitioned
+from ligo_dist.planning.gathering import (
+    Module,
+    Trained,
+    generated_modules,
+    model_modules,
+    partitioned,
+    whole_blocks,
+)
 from ligo_dist.planning.memory import Memory, growing_peaks, learning_peaks, peak_of, training_peaks
 from ligo_dist.planning.setting import FP32, Setting
 from ligo_dist.planning.traffic import Traffic, engine_traffic, generation_traffic, transfer_traffic
+from ligo_dist.runtime.zero3 import Zero3
 from ligo_dist.schedule.costs import PhaseCost
 from ligo_dist.schedule.plan import GrowPlan, PhasePlan, Plan, StagePlan
 from ligo_dist.schedule.state import LEARN, TRAIN
@@ -92,8 +100,8 @@ def estimate_phases(plan: Plan, *, on_gpu: bool = True) -> list[PhaseEstimate]:
 def _training(plan: Plan, setting: Setting, stage: StagePlan) -> PhaseEstimate:
     train, ranks = stage.train, setting.ranks
     checkpointed, micro_steps = train.activation_checkpointing, train.split(ranks).micro_steps
-    modules = model_modules(plan.architecture, stage.shape)
-    model = Trained.of(modules, setting.zero3, checkpointed=checkpointed)
+    setting = _fitted(plan, setting, stage.block(plan.architecture))
+    model = Trained.of(_modules(plan, stage), setting.zero3, checkpointed=checkpointed)
     kept, evaluated = _kept(plan, setting, stage, train), _evaluated(plan, setting, stage)
     return PhaseEstimate(
         stage,
@@ -111,6 +119,7 @@ def _learning(plan: Plan, setting: Setting, stage: StagePlan, grow: GrowPlan) ->
     """Learning an operator."""
     layout, learn, states, ranks = grow.layout, grow.learn, grow.states, setting.ranks
     micro_steps = learn.split(ranks).micro_steps
+    setting = _fitted(plan, setting, grow.block)
     operator = Trained.of(generated_modules(layout), setting.zero3)
     of_source = partitioned(plan.architecture.parameters(layout.source), ranks)
     kept, evaluated = _kept(plan, setting, stage, learn), _evaluated(plan, setting, stage)
@@ -134,7 +143,8 @@ def _learning(plan: Plan, setting: Setting, stage: StagePlan, grow: GrowPlan) ->
 def _growing(plan: Plan, setting: Setting, stage: StagePlan, grow: GrowPlan) -> PhaseEstimate:
     """Applying an operator."""
     layout, states, ranks, learned = grow.layout, grow.states, setting.ranks, grow.learn.steps > 0
-    target = Trained.of(model_modules(plan.architecture, stage.shape), setting.zero3)
+    setting = _fitted(plan, setting, stage.block(plan.architecture))
+    target = Trained.of(_modules(plan, stage), setting.zero3)
     evaluated, compares = _evaluated(plan, setting, stage), plan.config.evaluation.compare_random
     assert stage.cost.grow is not None
     return PhaseEstimate(
@@ -156,6 +166,17 @@ def _growing(plan: Plan, setting: Setting, stage: StagePlan, grow: GrowPlan) -> 
         source=plan.stages[stage.index - 1].parameters,
         operator=sum(parameter.numel for parameter in layout.operator_parameters),
     )
+
+
+def _modules(plan: Plan, stage: StagePlan) -> list[Module]:
+    """Of a stage's model, as ZeRO-3 gathers them."""
+    modules = model_modules(plan.architecture, stage.shape)
+    return whole_blocks(modules) if plan.config.compile else modules
+
+
+def _fitted(plan: Plan, setting: Setting, block: Sequence[tuple[int, ...]]) -> Setting:
+    """A setting whose sizes fit an engine's block."""
+    return replace(setting, zero3=Zero3.from_keys(plan.config.deepspeed, block))
 
 
 def _kept(plan: Plan, setting: Setting, stage: StagePlan, phase: PhasePlan) -> Activations:

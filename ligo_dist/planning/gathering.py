@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Protocol
 
 from ligo_dist.architectures import Architecture, ModelShape, ParameterSpec
@@ -65,6 +65,17 @@ def model_modules(architecture: Architecture, shape: ModelShape) -> list[Module]
     if shape.tied:
         modules.append(Module(tuple(map(_model_weight, tied_specs(architecture, shape))), None))
     return modules
+
+
+def whole_blocks(modules: Iterable[Module]) -> list[Module]:
+    """The modules of each block as one: so ZeRO-3 gathers the blocks that are compiled."""
+    merged: list[Module] = []
+    for layer, group in groupby(modules, key=lambda module: module.layer):
+        if layer is None:
+            merged += group
+        else:
+            merged.append(Module(tuple(weight for module in group for weight in module.weights), layer))
+    return merged
 
 
 def generated_modules(layout: GrowthLayout) -> list[Module]:

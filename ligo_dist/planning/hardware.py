@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ligo_dist.config.faults import suggestion
@@ -72,6 +73,17 @@ _GPUS = {
 
 _ALIASES = {"a100": "a100-80"}
 
+_DEVICES = {
+    "a100-40": r"(NVIDIA )?A100-(SXM4|PCIE)-40GB",
+    "a100-80": r"(NVIDIA )?A100(-SXM4-80GB|-PCIE-80GB| 80GB PCIe)",
+    "h100": r"NVIDIA H100 80GB HBM3",
+    "h200": r"NVIDIA H200",
+    "b200": r"NVIDIA B200",
+    "l40s": r"NVIDIA L40S",
+    "mi300x": r"AMD Instinct MI300X( OAM)?",
+}
+"""What drivers call them. PCIe and NVL cards of the H100 and H200 have other peaks, and so have slices (MIG)."""
+
 DEFAULT_GPU = "h100"
 
 _EXAMPLE = "989e12,80,50"
@@ -96,6 +108,12 @@ def get_gpu(text: str) -> Gpu:
         return _GPUS[name]
     near = suggestion(name, gpu_names())
     raise LigoError(f"--gpu: {text!r} is not known{near}; or its figures as FLOPS,GB,GB/s: {_EXAMPLE}")
+
+
+def gpu_of_device(name: str) -> Gpu | None:
+    """The accelerator that a driver calls so; None for one whose peak is not known."""
+    known = (gpu for gpu in _GPUS.values() if re.fullmatch(_DEVICES[gpu.name], name))
+    return next(known, None)
 
 
 def _given(text: str) -> Gpu:

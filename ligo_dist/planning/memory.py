@@ -19,8 +19,9 @@ from ligo_dist.planning.setting import FP32, Setting
 _MOMENTS = 2
 """AdamW keeps two numbers for each weight."""
 
-_STEP_TENSORS = 3
-"""Of the size of what the optimizer updates at a time: a copy of its gradients, and two temporaries of AdamW."""
+_GRADIENT_COPIES, _TEMPORARIES = 1, 2
+"""Of the size of what the optimizer updates at a time: a copy of its gradients, and two temporaries of AdamW, which has
+none where it is fused."""
 
 
 @dataclass(frozen=True)
@@ -228,8 +229,9 @@ class _Engine:
         setting, trained = self.setting, self.trained
         groups = trained.sub_groups(setting.ranks, setting.zero3.sub_group)
         copies = FP32 * (1 + _MOMENTS) * partitioned(trained.weights, setting.ranks)
+        step_tensors = _GRADIENT_COPIES + (0 if setting.on_gpu else _TEMPORARIES)
         return [
-            held.plus("optimizer", optimizer=_STEP_TENSORS * FP32 * max(groups)),
+            held.plus("optimizer", optimizer=step_tensors * FP32 * max(groups)),
             held.plus("checkpoint", buffers=self.largest_copy if setting.on_gpu else copies),
         ]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +29,31 @@ class Zero3:
     offloads: bool = False
 
     @classmethod
-    def from_keys(cls, deepspeed: Mapping[str, Any]) -> Zero3:
-        """What a configuration's `deepspeed` section comes to."""
+    def from_keys(cls, deepspeed: Mapping[str, Any], block: Iterable[tuple[int, ...]] = ()) -> Zero3:
+        """What a configuration's `deepspeed` section comes to.
+
+        What it leaves open follows the model, and is never below the defaults: the largest matrix of a block fits into
+        the bucket of gradients, a whole block is gathered ahead, its vectors stay whole. An embedding may be larger
+        than the bucket; it is reduced by itself, once in a micro-step.
+
+        Args:
+            deepspeed: the section.
+            block: shapes of all weights that are used in one block; none: the sizes of a small model.
+        """
         keys: Mapping[str, Any] = deepspeed.get("zero_optimization") or {}
         given = {name: int(keys[key]) for key, name in _KEYS.items() if _is_number(keys.get(key))}
-        return cls(**given, offloads=any(_is_used(keys.get(f"offload_{what}")) for what in _OFFLOADED))
+        offloads = any(_is_used(keys.get(f"offload_{what}")) for what in _OFFLOADED)
+        return cls(**{**cls._sizes_for(list(block)), **given}, offloads=offloads)
+
+    @classmethod
+    def _sizes_for(cls, block: list[tuple[int, ...]]) -> dict[str, int]:
+        numels = [math.prod(shape) for shape in block]
+        vectors = [math.prod(shape) for shape in block if len(shape) == 1]
+        return {
+            "reduce_bucket": max(cls.reduce_bucket, *numels, 0),
+            "prefetch_bucket": max(cls.prefetch_bucket, sum(numels)),
+            "persistence_threshold": max(cls.persistence_threshold, *vectors, 0),
+        }
 
 
 _OFFLOADED = ("param", "optimizer")

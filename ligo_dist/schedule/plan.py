@@ -97,6 +97,11 @@ class GrowPlan:
 
         return Growth.of(self.layout)
 
+    @property
+    def block(self) -> list[tuple[int, ...]]:
+        """Shapes of the operator's parameters that make one block."""
+        return [p.shape for p in self.layout.operator_parameters if p.layer in (None, 0)]
+
 
 @dataclass(frozen=True)
 class StagePlan:
@@ -126,6 +131,10 @@ class StagePlan:
     def name(self) -> str:
         """The user's name for it."""
         return self.section.name
+
+    def block(self, architecture: Architecture) -> list[tuple[int, ...]]:
+        """Shapes of the weights of one block of its model."""
+        return [spec.shape for spec in architecture.parameters(self.shape) if spec.layer == 0]
 
     @property
     def phases(self) -> list[PhasePlan]:

@@ -6,6 +6,7 @@ the training metrics, in the one exchange that these need anyway, as rows of num
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -121,6 +122,19 @@ def build_system_metrics(
         for gauge in (_accelerator_memory, _accelerator_power, _accelerator_utilization):
             gauges.append(partial(gauge, module, device))
     return SystemMetrics(gauges, places, every_seconds)
+
+
+def missing_library(every_seconds: float | None, device: torch.device) -> str | None:
+    """A line for the user where power and utilisation of a rank's GPU would be recorded, were its driver's library
+    there; else None."""
+    if every_seconds is None or device.type != "cuda":
+        return None
+    module, remedy = ("pynvml", "pip install 'ligo_dist[gpu]'")
+    if torch.version.hip is not None:
+        module, remedy = ("amdsmi", "its Python package comes with ROCm")
+    if importlib.util.find_spec(module) is not None:
+        return None
+    return f"the GPUs' power and utilisation are not recorded: there is no {module}; {remedy}"
 
 
 def _processors() -> dict[str, float]:

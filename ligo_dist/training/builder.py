@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from ligo_dist.architectures import ModelShape
 from ligo_dist.checkpoints import Snapshot
 from ligo_dist.config.source import read_source_config
 from ligo_dist.engine import Engine, engine_config
+from ligo_dist.engine.compiling import compile_blocks
 from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.world import World
 from ligo_dist.growth.layout import GrowthLayout
@@ -84,7 +85,11 @@ class Builder:
         model = build_partitioned_model(self.plan.architecture, stage.shape, config, self._dtype)
         if stage.train.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        return Engine(model, stage.train.optimizer, self._engine_config(stage.train), self.world)
+        architecture = self.plan.architecture
+        if self.plan.config.compile and stage.train.steps:
+            compile_blocks(model.get_submodule(architecture.layers_path).children())
+        keys = self._engine_config(stage.train, stage.block(architecture))
+        return Engine(model, stage.train.optimizer, keys, self.world)
 
     def first_shards(self, stage: StagePlan, tell: Callable[[str], None]) -> Shards:
         """The values that a stage begins with if it does not grow: the given model's, or random ones. `tell` is told
@@ -125,14 +130,14 @@ class Builder:
         return Engine(
             module,
             grow.learn.optimizer,
-            self._engine_config(grow.learn),
+            self._engine_config(grow.learn, grow.block),
             self.world,
             external_parameters=module.external_parameters(),
             rename=operator_name,
             kind_of=kinds.__getitem__,
         )
 
-    def _engine_config(self, phase: PhasePlan) -> dict[str, Any]:
+    def _engine_config(self, phase: PhasePlan, block: Sequence[tuple[int, ...]]) -> dict[str, Any]:
         config, split = self.plan.config, phase.split(self.world.size)
         return engine_config(
             config.precision,
@@ -140,6 +145,7 @@ class Builder:
             split.micro_steps,
             phase.optimizer.gradient_clipping,
             config.deepspeed,
+            block,
         )
 
     @property

@@ -14,10 +14,12 @@ import torch
 
 from ligo_dist.engine import EvaluationResult
 from ligo_dist.engine.world import World, gather_numbers, max_over_ranks
+from ligo_dist.planning import gpu_of_device
 from ligo_dist.runtime.errors import NonFiniteLossError, Preempted
 from ligo_dist.runtime.progress import PhaseProgress
 from ligo_dist.runtime.signals import StopReason, StopSignals
 from ligo_dist.schedule.costs import PhaseCost
+from ligo_dist.schedule.plan import Plan
 from ligo_dist.schedule.state import RunState
 from ligo_dist.tracking import Tracker
 from ligo_dist.tracking.system import SystemMetrics
@@ -121,8 +123,12 @@ class Show:
 
 @dataclass
 class LogMetrics:
-    """Records the metrics of a step, and with some steps the load of the nodes; `peak_bytes` is the most memory that a
-    rank has held, when it was last recorded."""
+    """Records the metrics of a step, and with some steps the load of the nodes.
+
+    Attributes:
+        seconds_at_peak: that a step's model FLOPs take at the peak of the ranks' devices; None: it is not known.
+        peak_bytes: the most memory that a rank has held, when it was last recorded.
+    """
 
     state: RunState
     tracker: Tracker
@@ -130,6 +136,7 @@ class LogMetrics:
     world: World
     every: int
     system: SystemMetrics | None = None
+    seconds_at_peak: float | None = None
     peak_bytes: float | None = None
 
     def __call__(self, step: Step) -> None:
@@ -138,12 +145,15 @@ class LogMetrics:
         # One exchange for all: another one would cost every rank more than what it carries.
         rows = gather_numbers([*memory, *(self.system.row() if self.system else ())], self.world)
         held, self.peak_bytes = (max(row[index] for row in rows) for index in range(len(memory)))
+        speed = {f"{kind}/tokens_per_second": self.tokens_per_step / step.seconds}
+        if self.seconds_at_peak is not None:
+            speed[f"{kind}/mfu"] = self.seconds_at_peak / step.seconds
         self.tracker.log(
             {
                 f"{kind}/loss": step.result.loss,
                 f"{kind}/learning_rate": step.learning_rate,
                 f"{kind}/gradient_norm": step.result.gradient_norm,
-                f"{kind}/tokens_per_second": self.tokens_per_step / step.seconds,
+                **speed,
                 "memory/held_bytes": held,
                 "memory/peak_bytes": self.peak_bytes,
                 **cumulative(self.state),
@@ -206,6 +216,15 @@ def peak_memory_bytes(device: torch.device) -> int:
     if device.type != "cpu":
         return torch.get_device_module(device).max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def seconds_at_peak(plan: Plan, cost: PhaseCost, device: torch.device) -> float | None:
+    """The time that the model FLOPs of a phase's step would take at the peak of all ranks' devices, in the precision of
+    the plan; None on processors, and on devices whose peak is not known."""
+    if device.type != "cuda":
+        return None
+    gpu = gpu_of_device(torch.cuda.get_device_name(device))
+    return None if gpu is None else cost.flops_per_step / (plan.world_size * gpu.peak(plan.config.precision))
 
 
 def stop_if_asked(signals: StopSignals, world: World, where: str, save: Callable[[], object]) -> None:

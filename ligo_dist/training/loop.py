@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Protocol
 
 from ligo_dist.corpus.batches import Batches
 from ligo_dist.engine import Engine, StepResult
+from ligo_dist.engine.feeding import fed
 from ligo_dist.engine.world import seed_everything
 from ligo_dist.runtime.heartbeat import beating
 from ligo_dist.schedule.plan import PhasePlan
@@ -54,12 +56,14 @@ def training_steps(
     engine: Engine, batches: Batches, phase: PhasePlan, done: int, seed: int
 ) -> Iterator[Step]:
     """The steps of a phase from `done` on; each is a function of the weights, the seed and its number alone."""
-    world = engine.world
-    for number in range(done, phase.steps):
+    world, numbers = engine.world, range(done, phase.steps)
+    size, in_a_step = phase.micro_batch_size, phase.split(world.size).micro_steps
+    all_steps = (batches.micro_batches(number, world.rank, world.size, size) for number in numbers)
+    micro_batches = fed(chain.from_iterable(all_steps), world.device)
+    for number in numbers:
         began = time.perf_counter()
         seed_everything(seed, phase.first_step + number, world.rank)
-        micro_batches = batches.micro_batches(number, world.rank, world.size, phase.micro_batch_size)
-        beats = beating(micro_batches, f"step {number + 1}")
+        beats = beating(islice(micro_batches, in_a_step), f"step {number + 1}")
         result = engine.train_step(beats, phase.batch_size, phase.rates(number))
         yield Step(number + 1, phase, result, phase.learning_rate(number), time.perf_counter() - began)
 

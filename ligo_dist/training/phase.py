@@ -11,6 +11,7 @@ from ligo_dist.checkpoints import CheckpointWriter, Snapshot
 from ligo_dist.corpus import Corpus
 from ligo_dist.corpus.batches import Batches, fixed_batches
 from ligo_dist.engine import Engine, EvaluationResult
+from ligo_dist.engine.feeding import fed
 from ligo_dist.engine.world import World
 from ligo_dist.runtime.errors import NonFiniteLossError
 from ligo_dist.runtime.heartbeat import beating, enter, where
@@ -31,9 +32,11 @@ from ligo_dist.training.hooks import (
     StopAtNonFinite,
     StopWhenAsked,
     last_good_checkpoint,
+    seconds_at_peak,
     stop_if_asked,
 )
 from ligo_dist.training.loop import Hook, Step, run_phase
+from ligo_dist.training.profiling import PROFILE_DIRECTORY, StepProfiler
 
 
 @dataclass
@@ -89,8 +92,10 @@ class PhaseRunner:
                 self._evaluation(engine).run(phase.first_step)
                 record = self.state.record
                 show.update(0, validation_loss=record.final_loss, accuracy=record.final_accuracy)
-            hooks = self._hooks(stage, phase, engine, cost, snapshot, show)
-            run_phase(engine, batches, phase, done, self.plan.config.seed, hooks)
+            profiler = self._profiler(stage)
+            hooks: list[Hook] = [profiler, *self._hooks(stage, phase, engine, cost, snapshot, show)]
+            with profiler.around(phase, done):
+                run_phase(engine, batches, phase, done, self.plan.config.seed, hooks)
 
     def validation_loss(self, engine: Engine) -> float | None:
         """Mean loss per prediction on the fixed validation set; None for a model that predicts nothing."""
@@ -114,7 +119,7 @@ class PhaseRunner:
             world.size,
             evaluation.micro_batch_size,
         )
-        measured = engine.evaluate(beating(batches, beat))
+        measured = engine.evaluate(beating(fed(batches, world.device), beat))
         if not math.isfinite(measured.loss):
             raise NonFiniteLossError(
                 f"{where()}: the validation loss is {measured.loss}; {last_good_checkpoint(self.settle())}"
@@ -144,6 +149,11 @@ class PhaseRunner:
 
         return Evaluate(measure, self.state, self.tracker, self.plan.config.evaluation.every_steps)
 
+    def _profiler(self, stage: StagePlan) -> StepProfiler:
+        config = self.plan.config
+        directory = Path(config.run_dir).absolute() / PROFILE_DIRECTORY / stage.name
+        return StepProfiler(config.profile, directory, self.world, self.tracker, self.progress.message)
+
     def _hooks(
         self,
         stage: StagePlan,
@@ -157,7 +167,8 @@ class PhaseRunner:
         tokens = phase.batch_size * self.corpus.train.tokens_per_sample
         evaluate = self._evaluation(engine)
         every = config.tracking.log_every_steps
-        metrics = LogMetrics(state, self.tracker, tokens, self.world, every, self.system)
+        at_peak = seconds_at_peak(self.plan, cost, self.world.device)
+        metrics = LogMetrics(state, self.tracker, tokens, self.world, every, self.system, at_peak)
         planned_flops = self.plan.cost.hardware_flops
 
         def remaining_fraction() -> float:

@@ -40,7 +40,7 @@ from ligo_dist.tracking import (
     source_tags,
     tracking_address,
 )
-from ligo_dist.tracking.system import Place, build_system_metrics
+from ligo_dist.tracking.system import Place, build_system_metrics, missing_library
 from ligo_dist.training.builder import Builder
 from ligo_dist.training.phase import PhaseRunner
 from ligo_dist.training.resume import find_checkpoint, recorded_config, run_lock
@@ -233,6 +233,9 @@ def _build_trainer(
     system = build_system_metrics(
         config.tracking.system_metrics_every_seconds, places, world.rank, world.device, paths.run_dir
     )
+    lacking = missing_library(config.tracking.system_metrics_every_seconds, world.device)
+    if lacking is not None:
+        progress.message(lacking)
     runner = PhaseRunner(plan, corpus, world, tracker, progress, checkpoints, signals=signals, system=system)
     drawn = config.tracking.pictures
     pictures = RunPictures(paths.run_dir, world, tracker, progress.message, drawn)

@@ -30,8 +30,18 @@ def test_the_reference_shows_every_key():
     shown = yaml.safe_load((CONFIGS / "reference.yaml").read_text())
     expected = Config.model_fields
     assert list(shown) == list(expected)
-    names = ("evaluation", "data", "tokenizer", "tracking", "checkpoints", "distributed", "model", "defaults")
-    for name in names:
+    names = (
+        "evaluation",
+        "data",
+        "tokenizer",
+        "tracking",
+        "checkpoints",
+        "distributed",
+        "profile",
+        "model",
+        "defaults",
+    )
+    for name in (*names, "model", "defaults"):
         assert list(shown[name]) == list(expected[name].annotation.model_fields), name
     defaults = shown["defaults"]
     stage = load_config(CONFIGS / "reference.yaml").resolved()["stages"][1]

@@ -362,6 +362,26 @@ def test_the_users_keys_are_merged_key_by_key():
     assert engine_config("fp32", 4, 2, SETTINGS.gradient_clipping, {})["bf16"] == {"enabled": False}
 
 
+BLOCK = [(700, 2100), (2100,), (700, 700), (700, 2800), (2800, 700)]
+FIXED = {"reduce_bucket_size": 5_000_000, "stage3_prefetch_bucket_size": 5_000_000}
+
+
+def wide_steps(world: World, block: list[tuple[int, ...]], zero: dict[str, int]) -> list[Any]:
+    shape = model_shape((2, 700, 7, 7, 77), True)
+    weights = weights_of(library_model("gpt2", shape))
+    engine = build_engine(world, "gpt2", shape, weights, deepspeed={"zero_optimization": zero}, block=block)
+    mine = [token_ids(4, seed=step).chunk(world.size)[world.rank] for step in range(3)]
+    results = [train_on(engine, [causal(ids)], {"model": 1e-3}) for ids in mine]
+    engine.release()
+    return results
+
+
+def test_sizes_that_follow_the_model_change_no_number():
+    sizes = engine_config("fp32", 1, 1, 1.0, {}, BLOCK)["zero_optimization"]
+    assert sizes["stage3_prefetch_bucket_size"] == 700 * (2100 + 3 + 700 + 2 * 2800) > 5_000_000
+    assert run_ranks(wide_steps, 2, BLOCK, {}) == run_ranks(wide_steps, 2, [], FIXED)
+
+
 # --- numbers ---
 
 

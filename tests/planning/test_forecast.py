@@ -51,6 +51,23 @@ def test_what_is_recomputed_takes_time_and_is_no_use_of_the_model() -> None:
     assert given.utilisation()[0] == pytest.approx(0.5)
 
 
+def test_what_is_gathered_and_reduced_at_once_follows_the_model() -> None:
+    wide = ("model.vocab_size=512", "stages[1].size={layers: 3, width: 1536, heads: 192}")
+    fixed = (
+        "deepspeed={zero_optimization: {reduce_bucket_size: 5000000, stage3_prefetch_bucket_size: 5000000}}"
+    )
+    follows, stays = (
+        {memory.point: memory for memory in estimates(*wide, *keys, ranks=4)[-1].peaks}
+        for keys in ((), (fixed,))
+    )
+    # Of a block's 12 x 1536^2 weights and its biases, in fp32; its largest matrix is 1536 x 6144.
+    block, largest = 12 * 1536**2 + 13 * 1536, 4 * 1536**2
+    assert follows["optimizer"].total - stays["optimizer"].total == 4 * (largest - 5_000_000)
+    assert follows["evaluation"].gathered - stays["evaluation"].gathered == pytest.approx(
+        4 * (block - 5_000_000), rel=0.01
+    )
+
+
 def test_growing_is_done_once() -> None:
     plan = forecast(ranks=2)
     grow = next(phase for phase in plan.phases if phase.kind == "grow")

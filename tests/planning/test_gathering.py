@@ -8,7 +8,14 @@ import pytest
 
 from ligo_dist.architectures import ModelShape, get_architecture
 from ligo_dist.engine.world import World
-from ligo_dist.planning.gathering import Module, Trained, Weight, forward_and_backward, model_modules
+from ligo_dist.planning.gathering import (
+    Module,
+    Trained,
+    Weight,
+    forward_and_backward,
+    model_modules,
+    whole_blocks,
+)
 from ligo_dist.planning.setting import Setting
 from ligo_dist.planning.traffic import engine_traffic
 from ligo_dist.runtime.zero3 import Zero3
@@ -84,16 +91,21 @@ LLAMA = ModelShape(
 BLOCK = 12 * 32 * 32
 
 
-def gathered_bytes(world: World, family: str, shape: ModelShape, zero: dict[str, Any], again: bool) -> int:
-    """Bytes that DeepSpeed gathers in an optimizer step of two micro-steps."""
+def gathered_bytes(
+    world: World, family: str, shape: ModelShape, zero: dict[str, Any], again: bool, whole: bool = False
+) -> int:
+    """Bytes that DeepSpeed gathers in an optimizer step of two micro-steps; `whole`: as if blocks were compiled."""
     import torch
 
     from collectives import counted_bytes
     from engines import build_engine, causal
 
-    engine = build_engine(world, family, shape, accumulation=2, deepspeed={"zero_optimization": zero})
-    if again:
-        engine.module.gradient_checkpointing_enable({"use_reentrant": False})
+    if whole:
+        blocks = ["transformers.models.gpt2.modeling_gpt2.GPT2Block"]
+        zero = {**zero, "leaf_module": {"classes": blocks}}
+    engine = build_engine(
+        world, family, shape, accumulation=2, deepspeed={"zero_optimization": zero}, checkpointed=again
+    )
     engine.write_shards((name, torch.zeros(-(-n // world.size))) for name, n in engine.numels.items())
     micro_batches = [(causal(torch.zeros(2, 16, dtype=torch.long)), 2)] * 2
     for _ in range(2):
@@ -117,4 +129,17 @@ def test_deepspeed_gathers_so_often(
     trained = Trained.of(modules, setting.zero3, checkpointed=checkpointed)
     planned = engine_traffic(setting, trained, micro_steps=2)
     measured = run_ranks(gathered_bytes, 2, family, shape, zero, checkpointed)
+    assert measured == [planned.all_gather] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointed", [False, True], ids=["", "checkpointed"])
+@pytest.mark.parametrize("distance", [0, 3 * BLOCK, 10**9])
+def test_deepspeed_gathers_whole_blocks_so_often(distance: int, checkpointed: bool) -> None:
+    zero = {"stage3_max_reuse_distance": distance, "stage3_prefetch_bucket_size": 1000}
+    setting = Setting(get_architecture("gpt2"), 2, 4, zero3=Zero3.from_keys({"zero_optimization": zero}))
+    modules = whole_blocks(model_modules(setting.architecture, GPT2))
+    trained = Trained.of(modules, setting.zero3, checkpointed=checkpointed)
+    planned = engine_traffic(setting, trained, micro_steps=2)
+    measured = run_ranks(gathered_bytes, 2, "gpt2", GPT2, zero, checkpointed, True)
     assert measured == [planned.all_gather] * 2

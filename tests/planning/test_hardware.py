@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ligo_dist.planning.hardware import GPUS_PER_NODE, get_gpu, gpu_names
+from ligo_dist.planning.hardware import GPUS_PER_NODE, get_gpu, gpu_names, gpu_of_device
 from ligo_dist.runtime.errors import LigoError
 
 
@@ -11,6 +11,40 @@ def test_names_are_those_of_the_data_sheets() -> None:
     h100 = get_gpu("H100")
     assert (h100.bf16, h100.memory, h100.link, h100.network) == (989.4e12, 80 * 10**9, 450e9, 50e9)
     assert get_gpu("a100") == get_gpu("a100-80")
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("A100-SXM4-40GB", "a100-40"),
+        ("NVIDIA A100-PCIE-40GB", "a100-40"),
+        ("NVIDIA A100-SXM4-80GB", "a100-80"),
+        ("NVIDIA A100 80GB PCIe", "a100-80"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA B200", "b200"),
+        ("NVIDIA L40S", "l40s"),
+        ("AMD Instinct MI300X", "mi300x"),
+    ],
+)
+def test_a_device_is_known_by_its_drivers_name(device: str, name: str) -> None:
+    assert gpu_of_device(device) == get_gpu(name)
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "NVIDIA H100 PCIe",
+        "NVIDIA H100 NVL",
+        "NVIDIA H200 NVL",
+        "NVIDIA L40",
+        "NVIDIA A100-SXM4-80GB MIG 3g.40gb",
+        "NVIDIA GeForce RTX 4090",
+        "",
+    ],
+)
+def test_a_device_with_another_peak_is_not_taken_for_one(device: str) -> None:
+    assert gpu_of_device(device) is None
 
 
 def test_figures_of_its_own() -> None:

@@ -14,7 +14,7 @@ from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-from ligo_dist.tracking.system import Gauge, Place, SystemMetrics, build_system_metrics
+from ligo_dist.tracking.system import Gauge, Place, SystemMetrics, build_system_metrics, missing_library
 
 CPU = torch.device("cpu")
 
@@ -139,3 +139,21 @@ def test_an_accelerator_is_read_through_torch(tmp_path: Path, monkeypatch: pytes
 
 def test_it_can_be_left_alone(tmp_path: Path):
     assert build_system_metrics(None, [Place("a", 0)], 0, CPU, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("every", "device", "library", "said"),
+    [
+        (10, "cuda", None, True),
+        (10, "cuda", "there", False),
+        (None, "cuda", None, False),
+        (10, "cpu", None, False),
+    ],
+)
+def test_a_driver_library_that_is_missing_is_told_with_the_remedy(
+    every: float | None, device: str, library: Any, said: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: library)
+    line = missing_library(every, torch.device(device))
+    assert (line is not None) == said
+    assert line is None or ("pynvml" in line and "ligo_dist[gpu]" in line)

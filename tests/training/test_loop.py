@@ -29,7 +29,7 @@ from ligo_dist.schedule.plan import PhasePlan, Plan
 from ligo_dist.schedule.state import LEARN, TRAIN, RunState, StageRecord
 from ligo_dist.tracking.system import Place, SystemMetrics
 from ligo_dist.training import phase as phase_module
-from ligo_dist.training.hooks import Account, Evaluate, LogMetrics, StopAtNonFinite
+from ligo_dist.training.hooks import Account, Evaluate, LogMetrics, StopAtNonFinite, seconds_at_peak
 from ligo_dist.training.loop import Step, run_phase, training_steps
 from ligo_dist.training.phase import PhaseRunner
 
@@ -70,13 +70,13 @@ class StandIn:
 
     def micro_batches(self, step: int, rank: int, world_size: int, size: int) -> Iterator[Tensor]:
         assert (rank, world_size, size) == (0, 1, 4)
-        yield torch.tensor(step)
+        yield from [torch.tensor(step)] * 2  # 8 samples, 4 at a time
 
     def train_step(
         self, micro_batches: Iterable[Tensor], batch_size: int, learning_rates: Mapping[str, float]
     ) -> StepResult:
         assert batch_size == 8
-        (step,), learning_rate = micro_batches, learning_rates["model"]
+        (step, _), learning_rate = micro_batches, learning_rates["model"]
         self.taken.append((int(step), round(learning_rate, 6)))
         self.random.append(torch.rand(()).item())
         return StepResult(self.losses[int(step)], 0.5)
@@ -268,6 +268,38 @@ def test_the_learning_rate_is_logged(kind: str):
     assert metrics[f"{kind}/learning_rate"] == 0.1
     assert metrics[f"{kind}/tokens_per_second"] == 256
     assert log.peak_bytes == metrics["memory/peak_bytes"] > 0
+
+
+def test_the_part_of_the_peak_that_a_step_reached_is_logged_where_the_peak_is_known():
+    names = []
+    for at_peak in (None, 0.2):
+        tracker = Tracker()
+        world = World(0, 1, torch.device("cpu"))
+        log = LogMetrics(RunState(), tracker, 128, world, 1, seconds_at_peak=at_peak)  # type: ignore[arg-type]
+        log(Step(1, phase(kind=LEARN), StepResult(2.0, 0.5), 0.1, 0.5))
+        ((metrics, _),) = tracker.records
+        names.append(set(metrics))
+    assert names[1] - names[0] == {"learn/mfu"}
+    assert metrics["learn/mfu"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "precision", "seconds"),
+    [
+        ("cuda", "NVIDIA H200", "bf16", 3e15 / (3 * 989.4e12)),
+        ("cuda", "NVIDIA H200", "fp32", 3e15 / (3 * 67e12)),
+        ("cuda", "NVIDIA H200 NVL", "bf16", None),
+        ("cpu", "NVIDIA H200", "bf16", None),
+    ],
+)
+def test_the_peak_is_that_of_all_devices_in_the_runs_precision(
+    device: str, name: str, precision: str, seconds: float | None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    raw = {**parse_yaml(CONFIG), "precision": precision}
+    raw["stages"][0]["train"]["batch_size"] = 3
+    plan = Plan.of(config_from(raw), 512, 3)
+    assert seconds_at_peak(plan, PhaseCost(steps=2, flops=6 * 10**15), torch.device(device)) == seconds
 
 
 def test_the_load_of_the_nodes_is_a_record_of_its_own():

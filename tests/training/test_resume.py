@@ -22,6 +22,7 @@ def config(**changes: Any) -> dict[str, Any]:
         "tracking": {"mlflow": True},
         "checkpoints": {"keep": 2},
         "distributed": {"timeout_seconds": 600},
+        "profile": {"steps": 0},
         "data": {"source": "stdlib", "workers": None, "cache_dir": "data/cache"},
         "stages": [
             {"name": "small", "grow": None, "train": {"steps": 10, "micro_batch_size": 4}},
@@ -53,6 +54,7 @@ def test_what_does_not_change_the_numbers_may_change(tmp_path: Path):
         tracking={"mlflow": False},
         checkpoints={"keep": 5},
         distributed={},
+        profile={"steps": 3},
         data={"source": "stdlib", "workers": 3, "cache_dir": "elsewhere"},
     )
     other["stages"][0]["train"]["micro_batch_size"] = 2
