@@ -28,6 +28,8 @@ class Look:
         packages: their versions, None where they are missing.
         code: hash of this project's code, None where it is missing.
         accelerators: free bytes of each, None where they are not known.
+        capabilities: compute capabilities of the accelerators, as far as they are known.
+        processor_flags: what the processors can do, in Linux's words.
         memory: bytes that processes may still take, None where that is not known.
         disk: free bytes where the run directory is, None where that is not known.
         unwritable: why it cannot write into the run directory; None: it can.
@@ -41,6 +43,8 @@ class Look:
     packages: dict[str, str | None]
     code: str | None
     accelerators: list[int | None]
+    capabilities: list[float]
+    processor_flags: list[str]
     memory: int | None
     disk: int | None
     unwritable: str | None

@@ -66,6 +66,23 @@ def model_shape(model: Model, data: Data, size: Size, vocab: int) -> ModelShape:
     )
 
 
+FLASH = "flash_attention_2"
+"""Attention that takes bf16 alone."""
+
+
+def attention_of(model: Model, precision: str, *, on_processors: bool) -> str | None:
+    """How the library is to compute attention in `bf16` or `fp32`; None: as it does by itself, which is fused (`sdpa`)
+    where the family has that.
+
+    `auto` goes by `python -m benchmarks.attention`: RATIOS
+    """
+    if model.attention == FLASH and precision == "fp32":
+        return None
+    if model.attention != "auto":
+        return model.attention
+    return "eager" if on_processors and precision == "bf16" else None
+
+
 def is_image_family(architecture: Architecture) -> bool:
     """Whether the family reads images, not text."""
     return architecture.objective == "image_classification"

@@ -41,7 +41,12 @@ def test_the_example_is_right():
         ("tracking.mlflow=1", "tracking.mlflow: 1 should be true or false"),
         ("tracking.mlflow=yes", "tracking.mlflow: 'yes' should be true or false"),
         ("precision=bf61", "precision: 'bf61' is no precision; did you mean 'bf16'?"),
-        ("precision=half", "precision: 'half' is no precision; there are: bf16, fp32"),
+        ("precision=half", "precision: 'half' is no precision; there are: auto, bf16, fp32"),
+        ("model.attention=spda", "model.attention: 'spda' is no attention; did you mean 'sdpa'?"),
+        (
+            "model.huggingface={attn_implementation: sdpa}",
+            "model.huggingface.attn_implementation: cannot be given: it is set by `model.attention`",
+        ),
         (
             "stages[0].train.optimizer.learning_rate=fast",
             "stages[0].train.optimizer.learning_rate: 'fast' should be a number",

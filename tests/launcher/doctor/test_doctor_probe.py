@@ -24,6 +24,7 @@ from launcher.command import free_port
 from launcher.doctor import probe
 from launcher.doctor.ssh import Conversation
 from ligo_dist.config.cluster import Cluster
+from ligo_dist.runtime.machine import processor_flags
 
 SOURCE = Path(probe.__file__).read_text()
 
@@ -180,6 +181,21 @@ def test_free_memory_of_accelerators(script, accelerators, monkeypatch):
     Path("nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", os.getcwd(), prepend=":")
     assert probe.accelerators() == accelerators
+
+
+@pytest.mark.parametrize(
+    ("script", "capabilities"),
+    [("printf '9.0\\n[N/A]\\n8.6\\n'", [9.0, 8.6]), ("echo 'no field compute_cap'; exit 2", [])],
+)
+def test_capabilities_of_accelerators(script, capabilities, monkeypatch):
+    Path("nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    Path("nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", os.getcwd(), prepend=":")
+    assert probe.capabilities() == capabilities
+
+
+def test_flags_of_processors_are_those_that_the_ranks_find():
+    assert probe.processor_flags() == processor_flags()
 
 
 def test_a_digest_of_the_code_changes_with_it():

@@ -45,6 +45,8 @@ def many(hosts, monkeypatch):
         "packages": probe.package_versions(),
         "code": probe.code_digest(),
         "accelerators": [],
+        "capabilities": [],
+        "processor_flags": [],
         "memory": None,
         "disk": None,
         "unwritable": None,
