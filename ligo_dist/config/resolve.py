@@ -74,7 +74,9 @@ def attention_of(model: Model, precision: str, *, on_processors: bool) -> str | 
     """How the library is to compute attention in `bf16` or `fp32`; None: as it does by itself, which is fused (`sdpa`)
     where the family has that.
 
-    `auto` goes by `python -m benchmarks.attention`: RATIOS
+    `auto` goes by `python -m benchmarks.attention`. On a core with AVX512-BF16 a step with `sdpa` took, of one with
+    `eager`, for gpt2, llama and bert: in bf16 1.25, 1.22, 1.26 with 64 positions and 1.33, 0.99, 1.31 with 512; in fp32
+    0.99, 1.00, 0.98 and 0.87, 0.90, 0.90.
     """
     if model.attention == FLASH and precision == "fp32":
         return None
