@@ -2,6 +2,9 @@
 
 PYTHON ?= python3.11
 VENV ?= .venv
+# The versions that tests and measurements were made with, torch's build for processors among them; `PINS=` takes the
+# newest that pyproject.toml allows.
+PINS ?= torch==2.13.0 transformers==5.23.0 deepspeed==0.19.8 datasets==5.2.0 mlflow==3.17.2
 NPROC ?= 2
 JOBS ?= 2
 PYTEST_ARGS ?=
@@ -23,7 +26,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 help:  ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo
-	@echo '  variables: PYTHON=$(PYTHON)  VENV=$(VENV)  NPROC=$(NPROC) (ranks of the quickstart)  JOBS=$(JOBS) (test files at a time)  PYTEST_ARGS'
+	@echo '  variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PINS  NPROC=$(NPROC) (ranks of the quickstart)  JOBS=$(JOBS) (test files at a time)  PYTEST_ARGS'
 
 quickstart: $(INSTALLED)  ## train a small model on real text, grow it twice, export it (minutes)
 	$(BIN)/ligo-dist run configs/quickstart.yaml --nproc $(NPROC)
@@ -65,15 +68,15 @@ SHOW_PROGRESS := sed -unE \
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 
 $(INSTALLED): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
-	    echo 'make: Python 3.11 is needed, and "$(PYTHON)" is not it; install it, or name it: make PYTHON=/path/to/python3.11' >&2; \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || { \
+	    echo 'make: Python 3.11, 3.12 or 3.13 is needed, and "$(PYTHON)" is none; name one: make PYTHON=/path/to/python' >&2; \
 	    exit 1; }
 	@echo 'making the environment $(VENV); the first time this downloads torch and takes some minutes'
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP_INSTALL) --editable . | $(SHOW_PROGRESS)
+	@$(PIP_INSTALL) $(PINS) --editable . | $(SHOW_PROGRESS)
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
 	@echo 'adding the tools that tests and checks need'
-	@$(PIP_INSTALL) --editable '.[dev]' | $(SHOW_PROGRESS)
+	@$(PIP_INSTALL) $(PINS) --editable '.[dev]' | $(SHOW_PROGRESS)
 	@touch $@

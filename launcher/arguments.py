@@ -60,9 +60,10 @@ def read_config(arguments: argparse.Namespace) -> Config:
     Raises:
         ConfigError: every fault of it.
     """
-    given = ((key, getattr(arguments, key, None)) for key in ("hostfile", "include", "exclude"))
-    hosts = [f"cluster.{key}={json.dumps(value)}" for key, value in given if value is not None]
-    config = load_config(arguments.config, [*arguments.overrides, *hosts], arguments.cluster)
+    keys = ("hostfile", "include", "exclude", "master_port")
+    given = ((key, getattr(arguments, key, None)) for key in keys)
+    of_cluster = [f"cluster.{key}={json.dumps(value)}" for key, value in given if value is not None]
+    config = load_config(arguments.config, [*arguments.overrides, *of_cluster], arguments.cluster)
     return with_source_apart(config, arguments.config)
 
 

@@ -6,16 +6,17 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
-from launcher.hosts import Node, address_of
+from launcher.fleet import Fleet
+from launcher.hosts import address_of
 from launcher.signals import Signals
-from ligo_dist.config.cluster import Cluster
 from ligo_dist.runtime.errors import FINISHED, HOPELESS, INTERRUPTED, MORE_NODES, REQUEUE, LigoError
 from ligo_dist.runtime.launch import LaunchDirectory, Lines, Order, RankEnd
 
@@ -124,28 +125,22 @@ class Attempt:
     Args:
         command: what starts the ranks.
         environment: of the command.
-        directory: in which it is started.
         launch: where the ranks are heard.
-        nodes: their nodes, in the order of the ranks.
-        cluster: how long things may take.
+        fleet: their nodes, and how long things may take.
         signals: what the launcher has been asked for.
-        show: takes each line that the first rank prints.
     """
 
     def __init__(
         self,
         command: Sequence[str],
         environment: Mapping[str, str],
-        directory: Path,
         launch: LaunchDirectory,
-        nodes: Sequence[Node],
-        cluster: Cluster,
+        fleet: Fleet,
         signals: Signals,
-        show: Callable[[str], None],
     ) -> None:
-        self._command, self._environment, self._directory = list(command), dict(environment), directory
-        self._launch, self._cluster, self._signals, self._show = launch, cluster, signals, show
-        self._homes = [node.name for node in nodes for _ in range(node.num_ranks)]
+        self._command, self._environment, self._directory = command, environment, fleet.directory
+        self._launch, self._cluster, self._signals = launch, fleet.cluster, signals
+        self._homes = [node.name for node in fleet.nodes for _ in range(node.num_ranks)]
         self._shown, self._said = Lines(launch.log(0)), Lines(launch.output)
         self._last_words: dict[str, str] = {}  # of the nodes' connections
         self._lost: dict[str, float] = {}  # nodes whose command failed, and when
@@ -220,7 +215,7 @@ class Attempt:
 
     def _pass_on(self) -> None:
         for line in self._shown.new():
-            self._show(line)
+            _show(line)
         names = {address_of(node): node for node in self._homes}
         for line in self._said.new():
             node, _, words = line.partition(": ")
@@ -293,3 +288,10 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     ends processes of others on all hosts."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def _show(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:  # whoever watched has gone; the run goes on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

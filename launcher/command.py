@@ -10,32 +10,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from launcher.fleet import Fleet
-from launcher.hosts import Node
 from ligo_dist.config.cluster import Cluster
+from ligo_dist.runtime.launch import LaunchDirectory
 from ligo_dist.runtime.machine import count_accelerators
 
 WORKER = "ligo_dist"
 """The module that is a rank."""
 
+FIRST_PORT = 29500
+"""Where ranks on several nodes meet if nobody says; the next attempt takes the next one."""
 
-def start_command(
-    cluster: Cluster, fleet: Fleet, nodes: Sequence[Node], meeting: tuple[str, int], words: Sequence[str]
-) -> list[str]:
+
+def start_command(fleet: Fleet, meeting: tuple[str, int], words: Sequence[str]) -> list[str]:
     """What starts the ranks of a launch.
 
     Args:
-        cluster: how the machines are reached.
-        fleet: all machines that were asked for.
-        nodes: those that are there.
+        fleet: the machines that are there; of hosts, `cluster.hostfile` names them.
         meeting: address and port where the ranks meet.
         words: the arguments of each rank.
     """
     if fleet.kind == "allocation":
-        return _srun(cluster, nodes, words)
-    command = [deepspeed_program(cluster), *_where(cluster, fleet, nodes, meeting[0])]
+        return _srun(fleet, words)
+    command = [deepspeed_program(fleet.cluster), *_where(fleet, meeting[0])]
     command += ["--master_port", str(meeting[1]), "--no_local_rank", "--quiet"]
-    if cluster.wrapper:
-        return [*command, "--no_python", *_rank(cluster, words)]
+    if fleet.cluster.wrapper:
+        return [*command, "--no_python", *_rank(fleet.cluster, words)]
     return [*command, "--module", WORKER, *words]
 
 
@@ -50,6 +49,15 @@ def shown(command: Sequence[str]) -> str:
     return shlex.join([Path(program).name, *words])
 
 
+def next_port(fleet: Fleet, run_dir: Path) -> int:
+    """Where the ranks of the next attempt meet: those of the last may hold theirs still."""
+    if fleet.cluster.master_port is not None:
+        return fleet.cluster.master_port
+    before = LaunchDirectory.newest(run_dir)
+    number = int(before.path.name) if before else 0
+    return free_port() if fleet.is_here else FIRST_PORT + number % 1000
+
+
 def free_port() -> int:
     """A TCP port that nothing listens on at this moment."""
     with socket.socket() as probe:
@@ -61,9 +69,10 @@ def _rank(cluster: Cluster, words: Sequence[str]) -> list[str]:
     return [*cluster.wrapper, cluster.python or sys.executable, "-u", "-m", WORKER, *words]
 
 
-def _where(cluster: Cluster, fleet: Fleet, nodes: Sequence[Node], address: str) -> list[str]:
+def _where(fleet: Fleet, address: str) -> list[str]:
     if fleet.is_here:
-        return _devices(nodes[0].num_ranks, os.environ)
+        return _devices(fleet.world_size, os.environ)
+    cluster = fleet.cluster
     assert cluster.hostfile is not None
     words = ["--hostfile", os.path.abspath(cluster.hostfile)]
     for key in ("include", "exclude"):
@@ -73,7 +82,7 @@ def _where(cluster: Cluster, fleet: Fleet, nodes: Sequence[Node], address: str) 
     if cluster.launcher_args:
         words.append(f"--launcher_args={shlex.join(cluster.launcher_args)}")
     # It would look at the first host without our options of ssh, and run a single one here.
-    return [*words, "--no_ssh_check", *(["--force_multi"] if len(nodes) == 1 else [])]
+    return [*words, "--no_ssh_check", *(["--force_multi"] if len(fleet.nodes) == 1 else [])]
 
 
 def _devices(num_ranks: int, environ: Mapping[str, str]) -> list[str]:
@@ -86,19 +95,19 @@ def _devices(num_ranks: int, environ: Mapping[str, str]) -> list[str]:
     return ["--num_nodes", "1", "--num_gpus", str(num_ranks)]
 
 
-def _srun(cluster: Cluster, nodes: Sequence[Node], words: Sequence[str]) -> list[str]:
+def _srun(fleet: Fleet, words: Sequence[str]) -> list[str]:
     """A task for each rank: DeepSpeed's own way through Slurm takes no module and gives no rank its place."""
-    ranks = nodes[0].num_ranks
+    nodes, ranks_there = fleet.nodes, fleet.nodes[0].num_ranks
     cores = os.environ.get("SLURM_CPUS_PER_TASK")  # srun itself does not take it over from the job
     return [
         "srun",
         f"--nodes={len(nodes)}",
-        f"--ntasks={len(nodes) * ranks}",
-        f"--ntasks-per-node={ranks}",
+        f"--ntasks={fleet.world_size}",
+        f"--ntasks-per-node={ranks_there}",
         *([f"--cpus-per-task={cores}"] if cores else []),
         f"--nodelist={','.join(node.name for node in nodes)}",
         "--kill-on-bad-exit=1",
         "--unbuffered",
         "--export=ALL",
-        *_rank(cluster, words),
+        *_rank(fleet.cluster, words),
     ]

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from launcher.hosts import Node, read_hostfile, select_nodes
-from launcher.remote import RemoteCommand, srun_one_command, ssh_command
 from launcher.slurm import allocated_nodes
-from ligo_dist.config import Config
 from ligo_dist.config.cluster import Cluster
 from ligo_dist.runtime.errors import LigoError
 
 HERE = "127.0.0.1"
-FIRST_PORT = 29500
-"""Where ranks on several nodes meet if nobody says; the next attempt takes the next one."""
+_CONNECT_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -28,39 +26,52 @@ class Fleet:
     Attributes:
         nodes: in the order of their ranks.
         kind: this machine alone, the machines of a host file, or those of an allocation of Slurm.
+        cluster: how they are reached, and what is done when one of them fails.
     """
 
     nodes: Sequence[Node]
     kind: Literal["here", "hosts", "allocation"]
+    cluster: Cluster
 
     @property
     def is_here(self) -> bool:
         return self.kind == "here"
 
     @property
-    def remote(self) -> RemoteCommand:
-        """How a single command is typed for one of them."""
-        return srun_one_command if self.kind == "allocation" else ssh_command
-
-    @property
     def world_size(self) -> int:
         return sum(node.num_ranks for node in self.nodes)
 
-    def meeting_address(self, cluster: Cluster) -> str:
-        """Where the ranks meet."""
-        return HERE if self.is_here else cluster.master_address or self.nodes[0].address
+    @property
+    def directory(self) -> Path:
+        """Where the ranks work."""
+        return Path(self.cluster.directory or os.getcwd())
 
-    def reachable(self, cluster: Cluster) -> dict[str, str | None]:
+    @property
+    def meeting_address(self) -> str:
+        """Where the ranks meet."""
+        return HERE if self.is_here else self.cluster.master_address or self.nodes[0].address
+
+    def command_on(self, name: str, argv: Sequence[str]) -> list[str]:
+        """A single command on the node of this name, beside whatever else runs there. Nothing secret belongs into it:
+        `ps` shows it on both machines."""
+        if self.kind == "allocation":
+            where = ["--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={name}", "--unbuffered"]
+            return ["srun", *where, *argv]
+        if self.kind == "hosts":
+            return ["ssh", *ssh_words(self.cluster), name, shlex.join(argv)]
+        return ["sh", "-c", f"exec {shlex.join(argv)}"]  # a shell says of what is not there the same as ssh's
+
+    def reachable(self) -> dict[str, str | None]:
         """Why each node cannot be reached; None: it can. Whom Slurm gives is there."""
         if self.kind != "hosts":
             return dict.fromkeys(node.name for node in self.nodes)
         from launcher.doctor import reachable_nodes
 
-        return reachable_nodes(self.nodes, cluster)
+        return reachable_nodes(self)
 
 
 def choose_fleet(
-    config: Config,
+    cluster: Cluster,
     *,
     slurm: bool,
     nproc: int | None,
@@ -70,7 +81,7 @@ def choose_fleet(
     """The nodes that the command line, the configuration and the environment ask for.
 
     Args:
-        config: its `cluster` is read.
+        cluster: of the configuration.
         slurm: take the nodes of the allocation.
         nproc: ranks on each node; None: one per accelerator.
         accelerators: of this machine.
@@ -79,7 +90,6 @@ def choose_fleet(
     Raises:
         LigoError: they contradict each other, a host file is wrong, or the ranks are somebody else's to start.
     """
-    cluster = config.cluster
     _refuse_ranks(environ)
     if slurm:
         if cluster.hostfile is not None:
@@ -93,7 +103,7 @@ def choose_fleet(
                 f"--slurm: srun starts as many ranks on each node, and these would be {few}"
                 f"{', ...' if len(nodes) > 4 else ''}; say --nproc, or choose whole nodes that are alike"
             )
-        return Fleet(nodes, "allocation")
+        return Fleet(nodes, "allocation", cluster)
     if cluster.hostfile is not None:
         if nproc is not None:
             raise LigoError(
@@ -112,11 +122,52 @@ def choose_fleet(
                     f"include, exclude: slots of {node.name}: DeepSpeed cuts its filters at `@` and `:`; choose the"
                     " whole host, or give it another name in ssh's configuration"
                 )
-        return Fleet(nodes, "hosts")
+        return Fleet(nodes, "hosts", cluster)
     for key, value in (("include", cluster.include), ("exclude", cluster.exclude)):
         if value is not None:
             raise LigoError(f"{key}: {value!r} chooses among the hosts of a host file; add --hostfile")
-    return Fleet([Node("localhost", tuple(range(nproc or max(1, accelerators))))], "here")
+    return Fleet([Node("localhost", tuple(range(nproc or max(1, accelerators))))], "here", cluster)
+
+
+def with_own_hostfile(fleet: Fleet, file: Path) -> Fleet:
+    """The same with a host file of its nodes alone, which is written, in words that DeepSpeed and pdsh take as they are
+    meant.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with_pdsh, lines, gaps = fleet.cluster.launcher == "pdsh", [], []
+    for node in fleet.nodes:
+        # pdsh takes what stands before a colon for the way to reach a host.
+        name = f"ssh:{node.name}" if with_pdsh and ":" in node.name else node.name
+        slots = max(node.devices) + 1
+        lines.append(f"{name} slots={slots}\n")
+        unused = [str(slot) for slot in range(slots) if slot not in node.devices]
+        gaps += [f"{name}:{','.join(unused)}"] if unused else []
+    file.write_text("".join(lines), encoding="utf-8")
+    own = {"hostfile": str(file), "include": None, "exclude": "@".join(gaps) or None}
+    return replace(fleet, cluster=fleet.cluster.model_copy(update=own))
+
+
+def ssh_words(cluster: Cluster) -> list[str]:
+    """The options of ssh: it never asks, gives up soon, and notices when the other side is gone.
+
+    The user's own come first, since ssh takes the first value it is given.
+    """
+    words = list(cluster.ssh_options)
+    if cluster.ssh_port is not None:
+        words += ["-p", str(cluster.ssh_port)]
+    # Three probes that stay without an answer end the connection.
+    alive = max(1, int(cluster.lost_seconds) // 3)
+    return [
+        *words,
+        "-T",
+        "-oBatchMode=yes",
+        f"-oConnectTimeout={_CONNECT_SECONDS}",
+        f"-oServerAliveInterval={alive}",
+        "-oServerAliveCountMax=3",
+        "-oLogLevel=ERROR",
+    ]
 
 
 def _refuse_ranks(environ: Mapping[str, str]) -> None:

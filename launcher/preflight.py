@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ligo_dist.config import Config, check_world_size
+from ligo_dist.config.deepspeed_keys import check_deepspeed_keys_apart
 from ligo_dist.config.huggingface import check_huggingface_keys_apart, check_models_apart
 from ligo_dist.config.resolve import is_image_family
-from ligo_dist.corpus.pretrained_tokenizer import count_pieces_apart
-from ligo_dist.corpus.request import find_prepared, vocabulary_size
+from ligo_dist.corpus.cache import find_prepared, vocabulary_size
 from ligo_dist.corpus.text_files import find_files
+from ligo_dist.corpus.text_tokenizer import count_pieces_apart
 from ligo_dist.huggingface.hub import find_weight_files, resolve_directory
 from ligo_dist.huggingface.kept import locate_source
 from ligo_dist.runtime.errors import CheckpointError, ConfigError, DataError, Fault, LigoError
@@ -35,8 +36,8 @@ def check_before_start(
         num_ranks: of the whole run.
         num_accelerators: of this machine; None: the ranks run on others.
         source: where the configuration is from.
-        asks_for_models: whether the library is to build the models, which takes seconds. Ranks that start now do that
-            first of all, and say the same.
+        asks_for_models: whether transformers is to build the models, and DeepSpeed to check its keys, which takes
+            seconds. Ranks that start now do that first of all, and say the same.
 
     Raises:
         ConfigError: every fault, together.
@@ -60,6 +61,7 @@ def check_before_start(
     attention = "auto" if num_accelerators is None else config.model.attention
     shapes = [stage.shape for stage in plan.stages]
     faults, notes = check_models_apart(config, shapes, _weights_here(config), attention)
+    faults += check_deepspeed_keys_apart(config.deepspeed)
     if faults:
         raise ConfigError(faults, source)
     return replace(plan, source_notes=tuple(notes))

@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
 from launcher.attempt import Attempt, Outcome, RankFailure
-from launcher.command import free_port, shown, start_command
+from launcher.command import next_port, shown, start_command
 from launcher.environment import launcher_environment, ranks_environment
-from launcher.fleet import FIRST_PORT, Fleet
-from launcher.hosts import Node
+from launcher.fleet import Fleet, with_own_hostfile
 from launcher.signals import Signals
 from ligo_dist.config import Config
-from ligo_dist.config.cluster import Cluster
 from ligo_dist.config.yaml_text import dump_yaml
 from ligo_dist.runtime.console import TERMINAL_VARIABLE
 from ligo_dist.runtime.errors import FAILED, FINISHED, HOPELESS, MISTAKE, MORE_NODES, REQUEUE, LigoError
@@ -41,49 +37,28 @@ _DESERTED = {
 """Why ranks stop that nobody has asked to."""
 
 
-@dataclass(frozen=True)
-class Launch:
-    """What is launched.
+class Supervisor:
+    """Takes a run to its end, or to where nothing more can be done.
 
-    Attributes:
+    Args:
         config: what the ranks are to run, its overrides written into it.
         fleet: all nodes that may be used.
-        directory: working directory of the ranks.
-        run_dir: the run's directory.
-        master_port: where the ranks meet on all attempts; None: on a free port, or on the first one and those after it.
     """
 
-    config: Config
-    fleet: Fleet
-    directory: Path
-    run_dir: Path
-    master_port: int | None
-
-    def port(self) -> int:
-        """Where the ranks of the next attempt meet: those of the last may hold theirs still."""
-        if self.master_port is not None:
-            return self.master_port
-        before = LaunchDirectory.newest(self.run_dir)
-        number = int(before.path.name) if before else 0
-        return free_port() if self.fleet.is_here else FIRST_PORT + number % 1000
-
-
-class Supervisor:
-    """Takes a launch to the run's end, or to where nothing more can be done."""
-
-    def __init__(self, launch: Launch) -> None:
-        self._launch = launch
+    def __init__(self, config: Config, fleet: Fleet) -> None:
+        self._config, self._fleet, self._cluster = config, fleet, fleet.cluster
+        self._run_dir = fleet.directory / config.run_dir
         self._signals = Signals()
         self._before: tuple[object, ...] | None = None  # what the last failure looked like
 
     def run(self) -> int:
         """The exit code of the whole: see `ligo_dist.runtime.errors`; 130 after Ctrl-C."""
-        cluster, stop_file = self._launch.config.cluster, self._launch.run_dir / STOP_FILE
+        cluster, stop_file = self._cluster, self._run_dir / STOP_FILE
         self._keep_out()
-        remove_stale_environments(self._launch.run_dir)
-        forget_request(self._launch.run_dir)  # of the run before
+        remove_stale_environments(self._run_dir)
+        forget_request(self._run_dir)  # of the run before
         with self._signals:
-            nodes = self._launch.fleet.nodes
+            fleet = self._fleet
             for attempt in range(cluster.max_restarts + 1):
                 if attempt:
                     pause = min(cluster.backoff_seconds * 2 ** (attempt - 1), _LONGEST_PAUSE)
@@ -94,11 +69,11 @@ class Supervisor:
                         return self._signals.exit_code
                     if stop_file.exists():
                         return REQUEUE
-                    present = self._present_nodes()
+                    present = self._present()
                     if present is None:
                         return self._signals.exit_code if self._signals.order else FAILED
-                    nodes = present
-                code = self._verdict(self._attempt(nodes))
+                    fleet = present
+                code = self._verdict(self._attempt(fleet))
                 if code is not None:
                     return code
             self._say(
@@ -111,29 +86,27 @@ class Supervisor:
         Raises:
             LigoError: another launcher watches a run in this directory.
         """
-        before = LaunchDirectory.newest(self._launch.run_dir)
+        before = LaunchDirectory.newest(self._run_dir)
         if before is not None and before.has_open_ends() and before.is_watched():
-            raise LigoError(
-                f"run_dir: another run is using {self._launch.run_dir}; wait for it, or choose another"
-            )
+            raise LigoError(f"run_dir: another run is using {self._run_dir}; wait for it, or choose another")
 
-    def _attempt(self, nodes: Sequence[Node]) -> Outcome:
+    def _attempt(self, fleet: Fleet) -> Outcome:
         try:
-            attempt = self._prepared(nodes)
+            attempt = self._prepared(fleet)
         except OSError as error:  # a full disk, say
-            file = error.filename or self._launch.run_dir
+            file = error.filename or self._run_dir
             raise LigoError(f"run_dir: {file} cannot be written: {error.strerror or error}") from None
         return attempt.run()
 
-    def _prepared(self, nodes: Sequence[Node]) -> Attempt:
-        """An attempt whose directory has what the ranks need.
+    def _prepared(self, fleet: Fleet) -> Attempt:
+        """An attempt on these nodes whose directory has what the ranks need.
 
         Raises:
             OSError: it cannot be written.
         """
-        config, fleet, cluster = self._launch.config, self._launch.fleet, self._launch.config.cluster
-        before, port = LaunchDirectory.newest(self._launch.run_dir), self._launch.port()
-        launch = LaunchDirectory.make(self._launch.run_dir)
+        config, cluster = self._config, self._cluster
+        before, port = LaunchDirectory.newest(self._run_dir), next_port(fleet, self._run_dir)
+        launch = LaunchDirectory.make(self._run_dir)
         ranks = ranks_environment(cluster, os.environ, inherits=fleet.kind != "hosts")
         if before is not None and before.has_open_ends():
             # They stop by themselves, once they miss their launcher.
@@ -149,22 +122,20 @@ class Supervisor:
         launch.config.write_text(dump_yaml(values), encoding="utf-8")
         on_processors = fleet.is_here and count_accelerators() == 0
         environment = launcher_environment(cluster, os.environ, launch, on_processors)
-        if fleet.kind == "hosts":
-            cluster = _of_present_hosts(cluster, launch, nodes)
-        address = fleet.meeting_address(cluster) if nodes[0] == fleet.nodes[0] else nodes[0].address
-        meeting = (address, port)
+        first_is_there = fleet.nodes[0] == self._fleet.nodes[0]
+        address = fleet.meeting_address if first_is_there else fleet.nodes[0].address
         if cluster.launcher != "pdsh":  # MPI's do not say where the ranks meet
-            ranks |= {"MASTER_ADDR": meeting[0], "MASTER_PORT": str(meeting[1])}
+            ranks |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
         launch.write_environment(ranks)
-        command = start_command(cluster, fleet, nodes, meeting, [str(launch.config)])
-        num_ranks = sum(node.num_ranks for node in nodes)
-        names = [node.name for node in nodes]
+        if fleet.kind == "hosts":
+            fleet = with_own_hostfile(fleet, launch.path / "hosts")
+        command = start_command(fleet, (address, port), [str(launch.config)])
+        names = [node.name for node in fleet.nodes]
         few = names if len(names) <= 8 else [*names[:7], f"... ({len(names)} nodes)"]
         where = "this machine" if fleet.is_here else ", ".join(few)
-        ranks_there = "1 rank" if num_ranks == 1 else f"{num_ranks} ranks"
+        ranks_there = "1 rank" if fleet.world_size == 1 else f"{fleet.world_size} ranks"
         self._say(f"{ranks_there} on {where}; what each prints is in {launch.path}\n  {shown(command)}")
-        directory, signals = self._launch.directory, self._signals
-        return Attempt(command, environment, directory, launch, nodes, cluster, signals, _show)
+        return Attempt(command, environment, launch, fleet, self._signals)
 
     def _verdict(self, outcome: Outcome) -> int | None:
         """The exit code of the whole; None where another attempt is worth it."""
@@ -173,7 +144,7 @@ class Supervisor:
             return FINISHED
         if outcome.order is not None:
             if outcome.order == "preempt" and codes != {REQUEUE}:
-                grace = self._launch.config.cluster.grace_seconds
+                grace = self._cluster.grace_seconds
                 resumes = f"the same command resumes{self._from_where()}"
                 self._say(f"no checkpoint within cluster.grace_seconds: {grace:g}; {resumes}")
             return self._signals.exit_code
@@ -209,16 +180,16 @@ class Supervisor:
         lines = "".join(f"\n  {redact(line)}" for line in told)
         self._say(f"{who} {failure.reason}{at}{lines}".strip())
 
-    def _present_nodes(self) -> list[Node] | None:
+    def _present(self) -> Fleet | None:
         """The nodes to go on with; None if there are too few, or we are to end."""
-        fleet, cluster = self._launch.fleet, self._launch.config.cluster
+        nodes, cluster = self._fleet.nodes, self._cluster
         deadline = time.monotonic() + cluster.node_wait_seconds
         told: dict[str, str] = {}
         while True:
-            why = fleet.reachable(cluster)
+            why = self._fleet.reachable()
             away = {name: reason for name, reason in why.items() if reason is not None}
             if not away:
-                return list(fleet.nodes)
+                return self._fleet
             for name in away.keys() - told.keys():
                 self._say(f"{name} stays away: {away[name]}")
             told |= away
@@ -226,13 +197,13 @@ class Supervisor:
                 break
             if not self._rest(_POLL_SECONDS):
                 return None
-        present = [node for node in fleet.nodes if node.name not in away]
+        present = [node for node in nodes if node.name not in away]
         if cluster.min_nodes is not None and len(present) >= cluster.min_nodes:
-            self._say(f"going on with {len(present)} of {len(fleet.nodes)} nodes")
-            return present
+            self._say(f"going on with {len(present)} of {len(nodes)} nodes")
+            return replace(self._fleet, nodes=present)
         asks = "is not set" if cluster.min_nodes is None else f"asks for {cluster.min_nodes}"
         self._say(
-            f"{len(present)} of {len(fleet.nodes)} nodes are there and cluster.min_nodes {asks};"
+            f"{len(present)} of {len(nodes)} nodes are there and cluster.min_nodes {asks};"
             f" the same command resumes{self._from_where()}"
         )
         return None
@@ -245,7 +216,7 @@ class Supervisor:
         return self._signals.order is None
 
     def _newest_checkpoint(self) -> str | None:
-        complete = self._launch.run_dir.glob("checkpoints/step-*/COMPLETE.json")
+        complete = self._run_dir.glob("checkpoints/step-*/COMPLETE.json")
         return max((path.parent.name for path in complete), default=None)
 
     def _from_where(self) -> str:
@@ -254,27 +225,3 @@ class Supervisor:
 
     def _say(self, text: str) -> None:
         print(f"ligo-dist: {text}", file=sys.stderr, flush=True)
-
-
-def _of_present_hosts(cluster: Cluster, launch: LaunchDirectory, nodes: Sequence[Node]) -> Cluster:
-    """The same with a host file of these nodes alone, in words that DeepSpeed and pdsh take as they are meant."""
-    file = launch.path / "hosts"
-    with_pdsh, lines, gaps = cluster.launcher == "pdsh", [], []
-    for node in nodes:
-        # pdsh takes what stands before a colon for the way to reach a host.
-        name = f"ssh:{node.name}" if with_pdsh and ":" in node.name else node.name
-        slots = max(node.devices) + 1
-        lines.append(f"{name} slots={slots}\n")
-        unused = [str(slot) for slot in range(slots) if slot not in node.devices]
-        gaps += [f"{name}:{','.join(unused)}"] if unused else []
-    file.write_text("".join(lines), encoding="utf-8")
-    return cluster.model_copy(
-        update={"hostfile": str(file), "include": None, "exclude": "@".join(gaps) or None}
-    )
-
-
-def _show(line: str) -> None:
-    try:
-        print(line, flush=True)
-    except BrokenPipeError:  # whoever watched has gone; the run goes on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

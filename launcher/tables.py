@@ -1,22 +1,25 @@
-"""What the commands print as tables: stages and their costs, plans (docs/internals/accounting.md explains them line by
-line), methods and families."""
+"""What the commands print as tables: stages and their costs, and plans.
+
+docs/internals/accounting.md explains those of plans line by line.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ligo_dist.architectures import Architecture, Axis, ModelShape, architecture_names, get_architecture
-from ligo_dist.growth.registry import DEPTHS, METHODS, WIDTHS, Entry  # noqa: TID251 - names alone: no torch
-from ligo_dist.planning import SECONDS_PER_BLOCK, BreakEven, Forecast, PhaseEstimate
+from ligo_dist.corpus.cache import describe_prepared
+from ligo_dist.planning import SECONDS_PER_BLOCK, Forecast, export_bytes
 from ligo_dist.runtime import quantities
+from ligo_dist.runtime.zero3 import Zero3
 from ligo_dist.schedule.plan import Plan, StagePlan
+from ligo_dist.schedule.state import TRAIN
 
 _WIDEST = 1000
 
@@ -27,83 +30,28 @@ def print_whole(table: Table, file: TextIO | None = None) -> None:
     Console(file=file, width=width, markup=False).print(table)
 
 
-_SCOPES = {"model": "whole model", "layer": "each layer", "fixed": "never grows"}
-
-
-def print_architectures() -> None:
-    """All families of the package, with their axes by the scope of their operators."""
-    table = _listing("family", "model class", "objective", *(f"axes: {words}" for words in _SCOPES.values()))
-    for name in architecture_names():
-        architecture = get_architecture(name)
-        axes = [_axes_of_scope(architecture, scope) for scope in _SCOPES]
-        table.add_row(name, architecture.model_class, architecture.objective, *axes)
-    _print(table)
-    print("(heads): whole heads are mixed. More of one family: ligo-dist architectures NAME")
-
-
-def print_architecture(name: str) -> None:
-    """One family: its axes, and the table of its parameters.
-
-    Raises:
-        ArchitectureError: for a family that is not known, or `module:NAME` that is none.
-    """
-    architecture = get_architecture(name)
-    print(f"{architecture.name}: {architecture.model_class}, {architecture.objective}")
-    axes = _listing("axis", "operator for", "it mixes", "remarks")
-    for axis in architecture.axes.values():
-        mixes = "-" if axis.scope == "fixed" else {"element": "elements", "head": "whole heads"}[axis.unit]
-        axes.add_row(axis.name, _SCOPES[axis.scope], mixes, ", ".join(_remarks(axis)))
-    _print(axes)
-    parameters = _listing("parameter", "axes of its dims")
-    for role, line in architecture.table(_any_shape(architecture)).items():
-        parameters.add_row(role, line)
-    _print(parameters)
-
-
-def print_methods() -> None:
-    """The methods, then what `grow.depth` and `grow.width` may name."""
-    methods = _listing("method", "depth", "width", "what it does", "keeps the function", "source")
-    for name, method in METHODS.items():
-        depth, width = method.depth or "-", method.width or "-"
-        methods.add_row(name, depth, width, method.description, method.preserves, method.source)
-    _print(methods)
-    _print(_ways("depth", DEPTHS))
-    _print(_ways("width", WIDTHS))
-
-
-def _ways(kind: str, entries: Mapping[str, Entry]) -> Table:
-    table = _listing(kind, "what it does", "keeps the function", "source")
-    for name, entry in entries.items():
-        table.add_row(name, entry.description, entry.preserves, entry.source)
-    return table
-
-
-def _axes_of_scope(architecture: Architecture, scope: str) -> str:
-    axes = [axis for axis in architecture.axes.values() if axis.scope == scope]
-    return ", ".join(f"{axis.name} (heads)" if axis.unit == "head" else axis.name for axis in axes)
-
-
-def _remarks(axis: Axis) -> list[str]:
-    remarks = [f"{axis.lifted_from}, repeated per query head"] if axis.lifted_from else []
-    remarks += ["ordered by key/value group"] if axis.grouped else []
-    return remarks + (["acted on element by element"] if axis.elementwise else [])
-
-
-def _any_shape(architecture: Architecture) -> ModelShape:
-    """The lines of a table depend on no size, only on whether the head is tied."""
-    return ModelShape(1, 1, 1, 1, 1, tied=architecture.tied_by_default)
-
-
-def _listing(*names: str) -> Table:
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+def listing(*names: str) -> Table:
+    """A table of words, whose first column is never broken."""
+    table = _plain()
     for index, name in enumerate(names):
         table.add_column(name, no_wrap=index == 0, overflow="fold")
     return table
 
 
-def _print(table: Table) -> None:
+def _plain(**more: Any) -> Table:
+    """A table without lines between its rows and columns; `more` as in `rich.table.Table`."""
+    return Table(box=box.SIMPLE, padding=(0, 1, 0, 0), caption_justify="left", **more)
+
+
+def print_listing(table: Table) -> None:
     """On a terminal as wide as that is; elsewhere, where lines are searched, as wide as the table is."""
     Console(width=None if sys.stdout.isatty() else _WIDEST, markup=False).print(table)
+
+
+def _print_lines(lines: Sequence[str], file: TextIO | None) -> None:
+    console = Console(file=file, width=_WIDEST, highlight=False, markup=False)
+    for line in lines:
+        console.print(line)
 
 
 _KINDS = ("parameters", "gradients", "optimizer", "activations", "gathered", "buffers", "total")
@@ -111,102 +59,80 @@ _KINDS = ("parameters", "gradients", "optimizer", "activations", "gathered", "bu
 
 def print_forecast(name: str, forecast: Forecast, file: TextIO | None = None) -> None:
     """Print all tables of one configuration, as wide as they are: a number cut short says nothing."""
-    console = Console(file=file, width=_WIDEST, highlight=False, markup=False)
-    console.print(_heading(name, forecast))
+    _print_lines([_heading(name, forecast)], file)
     for table in (_work(forecast), _memory(forecast), _communication(forecast)):
         print_whole(table, file)
-    for line in (*_fit(forecast), *map(_break_even, forecast.break_evens())):
-        console.print(line)
-    console.print()
+    _print_lines([*_fit(forecast), *_break_evens(forecast), ""], file)
 
 
 def _heading(name: str, forecast: Forecast) -> str:
-    setting, gpu = forecast.setting, forecast.gpu
-    ranks = f"{setting.ranks:,} rank{'s' if setting.ranks > 1 else ''}"
-    memory, bandwidth = gpu.memory / 1e9, gpu.bandwidth(setting.ranks) / 1e9
-    figures = f"{gpu.peak(setting) / 1e12:,.6g} TFLOPS, {memory:,.6g} GB, {bandwidth:,.6g} GB/s"
-    precision = "bf16" if setting.number == 2 else "fp32"
+    gpu, ranks, precision = forecast.gpu, forecast.plan.world_size, forecast.plan.config.precision
+    memory, bandwidth = gpu.memory / 1e9, gpu.bandwidth(ranks) / 1e9
+    figures = f"{gpu.peak(precision) / 1e12:,.6g} TFLOPS, {memory:,.6g} GB, {bandwidth:,.6g} GB/s"
     reached = f"HFU {forecast.hfu:.0%}" if forecast.mfu is None else f"MFU {forecast.mfu:.0%}"
-    return f"{name}: {ranks} of {gpu.name} ({figures}), {precision}, {reached}"
+    number = f"{ranks:,} rank{'s' if ranks > 1 else ''}"
+    return f"{name}: {number} of {gpu.name} ({figures}), {precision}, {reached}"
 
 
 def _work(forecast: Forecast) -> Table:
-    table = _table(
+    table = _by_phase(
         "parameters, FLOPs and time",
-        ("stage", "phase"),
-        (
-            *("source", "operator", "target", "steps", "tokens", "FLOPs", "hardware FLOPs"),
-            *("computing a step", "sending", "time"),
-        ),
-        "FLOPs: over all ranks, without evaluation; hardware: with what is recomputed. time: steps x the slowest of"
-        f" computing, sending, and {_seconds(SECONDS_PER_BLOCK)} for each block that a rank runs.",
+        *("source", "operator", "target", "steps", "tokens", "FLOPs", "hardware FLOPs"),
+        *("computing a step", "sending", "time"),
+        caption="FLOPs: over all ranks, without evaluation; hardware: with what is recomputed. time: steps x the"
+        f" slowest of computing, sending, and {_seconds(SECONDS_PER_BLOCK)} for each block that a rank runs.",
     )
-    for stage, phase in _phases(forecast):
-        took = forecast.duration(phase)
-        counts = (f"{count:,}" if count else "-" for count in (phase.source, phase.operator, phase.target))
-        cost = phase.cost
+    for phase in forecast.phases:
+        took, cost = forecast.duration(phase), phase.cost
         table.add_row(
-            stage,
+            phase.stage.name,
             phase.kind,
-            *counts,
-            f"{cost.steps:,}" if cost.steps else "-",
-            quantities.count(cost.tokens) if cost.tokens else "-",
+            *_cells("{:,}".format, phase.source, phase.operator, phase.stage.parameters, cost.steps),
+            *_cells(quantities.count, cost.tokens),
             quantities.flops(cost.flops),
             quantities.flops(cost.hardware_flops),
-            _seconds(took.computing),
-            _seconds(took.sending),
+            *_cells(_seconds, took.computing, took.sending),
             quantities.duration(took.total),
         )
     return table
 
 
 def _memory(forecast: Forecast) -> Table:
-    table = _table(
+    table = _by_phase(
         "memory of a rank at its peak",
-        ("stage", "phase"),
-        (*_KINDS, "peak at", "fits on"),
-        "gathered: weights that are whole, or generated. buffers: copies on their way to a checkpoint or an engine."
-        " fits on: the smallest number of ranks.",
+        *(*_KINDS, "peak at", "fits on"),
+        caption="gathered: weights that are whole, or generated. buffers: copies on their way to a checkpoint or an"
+        " engine. fits on: the smallest number of ranks.",
     )
-    fewest = iter([ranks for stage in forecast.fewest_ranks() for ranks in stage])
-    for stage, phase in _phases(forecast):
-        sizes = (getattr(phase.peak, kind) for kind in _KINDS)
-        ranks = next(fewest)
-        table.add_row(
-            stage,
-            phase.kind,
-            *(quantities.size(size) if size else "-" for size in sizes),
-            phase.peak.point,
-            f"{ranks:,}" if ranks else "none",
-        )
+    for phase in forecast.phases:
+        fewest = forecast.fewest_ranks([phase])
+        sizes = _cells(quantities.size, *(getattr(phase.peak, kind) for kind in _KINDS))
+        ranks = f"{fewest:,}" if fewest else "none"
+        table.add_row(phase.stage.name, phase.kind, *sizes, phase.peak.point, ranks)
     return table
 
 
 def _communication(forecast: Forecast) -> Table:
-    table = _table(
+    table = _by_phase(
         "communication of an optimizer step (of growing: of all of it), and disk",
-        ("stage", "phase"),
-        ("all-gather", "reduce-scatter", "all-reduce", "sent by a rank", "checkpoint", "export"),
-        "bytes of the collectives' whole tensors; of these a rank sends (N - 1) / N, and receives as much.",
+        *("all-gather", "reduce-scatter", "all-reduce", "sent by a rank", "checkpoint", "export"),
+        caption="bytes of the collectives' whole tensors; of these a rank sends (N - 1) / N, and receives as much.",
     )
-    exports = {stage.name: stage.export for stage in forecast.stages}
-    for stage, phase in _phases(forecast):
-        traffic = phase.traffic
+    for phase in forecast.phases:
+        traffic, export = phase.traffic, export_bytes(phase.stage) if phase.kind == TRAIN else 0
         parts = (traffic.all_gather, traffic.reduce_scatter, traffic.all_reduce)
-        export = exports[stage] if phase.kind == "train" else 0
-        table.add_row(
-            stage,
-            phase.kind,
-            *(
-                quantities.size(size) if size else "-"
-                for size in (*parts, traffic.sent(forecast.setting.ranks), phase.checkpoint, export)
-            ),
-        )
+        sizes = (*parts, traffic.sent(forecast.plan.world_size), phase.checkpoint, export)
+        table.add_row(phase.stage.name, phase.kind, *_cells(quantities.size, *sizes))
     return table
 
 
+def _cells(show: Callable[[Any], str], *values: float) -> list[str]:
+    """Numbers as they are shown; a dash where there is nothing."""
+    return [show(value) if value else "-" for value in values]
+
+
 def _fit(forecast: Forecast) -> Iterator[str]:
-    fewest, ranks, gpu = forecast.fewest, forecast.setting.ranks, forecast.gpu
+    fewest, ranks, gpu = forecast.fewest, forecast.plan.world_size, forecast.gpu
     room = f"{quantities.size(gpu.usable)} of the {quantities.size(gpu.memory)} of {gpu.name}"
     if fewest is None:
         yield (
@@ -214,9 +140,8 @@ def _fit(forecast: Forecast) -> Iterator[str]:
             " smaller micro-batches or activation checkpointing would help"
         )
     elif forecast.fits:
-        yield f"fits on {_ranks(ranks)}, in {room}" + (
-            "" if fewest == ranks else f"; on {_ranks(fewest)} too"
-        )
+        fewer = "" if fewest == ranks else f"; on {_ranks(fewest)} too"
+        yield f"fits on {_ranks(ranks)}, in {room}{fewer}"
     else:
         yield f"does not fit on {_ranks(ranks)}, in {room}: it takes {fewest:,}"
     mfu, hfu = forecast.utilisation()
@@ -224,44 +149,34 @@ def _fit(forecast: Forecast) -> Iterator[str]:
         f"time of all phases: {quantities.duration(forecast.seconds)}, without evaluations and checkpoints; of the peak"
         f" are reached {100 * mfu:.2g} % (MFU), {100 * hfu:.2g} % (HFU)"
     )
-    if forecast.setting.zero3.offloads:
+    if Zero3.from_keys(forecast.plan.config.deepspeed).offloads:
         yield "what deepspeed.zero_optimization offloads is counted as if it stayed on the accelerator"
 
 
-def _break_even(stage: BreakEven) -> str:
-    return (
-        f"{stage.stage}: all stages so far cost {quantities.flops(stage.so_far)} FLOPs, as"
-        f" {stage.scratch_steps:,.0f} steps from scratch do; it trains {stage.train_steps:,}, so growing pays if"
-        f" the same loss took scratch more than {stage.scratch_steps / stage.train_steps:.2f} times as many"
-    )
+def _break_evens(forecast: Forecast) -> Iterator[str]:
+    for stage, so_far, scratch in forecast.break_evens():
+        steps = stage.train.steps
+        yield (
+            f"{stage.name}: all stages so far cost {quantities.flops(so_far)} FLOPs, as {scratch:,.0f} steps from"
+            f" scratch do; it trains {steps:,}, so growing pays if the same loss took scratch more than"
+            f" {scratch / steps:.2f} times as many"
+        )
 
 
 def _ranks(number: int) -> str:
     return "one rank" if number == 1 else f"{number:,} ranks"
 
 
-def _phases(forecast: Forecast) -> Iterator[tuple[str, PhaseEstimate]]:
-    return ((stage.name, phase) for stage in forecast.stages for phase in stage.phases)
-
-
 def _seconds(value: float) -> str:
-    if not value:
-        return "-"
     return f"{value:.3g} s" if value >= 0.1 else f"{1000 * value:.3g} ms"
 
 
-def _table(title: str, left: tuple[str, ...], right: tuple[str, ...], caption: str) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-        caption=caption,
-        caption_justify="left",
-    )
-    for name in left:
+def _by_phase(title: str, *columns: str, caption: str) -> Table:
+    """A table with a row for each phase."""
+    table = _plain(title=title, title_justify="left", caption=caption)
+    for name in ("stage", "phase"):
         table.add_column(name, no_wrap=True)
-    for name in right:
+    for name in columns:
         table.add_column(name, no_wrap=True, justify="right")
     return table
 
@@ -269,39 +184,42 @@ def _table(title: str, left: tuple[str, ...], right: tuple[str, ...], caption: s
 _MUCH_PADDING = 0.25
 
 
-def stage_table(plan: Plan) -> Table:
+def _by_stage(plan: Plan) -> Table:
     """One row per stage, then the total. FLOPs are over all ranks, without evaluation and recomputation;
     parameters count ties once."""
-    table = Table(
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-        caption="steps: learn + train. FLOPs: over all ranks, without evaluation and recomputation.",
-        caption_justify="left",
-        show_footer=True,
-    )
     total = plan.cost
-    names = ("stage", "method", "layers", "width", "heads (kv)", "ffn", "parameters", "steps", "tokens")
-    footers = {"stage": "total", "steps": f"{total.steps:,}", "tokens": quantities.count(total.tokens)}
-    for name in (*names, "learn FLOPs", "grow FLOPs", "train FLOPs"):
-        table.add_column(name.replace(" ", "\n"), footers.get(name, ""), no_wrap=True, justify="right")
-    table.columns[0].justify = table.columns[1].justify = "left"
-    table.add_column("total\nFLOPs", quantities.flops(total.flops), no_wrap=True, justify="right")
+    sizes = ("layers", "width", "heads\n(kv)", "ffn", "parameters")
+    numbers = {
+        **dict.fromkeys(sizes, ""),
+        "steps": f"{total.steps:,}",
+        "tokens": quantities.count(total.tokens),
+        **dict.fromkeys(("learn\nFLOPs", "grow\nFLOPs", "train\nFLOPs"), ""),
+        "total\nFLOPs": quantities.flops(total.flops),
+    }
+    caption = "steps: learn + train. FLOPs: over all ranks, without evaluation and recomputation."
+    table = cost_table(("stage", "method"), numbers, caption)
     for stage in plan.stages:
         table.add_row(*_row(stage))
     return table
 
 
+def cost_table(words: Sequence[str], numbers: Mapping[str, str], caption: str) -> Table:
+    """Columns of words, then columns of numbers, each with what stands in its last line, the total."""
+    table = _plain(caption=caption, show_footer=True)
+    for name in words:
+        table.add_column(name, "total" if name == words[0] else "", no_wrap=True)
+    for name, total in numbers.items():
+        table.add_column(name, total, no_wrap=True, justify="right")
+    return table
+
+
 def print_plan(plan: Plan, file: TextIO | None = None) -> None:
     """Print the table, and what is to be said of each growth."""
-    print_whole(stage_table(plan), file)
-    console = Console(file=file, width=_WIDEST)
-    for note in plan.source_notes:
-        console.print(f"stages[0].from: {note}", highlight=False, markup=False)
-    for before, stage in pairwise(plan.stages):
-        console.print(_claim(before, stage), highlight=False, markup=False)
-    padding = _padding(plan)
-    if padding:
-        console.print(padding, highlight=False, markup=False)
+    print_whole(_by_stage(plan), file)
+    corpus = describe_prepared(plan.config, plan.samples)
+    notes = [f"stages[0].from: {note}" for note in plan.source_notes]
+    claims = [_claim(before, stage) for before, stage in pairwise(plan.stages)]
+    _print_lines([corpus, *notes, *claims, *_padding(plan)], file)
 
 
 def _claim(before: StagePlan, stage: StagePlan) -> str:
@@ -322,7 +240,7 @@ def _method(stage: StagePlan) -> str:
     return " + ".join(name for name in (grow.method, grow.depth, grow.width) if name is not None)
 
 
-def _padding(plan: Plan) -> str | None:
+def _padding(plan: Plan) -> Iterator[str]:
     """The phases whose ranks compute much for nothing, if there are any."""
     phases = [
         f"{stage.name} {name} {cost.padding:.0%}"
@@ -330,9 +248,8 @@ def _padding(plan: Plan) -> str | None:
         for name, cost in (("learn", stage.cost.learn), ("train", stage.cost.train))
         if cost is not None and cost.padding > _MUCH_PADDING
     ]
-    if not phases:
-        return None
-    return f"batch_size does not divide over the ranks; what they compute for padding: {', '.join(phases)}"
+    if phases:
+        yield f"batch_size does not divide over the ranks; what they compute for padding: {', '.join(phases)}"
 
 
 def _row(stage: StagePlan) -> list[str]:

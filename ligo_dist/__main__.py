@@ -133,6 +133,7 @@ def _work(
 def _prepare(config: Config | LigoError, config_path: str) -> _Prepared:
     """The completed configuration, the corpus, and the directory of the first stage's model, if it begins with one."""
     from ligo_dist.corpus import build_corpus
+    from ligo_dist.engine.check import refused_keys
     from ligo_dist.engine.world import environment_world_size
     from ligo_dist.huggingface.hub import resolve_directory
     from ligo_dist.huggingface.kept import locate_source
@@ -141,6 +142,7 @@ def _prepare(config: Config | LigoError, config_path: str) -> _Prepared:
         raise config
     config = with_source(config, config_path)
     faults = check_world_size(config, environment_world_size()) + check_huggingface_keys(config)
+    faults += refused_keys(config.deepspeed)
     if faults:
         raise ConfigError(faults, config_path)
     name = config.stages[0].from_
@@ -156,16 +158,15 @@ def _check_models(config: Config, source: Path | None, config_path: str) -> None
     Raises:
         ConfigError: every model that cannot.
     """
-    from ligo_dist.corpus.pretrained_tokenizer import count_pieces
-    from ligo_dist.corpus.request import vocabulary_size
+    from ligo_dist.corpus.cache import vocabulary_size
+    from ligo_dist.corpus.text_tokenizer import count_pieces
     from ligo_dist.huggingface.check import check_models
     from ligo_dist.huggingface.kept import has_weights
 
     shapes = stage_shapes(config, vocabulary_size(config, source, count_pieces))
     weights = source if source is not None and has_weights(source) else None
-    faults, _ = check_models(
-        config.architecture, shapes, config.model.huggingface, weights, config.model.attention
-    )
+    keys, length = config.model.huggingface, config.data.sequence_length
+    faults, _ = check_models(config.architecture, shapes, keys, length, weights, config.model.attention)
     if faults:
         raise ConfigError(faults, config_path)
 

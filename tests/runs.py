@@ -163,7 +163,7 @@ class RunFiles:
     run_dir: Path
 
     def records(self) -> list[dict[str, Any]]:
-        from ligo_dist.tracking.record import read_records
+        from ligo_dist.tracking import read_records
 
         return read_records(self.run_dir / "metrics.jsonl")
 
@@ -186,7 +186,7 @@ class RunFiles:
 
     def statuses(self) -> list[str]:
         """How the run and its stages ended, in this order, as any store is told."""
-        from ligo_dist.tracking.record import read_state
+        from ligo_dist.tracking import read_state
 
         ledger = read_state(self.run_dir)
         assert ledger is not None

@@ -132,7 +132,7 @@ def layers(directory: Path) -> str:
     ],
 )
 def test_what_the_launcher_uses_loads_no_torch(module: str) -> None:
-    heavy = "{'torch', 'transformers', 'deepspeed', 'datasets', 'mlflow', 'matplotlib'}"
+    heavy = "{'torch', 'transformers', 'deepspeed', 'datasets', 'mlflow', 'matplotlib', 'scipy'}"
     script = f"import sys, {module}; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

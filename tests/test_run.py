@@ -16,7 +16,7 @@ from launcher.cli import main as launch
 from ligo_dist.engine.world import World
 from ligo_dist.report import write_report
 from ligo_dist.runtime.errors import CANNOT_GO_ON
-from ligo_dist.tracking.record import read_records
+from ligo_dist.tracking import read_records
 from ranks import run_ranks
 from runs import (
     ROOT,

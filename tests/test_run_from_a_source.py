@@ -34,7 +34,8 @@ def save_source(directory: Path, seed: int = 0) -> PreTrainedModel:
 
 def overrides(directory: Path, *more: str) -> list[str]:
     left_out = ("model.max_positions=null", "stages[0].size=null", "stages[1].grow={method: lossless-dense}")
-    return [f"stages[0].from={directory}", *left_out, *more]
+    own_tokenizer = "tokenizer.replace_source=true"  # the directory has none
+    return [f"stages[0].from={directory}", own_tokenizer, *left_out, *more]
 
 
 @torch.no_grad()
@@ -86,6 +87,7 @@ def test_another_model_in_its_place_is_refused(site: Site):
     directory = site.directory / "source-replaced"
     save_source(directory)
     short = [f"stages=[{{name: a, from: '{directory}', train: {{steps: 4}}}}]", "model.max_positions=null"]
+    short += ["tokenizer.replace_source=true"]
     assert run_warm(files, 1, *short) == (0, "")
     shutil.rmtree(directory)
     save_source(directory, seed=1)

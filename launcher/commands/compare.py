@@ -6,20 +6,19 @@ import argparse
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from launcher.arguments import add_config, read_config
 from launcher.commands.run import add_start, choose_and_check, start
-from launcher.comparison.checks import check_runs
+from launcher.comparison.checks import check_runs, print_runs
 from launcher.comparison.execution import run_comparison
-from launcher.comparison.runs import as_begun, comparison_root, derive_runs
-from launcher.comparison.table import PlannedRun, plan_runs, print_runs
+from launcher.comparison.runs import ComparedRun, as_begun, comparison_root, derive_runs
 from launcher.signals import leave_when_warned
 from ligo_dist.runtime.errors import FINISHED, LigoError
 from ligo_dist.runtime.files import LOCK_FILE
+from ligo_dist.schedule.plan import Plan
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -50,19 +49,18 @@ def run(arguments: argparse.Namespace) -> int:
     fleet, plan = choose_and_check(arguments, config)
     runs, root = derive_runs(config, arguments.config), comparison_root(config)
     check_runs(runs, root, fleet.world_size, arguments.config)
-    planned = plan_runs(runs, plan.pieces, fleet.world_size)
+    planned = [(run, Plan.of(run.config, plan.pieces, fleet.world_size)) for run in runs]
     if arguments.dry_run:
         print_runs(planned, config.compare.baseline)
         print("nothing was started")
         return FINISHED
 
-    def start_run(one: PlannedRun) -> int:
-        of_run = argparse.Namespace(**{**vars(arguments), "config": str(one.run.file), "overrides": []})
-        on_this_cluster = one.plan.config.model_copy(update={"cluster": config.cluster})
-        return start(of_run, replace(one.plan, config=on_this_cluster), fleet)
+    def start_run(run: ComparedRun, plan: Plan) -> int:
+        of_run = argparse.Namespace(**{**vars(arguments), "config": str(run.file), "overrides": []})
+        return start(of_run, plan, fleet)
 
     with _only_here(root):
-        return run_comparison(planned, config, root, start_run)
+        return run_comparison(planned, config.compare.baseline, root, start_run)
 
 
 def _write_as_overrides(arguments: argparse.Namespace) -> None:

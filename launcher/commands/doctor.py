@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 
 from launcher.arguments import add_config, add_hosts, positive, read_config
-from launcher.command import free_port
+from launcher.command import next_port
 from launcher.commands.run import choose_and_check
 from launcher.doctor import run_preflight
-from launcher.fleet import FIRST_PORT
 from ligo_dist.runtime.errors import FINISHED, MISTAKE
 
 
@@ -23,7 +22,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     config = read_config(arguments)
     fleet, plan = choose_and_check(arguments, config)
-    port = config.cluster.master_port or (free_port() if fleet.is_here else FIRST_PORT)
-    report = run_preflight(fleet, plan, fleet.meeting_address(config.cluster), port)
+    report = run_preflight(fleet, plan, next_port(fleet, fleet.directory / config.run_dir))
     report.print()
     return MISTAKE if report.failures else FINISHED

@@ -8,8 +8,9 @@ from launcher.arguments import fraction, positive
 from launcher.preflight import plan_of
 from launcher.tables import print_forecast
 from ligo_dist.config import Config, check_world_size, load_config
+from ligo_dist.config.deepspeed_keys import check_deepspeed_keys_apart
 from ligo_dist.config.source import with_source_apart
-from ligo_dist.planning import DEFAULT_GPU, Forecast, Setting, estimate_stages, get_gpu, gpu_names
+from ligo_dist.planning import DEFAULT_GPU, Forecast, get_gpu, gpu_names
 from ligo_dist.runtime.errors import FINISHED, MISTAKE, ConfigError, LigoError
 
 HFU = 0.4
@@ -77,12 +78,10 @@ def run(arguments: argparse.Namespace) -> int:
     for path in paths:
         config = with_source_apart(load_config(path, overrides), path)
         asked = arguments.gpus or _ranks_of(config)
-        faults = check_world_size(config, asked or 1)
+        faults = check_world_size(config, asked or 1) + check_deepspeed_keys_apart(config.deepspeed)
         if faults:
             raise ConfigError(faults, path)
-        plan = plan_of(config, asked or 1)
-        setting = Setting.of(plan)
-        forecast = Forecast(estimate_stages(plan, setting), setting, gpu, arguments.hfu, arguments.mfu)
+        forecast = Forecast(plan_of(config, asked or 1), gpu, arguments.hfu, arguments.mfu)
         print_forecast(path, forecast)
         if not forecast.fits and (asked or forecast.fewest is None):
             code = MISTAKE

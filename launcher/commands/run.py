@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 
 from launcher.arguments import add_config, add_hosts, port, positive, read_config
-from launcher.command import shown, start_command
+from launcher.command import next_port, shown, start_command
 from launcher.doctor.probe import capabilities
 from launcher.fleet import Fleet, choose_fleet
 from launcher.preflight import check_before_start
 from launcher.signals import leave_when_warned
-from launcher.supervisor import Launch, Supervisor
+from launcher.supervisor import Supervisor
 from ligo_dist.config import Config, load_config
 from ligo_dist.config.precision import recorded_precision, resolve_precision
 from ligo_dist.runtime.apart import close_apart
-from ligo_dist.runtime.errors import LigoError
+from ligo_dist.runtime.errors import FINISHED, LigoError
 from ligo_dist.runtime.machine import count_accelerators, has_native_bf16, processor_flags
 from ligo_dist.schedule.plan import Plan
 
@@ -56,22 +54,18 @@ def add_start(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     config = read_config(arguments)
     fleet, plan = choose_and_check(arguments, config, asks_for_models=arguments.dry_run)
-    if arguments.dry_run:
-        from launcher.tables import print_plan
+    if not arguments.dry_run:
+        return start(arguments, plan, fleet)
+    from launcher.tables import print_plan
 
-        precision = _precision(config, fleet)
-        print_plan(plan)
-        if precision is not None:
-            print(precision)
-        launch = _launch(arguments, config, fleet)
-        meeting = (fleet.meeting_address(config.cluster), launch.port())
-        words = [arguments.config, *arguments.overrides]
-        command = start_command(config.cluster, fleet, fleet.nodes, meeting, words)
-        print(
-            f"\nthe command (number of ranks: {fleet.world_size}):\n{shown(command)}\n\nnothing was started"
-        )
-        return 0
-    return start(arguments, plan, fleet)
+    precision = _precision(config, fleet)
+    print_plan(plan)
+    if precision is not None:
+        print(precision)
+    meeting = (fleet.meeting_address, next_port(fleet, fleet.directory / config.run_dir))
+    command = start_command(fleet, meeting, [arguments.config, *arguments.overrides])
+    print(f"\nthe command (number of ranks: {fleet.world_size}):\n{shown(command)}\n\nnothing was started")
+    return FINISHED
 
 
 def choose_and_check(
@@ -79,7 +73,9 @@ def choose_and_check(
 ) -> tuple[Fleet, Plan]:
     """The nodes that were asked for, and the plan of the configuration, which is held against them and this machine."""
     num_accelerators = count_accelerators()
-    fleet = choose_fleet(config, slurm=arguments.slurm, nproc=arguments.nproc, accelerators=num_accelerators)
+    fleet = choose_fleet(
+        config.cluster, slurm=arguments.slurm, nproc=arguments.nproc, accelerators=num_accelerators
+    )
     # Of other machines the preflight will say what they have.
     here = num_accelerators if fleet.is_here else None
     plan = check_before_start(
@@ -94,7 +90,7 @@ def _precision(config: Config, fleet: Fleet) -> str | None:
     Raises:
         ConfigError: the configuration asks for what cannot be had in that precision.
     """
-    recorded = recorded_precision([Path(config.cluster.directory or "", config.run_dir)])
+    recorded = recorded_precision([fleet.directory / config.run_dir])
     if config.precision == "auto" and recorded is None and not fleet.is_here:
         return "precision: bf16 if it is native to every host, else fp32"
     on_processors = count_accelerators() == 0
@@ -104,29 +100,16 @@ def _precision(config: Config, fleet: Fleet) -> str | None:
 
 def start(arguments: argparse.Namespace, plan: Plan, fleet: Fleet) -> int:
     """Take a run to its end, or as far as it gets; its exit code."""
-    config = plan.config
     close_apart()
-    launch = _launch(arguments, config, fleet)
-    if config.cluster.preflight and not arguments.no_preflight:
+    # As it was written: what the model of `from` says the ranks look up themselves.
+    config = load_config(arguments.config, arguments.overrides, arguments.cluster)
+    run_dir = fleet.directory / config.run_dir
+    if fleet.cluster.preflight and not arguments.no_preflight:
         from launcher.doctor import run_preflight
 
-        meeting = (fleet.meeting_address(config.cluster), launch.port())
-        run_preflight(fleet, plan, *meeting).raise_if_failed()
+        run_preflight(fleet, plan, next_port(fleet, run_dir)).raise_if_failed()
     try:
-        launch.run_dir.mkdir(parents=True, exist_ok=True)
+        run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LigoError(f"run_dir: {config.run_dir!r} cannot be made: {error.strerror}") from None
-    return Supervisor(launch).run()
-
-
-def _launch(arguments: argparse.Namespace, config: Config, fleet: Fleet) -> Launch:
-    # As it was written: what the model of `from` says the ranks look up themselves.
-    written = load_config(arguments.config, arguments.overrides, arguments.cluster)
-    directory = Path(config.cluster.directory or os.getcwd())
-    return Launch(
-        config=written.model_copy(update={"cluster": config.cluster}),
-        fleet=fleet,
-        directory=directory,
-        run_dir=directory / config.run_dir,
-        master_port=arguments.master_port or config.cluster.master_port,
-    )
+    return Supervisor(config, fleet).run()

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.comparison.runs import ComparedRun
+from launcher.tables import cost_table, print_whole
 from ligo_dist.config import changes, check_world_size, load_config
-from ligo_dist.config.yaml_text import dump_yaml
+from ligo_dist.runtime import quantities
 from ligo_dist.runtime.errors import ConfigError, Fault, LigoError
 from ligo_dist.runtime.redaction import holds_secret
+from ligo_dist.schedule.costs import PhaseCost
+from ligo_dist.schedule.plan import Plan
 from ligo_dist.tracking import METRICS_FILE
 
 
@@ -41,15 +44,44 @@ def check_runs(runs: Sequence[ComparedRun], root: Path, world_size: int, origin:
         raise ConfigError(faults, origin)
 
 
-def run_text(run: ComparedRun) -> str:
-    """The file of a run's configuration."""
-    return f"# {run.name}: derived by `ligo-dist compare`\n" + dump_yaml(run.config.values())
+def print_runs(planned: Sequence[tuple[ComparedRun, Plan]], baseline: str) -> None:
+    """One row per run, in the order in which they run; each comes with its plan."""
+    of_baseline = next(plan.cost.flops for run, plan in planned if run.method == baseline)
+    names = ("learn\nsteps", "train\nsteps", "learn\nFLOPs", "grow\nFLOPs", "train\nFLOPs")
+    numbers = {
+        **dict.fromkeys(names, ""),
+        "total\nFLOPs": quantities.flops(sum(plan.cost.flops for _, plan in planned)),
+        f"of {baseline}'s": "",
+    }
+    table = cost_table(("run",), numbers, "FLOPs: over all ranks, without evaluation and recomputation.")
+    table.add_column("directory", no_wrap=True)
+    for run, plan in planned:
+        learn, _, train = phases = _phases(plan)
+        table.add_row(
+            run.name,
+            *(f"{phase.steps:,}" if phase.steps else "-" for phase in (learn, train)),
+            *(quantities.flops(phase.flops) if phase.flops else "-" for phase in phases),
+            quantities.flops(plan.cost.flops),
+            f"{plan.cost.flops / of_baseline:.0%}",
+            f"{run.directory}{' (has finished)' if run.has_finished else ''}",
+        )
+    print_whole(table)
+
+
+def _phases(plan: Plan) -> tuple[PhaseCost, PhaseCost, PhaseCost]:
+    """What learning, growing and training cost, over all stages and ranks."""
+    costs = [stage.cost for stage in plan.stages]
+    return (
+        sum((cost.learn for cost in costs if cost.learn), PhaseCost()),
+        sum((cost.grow for cost in costs if cost.grow), PhaseCost()),
+        sum((cost.train for cost in costs), PhaseCost()),
+    )
 
 
 def _faults(run: ComparedRun, world_size: int) -> list[Fault]:
     """What is wrong with a run by itself."""
     faults = [Fault(run.name, str(fault)) for fault in check_world_size(run.config, world_size)]
-    if holds_secret(run_text(run)):
+    if holds_secret(run.text):
         wrong = "its configuration, which is written to a file, holds a password or token"
         faults.append(Fault(run.name, f"{wrong}; give it in the environment, as docs/tracking.md says"))
     return faults

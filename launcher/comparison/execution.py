@@ -8,30 +8,30 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from launcher.comparison.checks import run_text
 from launcher.comparison.runs import ComparedRun
-from launcher.comparison.table import PlannedRun
 from launcher.signals import Signals
-from ligo_dist.config import Config
 from ligo_dist.config.compare import SOURCE
 from ligo_dist.runtime.errors import FAILED, FINISHED, MISTAKE, MORE_NODES, REQUEUE, LigoError
 from ligo_dist.runtime.files import replace_text
 from ligo_dist.runtime.quantities import duration
 from ligo_dist.runtime.redaction import redact
+from ligo_dist.schedule.plan import Plan
 
 _REPORT = "ligo_dist.report"
 """Run in a process of its own: it draws. It says itself where the picture is."""
 
-StartRun = Callable[[PlannedRun], int]
+StartRun = Callable[[ComparedRun, Plan], int]
 """Takes one run to its end, or from its last checkpoint to its end; gives its exit code."""
 
 
-def run_comparison(planned: Sequence[PlannedRun], config: Config, root: Path, start: StartRun) -> int:
+def run_comparison(
+    planned: Sequence[tuple[ComparedRun, Plan]], baseline: str, root: Path, start: StartRun
+) -> int:
     """Take what has not finished yet to its end, then write the report of what there is.
 
     Args:
-        planned: the runs, in their order.
-        config: the configuration that they were derived from.
+        planned: the runs in their order, each with its plan.
+        baseline: the method whose runs the others are held against.
         root: directory of the comparison.
         start: what runs one.
 
@@ -39,10 +39,9 @@ def run_comparison(planned: Sequence[PlannedRun], config: Config, root: Path, st
         0: all finished; 1: a run failed, or there is no report; any other: that of the run that was stopped.
     """
     failed: list[ComparedRun] = []
-    clock = _Clock(planned)
+    began, done = time.monotonic(), 0  # FLOPs of those runs that this call has taken to their end
     with Signals() as signals:
-        for number, one in enumerate(planned, 1):
-            run = one.run
+        for number, (run, plan) in enumerate(planned, 1):
             place = f"{number}/{len(planned)} {run.name}"
             if run.has_finished:
                 _say(f"{place}: has finished before, in {run.directory}")
@@ -51,29 +50,37 @@ def run_comparison(planned: Sequence[PlannedRun], config: Config, root: Path, st
                 _say(f"{place}: left out, as its source failed")
                 failed.append(run)
                 continue
-            _say(f"{place}: in {run.directory}{clock.left(number - 1)}")
-            code = _take_to_its_end(one, start)
+            left = ""
+            if done:
+                ahead = _flops_ahead(planned[number - 1 :])
+                left = f"; about {duration((time.monotonic() - began) * ahead / done)} left"
+            _say(f"{place}: in {run.directory}{left}")
+            code = _take_to_its_end(run, plan, start)
             if signals.order is not None or code in (REQUEUE, MORE_NODES):
                 _say("the comparison has stopped; the same command goes on")
                 return signals.exit_code if signals.order else code
             if code == FINISHED:
-                clock.add(one)
+                done += plan.cost.hardware_flops
             else:
                 _say(f"{place}: failed with exit code {code}")
                 failed.append(run)
-        written = _write_report([one.run for one in planned], config.compare.baseline, root)
+        written = _write_report([run for run, _ in planned], baseline, root)
     if failed:
         _say(f"failed: {', '.join(run.name for run in failed)}; the same command tries again")
     return FINISHED if written and not failed else FAILED
 
 
-def _take_to_its_end(one: PlannedRun, start: StartRun) -> int:
+def _flops_ahead(planned: Sequence[tuple[ComparedRun, Plan]]) -> int:
+    """Of the runs that have not finished, what takes time: those that are recomputed too."""
+    return sum(plan.cost.hardware_flops for run, plan in planned if not run.has_finished)
+
+
+def _take_to_its_end(run: ComparedRun, plan: Plan, start: StartRun) -> int:
     """The exit code of a run; what stops this one need not stop the next."""
-    run = one.run
     try:
         run.directory.mkdir(parents=True, exist_ok=True)
-        replace_text(run.file, run_text(run))
-        return start(one)
+        replace_text(run.file, run.text)
+        return start(run, plan)
     except LigoError as error:
         _say(redact(str(error)))
         return error.exit_code
@@ -96,23 +103,6 @@ def _write_report(runs: Sequence[ComparedRun], baseline: str, root: Path) -> boo
         _say("no report: what failed has been said; the same command tries again")
         return False
     return True
-
-
-class _Clock:
-    """How long what is left may take: FLOPs at the rate of those runs that this call has taken to their end."""
-
-    def __init__(self, planned: Sequence[PlannedRun]) -> None:
-        self._planned, self._began, self._done = planned, time.monotonic(), 0
-
-    def add(self, one: PlannedRun) -> None:
-        self._done += one.hardware_flops
-
-    def left(self, index: int) -> str:
-        """What to say of it before the run of this index; nothing before the first."""
-        if not self._done:
-            return ""
-        ahead = sum(one.hardware_flops for one in self._planned[index:] if not one.run.has_finished)
-        return f"; about {duration((time.monotonic() - self._began) * ahead / self._done)} left"
 
 
 def _say(text: str) -> None:

@@ -15,7 +15,7 @@ from ligo_dist.config import Config, config_from
 from ligo_dist.config.compare import SOURCE, Contender, read_contender
 from ligo_dist.config.precision import recorded_precision
 from ligo_dist.config.resolve import is_image_family, learn_steps
-from ligo_dist.config.yaml_text import set_value
+from ligo_dist.config.yaml_text import dump_yaml, set_value
 from ligo_dist.growth.registry import METHODS, SCRATCH  # noqa: TID251 - names alone: no torch
 from ligo_dist.runtime.errors import ConfigError, Fault
 from ligo_dist.runtime.files import EXPORTS_DIRECTORY
@@ -53,6 +53,11 @@ class ComparedRun:
     def file(self) -> Path:
         """Its configuration, beside its directory."""
         return self.directory.with_name(f"{self.directory.name}.yaml")
+
+    @property
+    def text(self) -> str:
+        """What is in that file."""
+        return f"# {self.name}: derived by `ligo-dist compare`\n" + dump_yaml(self.config.values())
 
     @property
     def has_finished(self) -> bool:
@@ -195,14 +200,19 @@ def _derived(
         raw["model"]["huggingface"].pop(config.architecture.norm_epsilon, None)
     if _tokenizer_is_of_source(config):
         raw["tokenizer"]["huggingface"] = config.stages[0].from_
+    elif config.tokenizer.vocab_size is not None and not _names_tokenizer(config):
+        raw["tokenizer"]["replace_source"] = True  # by the same: all train it on the same text
     return ComparedRun(method, seed, directory, config_from(raw, method), needs)
 
 
 def _tokenizer_is_of_source(config: Config) -> bool:
     """Whether the runs have the tokenizer of the model that the first stage begins from, which scratch does not."""
-    tokenizer = config.tokenizer
-    named = (tokenizer.file, tokenizer.huggingface, tokenizer.vocab_size)
-    return named == (None, None, None) and not is_image_family(config.architecture)
+    is_trained = config.tokenizer.vocab_size is not None
+    return not (is_trained or _names_tokenizer(config) or is_image_family(config.architecture))
+
+
+def _names_tokenizer(config: Config) -> bool:
+    return config.tokenizer.file is not None or config.tokenizer.huggingface is not None
 
 
 def _tracking_uri(config: Config) -> str | None:

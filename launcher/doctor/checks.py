@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -17,7 +16,6 @@ from launcher.doctor.ssh import SshFailure
 from launcher.fleet import Fleet
 from launcher.hosts import Node
 from ligo_dist.config import Config
-from ligo_dist.config.cluster import Cluster
 from ligo_dist.planning import Needs
 from ligo_dist.runtime import quantities
 from ligo_dist.runtime.files import EXPORTS_DIRECTORY
@@ -151,7 +149,7 @@ def judge_names(
     """The machines that are there under more than one name: their ranks would share accelerators."""
     names: dict[str, str] = {}
     for node, answer in zip(nodes, answers, strict=True):
-        machine = answer.look.machine if isinstance(answer, Visit) else None
+        machine = answer.machine if isinstance(answer, Visit) else None
         first = node.name if machine is None else names.setdefault(machine, node.name)
         if first != node.name:
             advice = "" if on_processors else "name it once in the host file, with all its slots"
@@ -159,47 +157,53 @@ def judge_names(
 
 
 def _python(visit: Visit, expected: Expected) -> _Findings:
-    there = visit.look.python
+    there = visit.python
     if there == expected.python:
         yield there, ""
     else:
-        found = f"python {there} at {visit.look.executable}, the launcher has {expected.python}"
+        found = f"python {there} at {visit.executable}, the launcher has {expected.python}"
         yield found, "name the environment's python in cluster.python"
 
 
 def _packages(visit: Visit, expected: Expected) -> _Findings:
-    for name, there in visit.look.packages.items():
+    for name, there in visit.packages.items():
         wanted = expected.packages[name]
         if there is None:
             advice = f"install {name} {wanted} there" if wanted else f"install {name} there"
-            yield f"{name} is missing from {visit.look.executable}", advice
+            yield f"{name} is missing from {visit.executable}", advice
         elif there != wanted:
             yield f"{name} {there}, the launcher has {wanted}", "install the same there"
         else:
             yield "same", ""
-    if visit.look.code is None:
-        yield f"ligo_dist is missing from {visit.look.executable}", "install this project there"
-    elif visit.look.code != expected.code:
+    if visit.code is None:
+        yield f"ligo_dist is missing from {visit.executable}", "install this project there"
+    elif visit.code != expected.code:
         yield "ligo_dist's code is not the launcher's", "install the same commit there"
 
 
 def _devices(visit: Visit, expected: Expected, node: Node) -> _Findings:
-    there, wanted = len(visit.look.accelerators), max(node.devices) + 1
+    there, wanted = len(visit.accelerators), max(node.devices) + 1
     if expected.on_processors:
         yield "unused", ""
-    elif there >= wanted:
-        yield str(there), ""
-    else:
+    elif there < wanted:
         found = f"{_counted(there, 'accelerator')}, and the host file has {_counted(wanted, 'slot')}"
         yield found, "correct its slots, or see what `nvidia-smi` says there"
+    elif visit.torch is not None and visit.torch["count"] < wanted:
+        why = f": {visit.torch['why']}" if visit.torch["why"] else ""
+        found = f"torch sees {visit.torch['count']} of {_counted(there, 'accelerator')}{why}"
+        yield found, "install a torch that is built for the driver there"
+    elif visit.torch is not None and not visit.torch["nccl"]:
+        yield "torch has no NCCL, by which accelerators talk", "install a torch that is built with it"
+    else:
+        yield str(there), ""
 
 
 def _run_dir(visit: Visit, expected: Expected) -> _Findings:
     shown = f"run_dir {expected.questions.run_dir!r} in {expected.questions.directory}"
-    if visit.look.unwritable is not None:
-        found = f"{shown} cannot be written: {visit.look.unwritable}"
+    if visit.unwritable is not None:
+        found = f"{shown} cannot be written: {visit.unwritable}"
         yield found, "let this user write there, or choose another run_dir"
-    elif visit.look.sees_mark and visit.trace_seen:
+    elif visit.sees_mark and visit.trace_seen:
         yield "shared", ""
     else:
         advice = "put it on a file system that all hosts mount at the same path"
@@ -207,7 +211,7 @@ def _run_dir(visit: Visit, expected: Expected) -> _Findings:
 
 
 def _disk(visit: Visit, expected: Expected) -> _Findings:
-    free, wanted = visit.look.disk, quantities.size(expected.disk)
+    free, wanted = visit.disk, quantities.size(expected.disk)
     if free is not None and free < expected.disk:
         place = f"free for run_dir {expected.questions.run_dir!r}"
         found = f"{quantities.size(free)} {place}, and {wanted} will be written"
@@ -217,12 +221,12 @@ def _disk(visit: Visit, expected: Expected) -> _Findings:
 
 
 def _memory(visit: Visit, expected: Expected, node: Node) -> _Findings:
-    there = visit.look.accelerators
+    there = visit.accelerators
     used = [there[device] for device in node.devices if device < len(there)]
     on_device = min((known for known in used if known is not None), default=None)
     ranks = f"{_counted(node.num_ranks, 'rank')} hold"
     for free, wanted, place, who in (
-        (visit.look.memory, node.num_ranks * expected.memory.host, "of memory free", ranks),
+        (visit.memory, node.num_ranks * expected.memory.host, "of memory free", ranks),
         (on_device, expected.memory.device, "free on an accelerator", "a rank holds"),
     ):
         if free is None or wanted == 0:
@@ -236,8 +240,8 @@ def _memory(visit: Visit, expected: Expected, node: Node) -> _Findings:
 
 def _port(visit: Visit, expected: Expected) -> _Findings:
     address, port = expected.questions.master_address, expected.questions.master_port
-    if visit.look.cannot_listen is not None:
-        found = f"cannot listen on port {port}: {visit.look.cannot_listen}"
+    if visit.cannot_listen is not None:
+        found = f"cannot listen on port {port}: {visit.cannot_listen}"
         yield found, "end what listens there, or choose another cluster.master_port"
     elif visit.cannot_reach is not None:
         found = f"does not reach {address} port {port}: {visit.cannot_reach}"
@@ -278,11 +282,12 @@ _INSTALL = {
 }
 
 
-def judge_this_machine(fleet: Fleet, cluster: Cluster, run_dir: str) -> Iterator[Check]:
+def judge_this_machine(fleet: Fleet, run_dir: str) -> Iterator[Check]:
     """What is missing, if anything is, and the paths that do not reach the hosts as they are. Within an allocation
     Slurm starts the ranks, and is there."""
     if fleet.kind == "allocation":
         return
+    cluster = fleet.cluster
     deepspeed = deepspeed_program(cluster)
     if shutil.which(deepspeed) is None:
         advice = "install deepspeed there, or name the environment's python in cluster.python"
@@ -290,7 +295,7 @@ def judge_this_machine(fleet: Fleet, cluster: Cluster, run_dir: str) -> Iterator
     if fleet.is_here:
         return
     # DeepSpeed quotes arguments with a space, and nothing else; pdsh puts numbers in the place of %n.
-    for path, allowed in ((cluster.directory or os.getcwd(), ""), (deepspeed, ""), (run_dir, " ")):
+    for path, allowed in ((str(fleet.directory), ""), (deepspeed, ""), (run_dir, " ")):
         sign = next(
             (sign for sign in path if not sign.isalnum() and sign not in _PLAIN_SIGNS + allowed), None
         )

@@ -1,7 +1,7 @@
 """What a machine says of itself before a run is started there.
 
 The launcher sends this very file to the machine's python, then requests, a line of JSON each, and reads a line of JSON
-as the answer to each (`conversation.py`). Nothing of ours may be installed there: it uses the standard library alone,
+as the answer to each (`ssh.py`). Nothing of ours may be installed there: it uses the standard library alone,
 and nothing newer than Python 3.8, so that a wrong python is told rather than stumbled over. When the requests end it
 removes what it has made.
 """
@@ -31,53 +31,28 @@ ANSWER = "ligo-dist answers: "
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "sentencepiece", "mlflow")
 _OURS = ("ligo_dist", "launcher")
 _CONNECT_SECONDS = 3.0
+_ASK_TORCH = """\
+import json, warnings
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    import torch
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+why = str(said[-1].message) if said else ""
+if torch.version.cuda is None:
+    why = "it was built without CUDA"
+nccl = torch.distributed.is_available() and torch.distributed.is_nccl_available()
+print(json.dumps({"count": count, "why": why.split("(Triggered")[0].strip(), "nccl": nccl}))
+"""
+"""In a process apart: it takes seconds, and memory of the accelerators for as long as the process is there."""
 _NVIDIA_SMI_SECONDS = 10.0
-
-
-class Traces:
-    """Files that are written for another machine to see, and removed again with the directories made for them."""
-
-    def __init__(self) -> None:
-        self._files: list[str] = []
-        self._directories: list[str] = []
-
-    def leave(self, directory: str, name: str) -> None:
-        """Write the file, through to the disk.
-
-        Raises:
-            OSError: it cannot be written, or the directory cannot be made.
-        """
-        missing = []
-        ancestor = os.path.abspath(directory)
-        while not os.path.lexists(ancestor):
-            missing.append(ancestor)
-            ancestor = os.path.dirname(ancestor)
-        for path in reversed(missing):
-            with contextlib.suppress(FileExistsError):  # another machine was faster, and removes it
-                os.mkdir(path)
-                self._directories.append(path)
-        path = os.path.join(os.path.abspath(directory), name)
-        with open(path, "w", encoding="utf-8") as file:
-            self._files.append(path)
-            file.write("of a check before a launch; may be removed\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def remove(self) -> None:
-        """Remove all of it; a directory that others have begun to use stays."""
-        for path in self._files:
-            with contextlib.suppress(OSError):
-                os.remove(path)
-        for path in reversed(self._directories):
-            with contextlib.suppress(OSError):
-                os.rmdir(path)
 
 
 class Machine:
     """Answers requests; the names of its public methods are what `do` may say."""
 
     def __init__(self) -> None:
-        self.traces = Traces()
+        self.traces: list[str] = []
+        """The files that it has made."""
 
     def look(
         self,
@@ -87,6 +62,7 @@ class Machine:
         mark: str,
         trace: str,
         port: int | None,
+        torch_seconds: float | None,
     ) -> dict[str, Any]:
         """Everything that the machine can say alone; what cannot be done has its reason there, else None.
 
@@ -95,14 +71,16 @@ class Machine:
             python_path: where the ranks find packages beside the environment's own.
             run_dir: directory that all machines share.
             mark: name of the launcher's file in it.
-            trace: name of the file that is written beside it.
+            trace: name of the file that is written beside it, for the launcher to see.
             port: where to listen from now on; None: nowhere.
+            torch_seconds: how long torch may take to say which accelerators it sees; None: it is not asked.
         """
         try:
             os.chdir(directory)
         except OSError as error:
             return {"no_directory": reason(error)}
         sys.path[1:1] = python_path
+        there, sees_mark = accelerators(), os.path.exists(os.path.join(run_dir, mark))
         return {
             "no_directory": None,
             "python": platform.python_version(),
@@ -110,13 +88,14 @@ class Machine:
             "machine": machine_identity(),
             "packages": package_versions(),
             "code": code_digest(),
-            "accelerators": accelerators(),
+            "accelerators": there,
             "capabilities": capabilities(),
             "processor_flags": processor_flags(),
+            "torch": ask_torch(torch_seconds, python_path) if there and torch_seconds else None,
             "memory": available_memory(),
             "disk": free_disk(run_dir),
-            "unwritable": self._leave_trace(run_dir, trace),
-            "sees_mark": os.path.exists(os.path.join(run_dir, mark)),
+            "sees_mark": sees_mark,
+            "unwritable": self._write(os.path.abspath(os.path.join(run_dir, trace))) if sees_mark else None,
             "cannot_listen": None if port is None else _listen(port),
         }
 
@@ -125,12 +104,25 @@ class Machine:
         failure = None if address is None else _connect(address, port)
         return {"cannot_reach": failure, "time": time.time()}
 
-    def _leave_trace(self, directory: str, name: str) -> str | None:
+    def _write(self, path: str) -> str | None:
+        self.traces.append(path)
         try:
-            self.traces.leave(directory, name)
+            write_through(path)
         except OSError as error:
             return reason(error)
         return None
+
+
+def write_through(path: str) -> None:
+    """Write a file for another machine to see, through to the disk.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("of a check before a launch; may be removed\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def machine_identity() -> str | None:
@@ -207,6 +199,23 @@ def processor_flags() -> list[str]:
     return match[1].split() if match else []
 
 
+def ask_torch(seconds: float, python_path: list[str]) -> dict[str, Any] | None:
+    """What torch itself sees here: the `count` of accelerators whatever CUDA_VISIBLE_DEVICES says, `why` there are no
+    more where it says so, and whether it has `nccl`, by which they talk. None: it did not say so soon."""
+    environ = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    environ["PYTHONPATH"] = os.pathsep.join([*python_path, environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", _ASK_TORCH]
+    try:
+        done = subprocess.run(command, capture_output=True, env=environ, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return None
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["it ended without a word"]
+        return {"count": 0, "why": lines[-1], "nccl": False}
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
 def available_memory() -> int | None:
     """Memory that processes may still take without swapping, in bytes; None where the system does not say."""
     try:
@@ -269,7 +278,9 @@ def main() -> None:
             answer = getattr(machine, request.pop("do"))(**request)
             print(ANSWER + json.dumps(answer), flush=True)
     finally:
-        machine.traces.remove()
+        for path in machine.traces:
+            with contextlib.suppress(OSError):  # the launcher was faster
+                os.remove(path)
 
 
 if __name__ == "__main__":

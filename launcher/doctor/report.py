@@ -105,32 +105,33 @@ def _cell(found: Sequence[str]) -> str:
     return _FAILED if _FAILED in found else ", ".join(dict.fromkeys(found)) or "-"
 
 
-def run_preflight(fleet: Fleet, plan: Plan, master_address: str, master_port: int) -> DoctorReport:
+def run_preflight(fleet: Fleet, plan: Plan, master_port: int) -> DoctorReport:
     """Look at this machine, and at all of the run at the same time. Nothing that is made for it stays.
 
     Args:
         fleet: the machines, and how they are reached.
         plan: of the run.
-        master_address, master_port: where the ranks will meet, on the first machine.
+        master_port: where the ranks will meet, on the first machine.
 
     Raises:
         LigoError: the launcher itself cannot write into the run directory, or lacks what reaches the others.
     """
-    config = plan.config
-    environment = {**os.environ, **config.cluster.environment}  # what the ranks will find set
+    environment = {**os.environ, **fleet.cluster.environment}  # what the ranks will find set
+    wants_processors = environment.get("DS_ACCELERATOR") == "cpu"
     questions = Questions(
-        directory=config.cluster.directory or os.getcwd(),
-        run_dir=config.run_dir,
+        directory=str(fleet.directory),
+        run_dir=plan.config.run_dir,
         python_path=[path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path],
-        master_address=master_address,
+        master_address=fleet.meeting_address,
         master_port=master_port,
+        torch_seconds=None if wants_processors else fleet.cluster.preflight_seconds / 3,
     )
-    answers = visit(fleet, config.cluster, questions)
+    answers = visit(fleet, questions)
     visits = [answer for answer in answers if isinstance(answer, Visit)]
-    no_accelerators = not any(visit.look.accelerators for visit in visits)
-    on_processors = no_accelerators or environment.get("DS_ACCELERATOR") == "cpu"
+    no_accelerators = not any(visit.accelerators for visit in visits)
+    on_processors = no_accelerators or wants_processors
     expected = _expected(plan, questions, visits, on_processors=on_processors)
-    checks = list(judge_this_machine(fleet, config.cluster, config.run_dir))
+    checks = list(judge_this_machine(fleet, questions.run_dir))
     for node, answer in zip(fleet.nodes, answers, strict=True):
         checks += judge(node, answer, expected)
     if fleet.kind == "hosts":
@@ -140,10 +141,9 @@ def run_preflight(fleet: Fleet, plan: Plan, master_address: str, master_port: in
 
 def _expected(plan: Plan, questions: Questions, visits: Sequence[Visit], *, on_processors: bool) -> Expected:
     run_dir = Path(questions.directory, questions.run_dir)
-    looks = [visit.look for visit in visits]
     native = [
-        has_native_bf16(look.processor_flags, look.capabilities, on_processors=on_processors)
-        for look in looks
+        has_native_bf16(visit.processor_flags, visit.capabilities, on_processors=on_processors)
+        for visit in visits
     ]
     plan = replace(plan, config=resolve_precision(plan.config, native, recorded_precision([run_dir]))[0])
     needed = needs(plan, on_gpu=not on_processors)
@@ -163,6 +163,6 @@ def _packages(visits: Sequence[Visit]) -> dict[str, str | None]:
     """The launcher's versions; what it has not itself should be everywhere as on the first machine that has it."""
     expected = package_versions()
     for name, version in expected.items():
-        there = [visit.look.packages[name] for visit in visits if visit.look.packages[name]]
+        there = [visit.packages[name] for visit in visits if visit.packages[name]]
         expected[name] = version or next(iter(there), None)
     return expected

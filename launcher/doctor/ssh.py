@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from launcher.doctor import probe
-from launcher.hosts import Node
-from launcher.remote import RemoteCommand, ssh_command
+from launcher.fleet import Fleet
 from ligo_dist.config.cluster import Cluster
 from ligo_dist.runtime.errors import LigoError
 
@@ -48,9 +47,9 @@ class SshFailure:
 def explain(code: int, errors: str, host: str, cluster: Cluster) -> SshFailure:
     """What it means that a command on a machine ended with this exit code and these lines of errors."""
     if code == _SSH_FAILED:
-        for pattern, failure in _meanings(host, cluster):
+        for pattern, found, advice in _meanings(host, cluster):
             if re.search(pattern, errors):
-                return failure
+                return SshFailure(found, advice)
     python = cluster.python or sys.executable
     lines = errors.strip().splitlines()
     said = lines[-1].strip() if lines else "nothing was said"
@@ -75,51 +74,47 @@ def no_answer(seconds: float, host: str, cluster: Cluster) -> SshFailure:
     )
 
 
-def _meanings(host: str, cluster: Cluster) -> list[tuple[str, SshFailure]]:
-    """Patterns of ssh's messages; the first that is found counts."""
+def _meanings(host: str, cluster: Cluster) -> list[tuple[str, str, str]]:
+    """Patterns of ssh's messages, what is wrong then, and what to do; the first that is found counts."""
     port = f"port {cluster.ssh_port}" if cluster.ssh_port else "ssh's own port"
     known_as = shlex.quote(f"[{host}]:{cluster.ssh_port}" if cluster.ssh_port else host)
     scan = f"`ssh-keyscan {_option(cluster)}{host} >> ~/.ssh/known_hosts`"
     return [
         (
             r"HOST IDENTIFICATION HAS CHANGED|[Hh]ost key for \S+ has changed",
-            SshFailure(
-                "its host key is not the one that is known",
-                f"if it was set up anew, `ssh-keygen -R {known_as}`, then {scan} and compare the fingerprint;"
-                " if not, another machine answers in its place",
-            ),
+            "its host key is not the one that is known",
+            f"if it was set up anew, `ssh-keygen -R {known_as}`, then {scan} and compare the fingerprint; if not,"
+            " another machine answers in its place",
         ),
         (
             r"Host key verification failed|host key is known for",
-            SshFailure("its host key is not known here", f"{scan}, and compare the fingerprint"),
+            "its host key is not known here",
+            f"{scan}, and compare the fingerprint",
         ),
         (
             r"Could not resolve hostname",
-            SshFailure("its name does not resolve", "correct it in the host file, or add it to /etc/hosts"),
+            "its name does not resolve",
+            "correct it in the host file, or add it to /etc/hosts",
         ),
         (
             r"Permission denied",
-            SshFailure(
-                "it accepts none of our keys",
-                f"`ssh-copy-id {_option(cluster)}{host}`, or name the key in cluster.ssh_options",
-            ),
+            "it accepts none of our keys",
+            f"`ssh-copy-id {_option(cluster)}{host}`, or name the key in cluster.ssh_options",
         ),
         (
             r"Connection refused",
-            SshFailure(
-                f"it is up, but no sshd listens on {port}", "start sshd there, or correct cluster.ssh_port"
-            ),
+            f"it is up, but no sshd listens on {port}",
+            "start sshd there, or correct cluster.ssh_port",
         ),
         (
             r"timed out|No route to host|Network is unreachable|Host is down",
-            SshFailure("it does not answer", f"see whether it is up, or leave it out: --exclude {host}"),
+            "it does not answer",
+            f"see whether it is up, or leave it out: --exclude {host}",
         ),
         (
             r"[Cc]onnection (closed|reset)|kex_exchange_identification",
-            SshFailure(
-                "it closed the connection before anything was said",
-                "its sshd may be overloaded (MaxStartups) or may not let this machine in; see its log",
-            ),
+            "it closed the connection before anything was said",
+            "its sshd may be overloaded (MaxStartups) or may not let this machine in; see its log",
         ),
     ]
 
@@ -139,31 +134,28 @@ _STARTING = threading.BoundedSemaphore(16)
 """So many commands are started at the same moment: a start takes some descriptors for a while, and keeps one at most.
 Hundreds of machines are asked within the usual limit of 1024."""
 
-S = TypeVar("S")
 T = TypeVar("T")
 
 
 class Conversation:
     """The probe on one machine. Each answer may take `cluster.preflight_seconds`, the first with the login."""
 
-    def __init__(self, host: str, cluster: Cluster, remote: RemoteCommand | None, errors: Path) -> None:
+    def __init__(self, host: str, fleet: Fleet, errors: Path) -> None:
         """
         Args:
             host: its name.
-            cluster: how it is reached.
-            remote: how a command is typed for it; None: it is this machine.
+            fleet: how it is reached.
             errors: a file for what is said on standard error.
+
+        Raises:
+            LigoError: the program that reaches it is not there.
         """
-        self._host, self._cluster, self._errors = host, cluster, errors
+        self._host, self._cluster, self._errors = host, fleet.cluster, errors
         self._received = b""
-        python = [cluster.python or sys.executable, "-c", _BOOTSTRAP]
-        # Through a shell in both cases, so that both say the same of a python that is not there.
-        here = ["sh", "-c", f"exec {shlex.join(python)}"]
-        command = here if remote is None else _typed(remote, cluster, host, python)
-        with _STARTING:
-            self._channel, theirs = socket.socketpair()
-            with theirs:
-                self._process = _start(command, theirs.fileno(), errors)
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            command = fleet.command_on(host, [self._cluster.python or sys.executable, "-c", _BOOTSTRAP])
+            self._process = _start(command, theirs.fileno(), errors)
         self._say(Path(probe.__file__).read_text(encoding="utf-8"))
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any] | SshFailure:
@@ -220,47 +212,45 @@ class Conversation:
             self._received += chunk
 
 
-def reachable_nodes(nodes: Sequence[Node], cluster: Cluster) -> dict[str, str | None]:
-    """Which machines ssh gets into at this moment: None, or why not, by name. Nothing else is looked at."""
+def reachable_nodes(fleet: Fleet) -> dict[str, str | None]:
+    """Which machines of a fleet of hosts ssh gets into at this moment: None, or why not, by name. Nothing else is
+    looked at.
+
+    Raises:
+        LigoError: there is no ssh.
+    """
+    names = [node.name for node in fleet.nodes]
     with tempfile.TemporaryDirectory() as directory:
-        files = [Path(directory, str(number)) for number in range(len(nodes))]
-        both = list(zip(nodes, files, strict=True))
-        failures = at_once(lambda pair: _knock(pair[0].name, cluster, pair[1]), both)
+        files = [Path(directory, str(number)) for number in range(len(names))]
+        failures = at_once(lambda name, file: _knock(name, fleet, file), names, files)
     return {
-        node.name: None if failure is None else str(failure)
-        for node, failure in zip(nodes, failures, strict=True)
+        name: None if failure is None else str(failure) for name, failure in zip(names, failures, strict=True)
     }
 
 
-def at_once(ask: Callable[[S], T], machines: Sequence[S]) -> list[T]:
-    """What is answered for each machine, all asked at the same time."""
-    with ThreadPoolExecutor(max_workers=len(machines)) as pool:
-        return list(pool.map(ask, machines))
+def at_once(ask: Callable[..., T], *of_machines: Sequence[Any]) -> list[T]:
+    """What is answered for each machine, all asked at the same time; each sequence has an argument for each."""
+    with ThreadPoolExecutor(max_workers=max(1, len(of_machines[0]))) as pool:
+        return list(pool.map(ask, *of_machines))
 
 
-def _typed(remote: RemoteCommand, cluster: Cluster, host: str, argv: Sequence[str]) -> list[str]:
-    command = remote(cluster, host, argv)
-    if shutil.which(command[0]) is None:
-        raise LigoError(f"there is no `{command[0]}` on the PATH, by which the hosts are reached")
-    return command
-
-
-def _knock(host: str, cluster: Cluster, errors: Path) -> SshFailure | None:
-    command = _typed(ssh_command, cluster, host, ["true"])
-    with _STARTING:
-        process = _start(command, subprocess.DEVNULL, errors)
+def _knock(host: str, fleet: Fleet, errors: Path) -> SshFailure | None:
+    seconds = fleet.cluster.preflight_seconds
+    process = _start(fleet.command_on(host, ["true"]), subprocess.DEVNULL, errors)
     try:
-        code = process.wait(cluster.preflight_seconds)
+        code = process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        return no_answer(cluster.preflight_seconds, host, cluster)
-    return explain(code, _content(errors), host, cluster) if code else None
+        return no_answer(seconds, host, fleet.cluster)
+    return explain(code, _content(errors), host, fleet.cluster) if code else None
 
 
 def _start(command: Sequence[str], channel: int, errors: Path) -> subprocess.Popen[bytes]:
+    if shutil.which(command[0]) is None:
+        raise LigoError(f"there is no `{command[0]}` on the PATH, by which the hosts are reached")
     # No pipe for the errors: where ssh shares connections, a process of it stays behind that would keep it open.
-    with errors.open("wb") as file:
+    with _STARTING, errors.open("wb") as file:
         return subprocess.Popen(command, stdin=channel, stdout=channel, stderr=file)
 
 

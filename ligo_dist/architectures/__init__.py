@@ -1,10 +1,6 @@
 """The model families that can be grown. Adding one is adding a table: see `table.py` for how it is written."""
 
-from __future__ import annotations
-
-from ligo_dist.architectures.bert import BERT, BERT_ENCODER, ROBERTA
-from ligo_dist.architectures.gpt import GPT2, GPT_NEOX
-from ligo_dist.architectures.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from ligo_dist.architectures.families import architecture_names, get_architecture
 from ligo_dist.architectures.table import (
     Architecture,
     Axis,
@@ -14,9 +10,6 @@ from ligo_dist.architectures.table import (
     ParameterSpec,
     Segment,
 )
-from ligo_dist.architectures.vit import DEIT, VIT
-from ligo_dist.runtime.errors import ArchitectureError, did_you_mean
-from ligo_dist.runtime.imported import import_object
 
 __all__ = [
     "Architecture",
@@ -29,34 +22,3 @@ __all__ = [
     "architecture_names",
     "get_architecture",
 ]
-
-_FAMILIES = (GPT2, GPT_NEOX, LLAMA, MISTRAL, QWEN2, QWEN3, BERT, BERT_ENCODER, ROBERTA, VIT, DEIT)
-_ARCHITECTURES = {architecture.name: architecture for architecture in _FAMILIES}
-
-
-def architecture_names() -> tuple[str, ...]:
-    return tuple(_ARCHITECTURES)
-
-
-def get_architecture(name: str) -> Architecture:
-    """A family of this package by its name, or one from elsewhere as `package.module:NAME`.
-
-    Raises:
-        ArchitectureError: for a family that is not known, with the nearest name; for a module that cannot be
-            imported or holds no `Architecture` of that name.
-    """
-    if ":" in name:
-        return _imported(name)
-    if name in _ARCHITECTURES:
-        return _ARCHITECTURES[name]
-    raise ArchitectureError(
-        f"no model family {name!r}; there are {', '.join(_ARCHITECTURES)}{did_you_mean(name, _ARCHITECTURES)}"
-    )
-
-
-def _imported(address: str) -> Architecture:
-    architecture = import_object(address, "model family", ArchitectureError)
-    if not isinstance(architecture, Architecture):
-        name, kind = address.partition(":")[2], type(architecture).__name__
-        raise ArchitectureError(f"model family {address!r}: {name} is of type {kind}, not an Architecture")
-    return architecture

@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ligo_dist.config.section import Count, CountOrZero, Port, Positive, PositiveOrZero, Section, Text
+from ligo_dist.config.section import (
+    Count,
+    CountOrZero,
+    PathText,
+    Port,
+    Positive,
+    PositiveOrZero,
+    Section,
+    Text,
+)
 
 
 class Slurm(Section):
@@ -39,7 +48,7 @@ class Cluster(Section):
     """On which machines a run is started, how, and what is done when one of them fails. It changes no number of the
     run, and may be another at each launch."""
 
-    hostfile: Text | None = None
+    hostfile: PathText | None = None
     """A file of lines `HOST slots=N`, as DeepSpeed's; `--hostfile` on the command line wins. `null`: this machine
     alone."""
     include: Text | None = None
@@ -54,9 +63,9 @@ class Cluster(Section):
     """Port of the hosts' sshd; `null`: as ssh's own configuration says."""
     ssh_options: list[Text] = []
     """Further words for ssh, such as `-oStrictHostKeyChecking=yes` or `-i`, `key`."""
-    python: Text | None = None
+    python: PathText | None = None
     """The environment's python, at the same path on the hosts and here; `null`: the one that runs the launcher."""
-    directory: Text | None = None
+    directory: PathText | None = None
     """Working directory of the ranks, to which `run_dir` and `data.cache_dir` are relative. It has to be shared by all
     hosts and the machine of the launcher, at the same path. `null`: the one of the launcher."""
     nccl_interface: Text | None = None

@@ -1,7 +1,7 @@
-"""Which keys of a DeepSpeed configuration a user may add, and where the project's own setting of the others
-is.
+"""Which keys of a DeepSpeed configuration a user may not add, and where the project's own setting of these is.
 
-DeepSpeed ignores a top-level key that it does not know, so the names are held against the lists here.
+The others are checked by DeepSpeed's own models (`ligo_dist.engine.check`), but for the names and kinds at the top:
+DeepSpeed ignores a key there that it does not know, and takes any value for one that is no section.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ligo_dist.config.faults import suggestion
+from ligo_dist.runtime.apart import ask_apart
 from ligo_dist.runtime.errors import Fault
 
 _ACCUMULATION = "it follows from `batch_size`, `micro_batch_size` and the number of ranks"
@@ -63,21 +64,29 @@ OWNED: dict[str, str] = {
     "progressive_layer_drop": f"it {_REMOVED}",
 }
 
-ALLOWED = (
-    "aio",
-    "comms_logger",
-    "communication_data_type",
-    "disable_allgather",
-    "disable_python_gc",
-    "dump_state",
-    "flops_profiler",
-    "log_level",
-    "memory_breakdown",
-    "steps_per_print",
-    "timers",
-    "wall_clock_breakdown",
-    "zero_optimization",
-)
+ALLOWED: dict[str, type] = {
+    "aio": dict,
+    "comms_logger": dict,
+    "communication_data_type": str,
+    "disable_allgather": bool,
+    "disable_python_gc": bool,
+    "dump_state": bool,
+    "flops_profiler": dict,
+    "log_level": str,
+    "memory_breakdown": bool,
+    "steps_per_print": int,
+    "timers": dict,
+    "wall_clock_breakdown": bool,
+    "zero_optimization": dict,
+}
+"""Keys that may be given, with the kind of their values."""
+
+_KINDS = {
+    dict: "a section (a mapping of keys to values)",
+    bool: "true or false",
+    int: "a whole number",
+    str: "text",
+}
 
 _NO_QUANTIZED = "growing reads and writes the partitions themselves, which must be plain numbers"
 ZERO_OWNED: dict[str, str] = {
@@ -100,50 +109,40 @@ ZERO_OWNED: dict[str, str] = {
     "save_muon_momentum_buffer_in_memory": "the optimizer is AdamW always",
 }
 
-ZERO_ALLOWED = (
-    "allgather_bucket_size",
-    "allgather_partitions",
-    "contiguous_gradients",
-    "enable_sanity_checks",
-    "ignore_unused_parameters",
-    "leaf_module",
-    "log_trace_cache_warnings",
-    "memory_efficient_linear",
-    "offload_optimizer",
-    "offload_param",
-    "overlap_comm",
-    "override_module_apply",
-    "parameter_alignment",
-    "pipeline_loading_checkpoint",
-    "reduce_bucket_size",
-    "reduce_scatter",
-    "round_robin_gradients",
-    "stage",
-    "stage3_allgather_sequential",
-    "stage3_max_live_parameters",
-    "stage3_max_reuse_distance",
-    "stage3_model_persistence_threshold",
-    "stage3_module_granularity_threshold",
-    "stage3_param_persistence_threshold",
-    "stage3_prefetch_bucket_size",
-    "stage3_use_all_reduce_for_fetch_params",
-    "sub_group_size",
-    "use_multi_rank_bucket_allreduce",
-    "zero_hpz_partition_size",
-    "zero_quantized_gradients",
-)
-
 
 def deepspeed_faults(keys: dict[str, Any]) -> list[Fault]:
-    """Keys that contradict what the project sets, and keys that DeepSpeed would ignore."""
-    faults = _key_faults("deepspeed", keys, OWNED, ALLOWED)
+    """Keys that contradict what the project sets, and those that DeepSpeed would not check itself."""
+    faults = []
+    for key, value in keys.items():
+        path = f"deepspeed.{key}"
+        if key in OWNED:
+            faults.append(Fault(path, f"cannot be given: {OWNED[key]}"))
+        elif key not in ALLOWED:
+            faults.append(Fault(path, f"unknown key{suggestion(key, ALLOWED)}"))
+        elif type(value) is not ALLOWED[key]:
+            faults.append(Fault(path, f"{value!r} should be {_KINDS[ALLOWED[key]]}"))
+    faults += _auto_faults("deepspeed", keys)
     zero = keys.get("zero_optimization")
-    if zero is None:
-        return faults
+    return faults + _zero_faults(zero) if isinstance(zero, dict) else faults
+
+
+def _auto_faults(path: str, keys: dict[str, Any]) -> list[Fault]:
+    """DeepSpeed leaves such a key out, so that its own default counts, which is not the project's."""
+    faults = []
+    for key, value in keys.items():
+        if isinstance(value, dict):
+            faults += _auto_faults(f"{path}.{key}", value)
+        elif value == "auto" and key not in OWNED:
+            wrong = "'auto' is for the Trainer of transformers, which puts a value there; leave the key out"
+            faults.append(Fault(f"{path}.{key}", wrong))
+    return faults
+
+
+def _zero_faults(zero: dict[str, Any]) -> list[Fault]:
     path = "deepspeed.zero_optimization"
-    if not isinstance(zero, dict):
-        return [*faults, Fault(path, f"{zero!r} should be a section (a mapping of keys to values)")]
-    faults += _key_faults(path, zero, ZERO_OWNED, ZERO_ALLOWED)
+    faults = [
+        Fault(f"{path}.{key}", f"cannot be given: {ZERO_OWNED[key]}") for key in zero if key in ZERO_OWNED
+    ]
     if zero.get("stage", 3) != 3:
         wrong = f"{zero['stage']!r} should be 3, or absent: everything here is sharded by ZeRO-3"
         faults.append(Fault(f"{path}.stage", wrong))
@@ -158,13 +157,14 @@ def deepspeed_faults(keys: dict[str, Any]) -> list[Fault]:
     return faults
 
 
-def _key_faults(
-    path: str, keys: dict[str, Any], owned: dict[str, str], allowed: tuple[str, ...]
-) -> list[Fault]:
-    faults = []
-    for key in keys:
-        if key in owned:
-            faults.append(Fault(f"{path}.{key}", f"cannot be given: {owned[key]}"))
-        elif key not in allowed:
-            faults.append(Fault(f"{path}.{key}", f"unknown key{suggestion(key, allowed)}"))
-    return faults
+def check_deepspeed_keys_apart(keys: dict[str, Any]) -> list[Fault]:
+    """What DeepSpeed itself refuses of keys that are no fault here. It is asked in a process apart, as importing it
+    takes seconds; none is started if there are no keys.
+
+    Raises:
+        LigoError: if that process fails.
+    """
+    if not keys:
+        return []
+    answer = ask_apart("ligo_dist.engine.check", keys, "the keys of deepspeed", with_torch=True)
+    return [Fault(path, message) for path, message in answer]

@@ -12,19 +12,12 @@ _MAY_CHANGE = (
 )
 """What does not change the numbers of a run, or their rounding alone."""
 
+_OF_THE_CORPUS = (
+    "source", "files", "name", "subset", "split", "document", "include_tests", "text_column", "image_column",
+    "label_column", "streaming", "max_documents", "validation_fraction",
+)  # fmt: skip
 _STANDS_FOR = {
-    "corpus_fingerprint": (
-        *(
-            f"data.{key}"
-            for key in ("source", "files", "name", "subset", "split", "document", "include_tests")
-        ),
-        *(
-            f"data.{key}"
-            for key in ("text_column", "image_column", "label_column", "streaming", "max_documents")
-        ),
-        "data.validation_fraction",
-        "tokenizer",
-    ),
+    "corpus_fingerprint": (*(f"data.{key}" for key in _OF_THE_CORPUS), "tokenizer"),
     "source_fingerprint": ("stages.0.from",),
 }
 """Keys of what a run was made with, each with those that say where that lies or how it was made: of no account where

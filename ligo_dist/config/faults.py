@@ -3,12 +3,12 @@ name."""
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from ligo_dist.config.section import types_at
 from ligo_dist.config.yaml_text import Key, dotted
 from ligo_dist.runtime.errors import Fault, did_you_mean
 
@@ -26,6 +26,11 @@ _WANTED = {
     "model_type": "a section (a mapping of keys to values)",
     "string_too_short": "text that is not empty",
 }
+_NEEDED = dict.fromkeys(
+    ("data", "data.source"),
+    "what is trained on has no default: name it as data.source, such as text with data.files, hub with data.name, or "
+    "stdlib (Python's own sources)",
+)
 _BOUNDS = {
     "greater_than": ("gt", "more than"),
     "greater_than_equal": ("ge", "at least"),
@@ -53,15 +58,15 @@ def _fault(details: Any, model: type[BaseModel], prefix: Sequence[Key]) -> Fault
     context = details.get("ctx", {})
     path = dotted([*prefix, *location])
     if kind == "extra_forbidden":
-        section = _section_at(model, location[:-1])
-        return Fault(path, f"unknown key{suggestion(location[-1], _keys(section) if section else ())}")
+        return Fault(path, f"unknown key{suggestion(location[-1], _keys(types_at(model, location[:-1])))}")
     if kind == "missing":
-        return Fault(path, "is missing; it has no default")
+        return Fault(path, f"is missing; {_NEEDED.get(path, 'it has no default')}")
     if kind == "literal_error":
-        return Fault(path, f"{value!r} is no {location[-1]}{suggestion(value, _choices(model, location))}")
+        choices = _choices(types_at(model, location))
+        return Fault(path, f"{value!r} is no {location[-1]}{suggestion(value, choices)}")
     if kind in _BOUNDS:
         bound, words = _BOUNDS[kind]
-        return Fault(path, f"{value!r} should be {words} {_number(context[bound])}")
+        return Fault(path, f"{value!r} should be {words} {context[bound]:g}")
     if kind in ("too_short", "too_long"):
         words, bound = ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
         return Fault(path, f"has {context['actual_length']} items; {words} {context[bound]} would be right")
@@ -70,30 +75,12 @@ def _fault(details: Any, model: type[BaseModel], prefix: Sequence[Key]) -> Fault
     return Fault(path, f"{value!r}: {details['msg']}")
 
 
-def _number(bound: float) -> str:
-    return f"{bound:g}"
+def _keys(types: Iterable[Any]) -> list[str]:
+    """Of sections, as the file has them: `from` is no name that Python allows."""
+    sections = [one for one in types if isinstance(one, type) and issubclass(one, BaseModel)]
+    return [field.alias or name for one in sections for name, field in one.model_fields.items()]
 
 
-def _keys(section: type[BaseModel]) -> list[str]:
-    """Its keys as the file has them: `from` is no name that Python allows."""
-    return [field.alias or name for name, field in section.model_fields.items()]
-
-
-def _choices(model: type[BaseModel], location: Sequence[Key]) -> list[object]:
-    section = _section_at(model, location[:-1])
-    assert section is not None, f"{dotted(location)} is not in {model.__name__}"
-    annotation = section.model_fields[str(location[-1])].annotation
-    if get_origin(annotation) is Literal:
-        return list(get_args(annotation))
-    # `Literal[...] | None`
-    return [choice for member in get_args(annotation) for choice in get_args(member) or ["null"]]
-
-
-def _section_at(model: type[BaseModel], location: Sequence[Key]) -> type[BaseModel] | None:
-    """The model class that a path inside `model` leads to."""
-    current: Any = model
-    for key in location:
-        current = current.model_fields[key].annotation if isinstance(key, str) else get_args(current)[0]
-        if get_origin(current) in (types.UnionType, Union):
-            current = next(member for member in get_args(current) if member is not type(None))
-    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+def _choices(types: Iterable[Any]) -> list[object]:
+    """Of `Literal[...]`, and `null` where it may be that."""
+    return [choice for one in types for choice in (get_args(one) or ["null"])]

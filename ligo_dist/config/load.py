@@ -1,25 +1,36 @@
-"""From a YAML file and overrides to a checked `Config`, or to one error that names every fault."""
+"""From a YAML file and overrides to a checked `Config`, or to one error that names every fault.
+
+An override is `key.path=value`, written over the file: `stages[1].train.steps=5` or `stages.1.train.steps=5`. Its value
+is text as it was typed, unless the key's type says otherwise.
+"""
 
 from __future__ import annotations
 
 import copy
 import difflib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
 from ligo_dist.config.faults import validation_faults
-from ligo_dist.config.overrides import apply_overrides
 from ligo_dist.config.rules import faults_between
 from ligo_dist.config.schema import Config, Grow, Train
-from ligo_dist.config.section import Section
-from ligo_dist.config.yaml_text import parse_yaml
+from ligo_dist.config.section import Section, types_at
+from ligo_dist.config.yaml_text import PATH, holds_comment, parse_yaml, set_value, words_of
 from ligo_dist.runtime.errors import ConfigError, Fault
 
 _INHERITED: dict[str, type[Section]] = {"train": Train, "grow": Grow}
+_QUOTED = re.compile(r"""\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')\s*""", re.DOTALL)
+_NULL = ("", "~", "null", "Null", "NULL")
+_PATHS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "deepspeed": ("JSON", json.loads),
+    "cluster": ("YAML", parse_yaml),
+}
+"""Sections that may be the path of a file, and how that is read."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), cluster: str | None = None) -> Config:
@@ -91,44 +102,61 @@ def _nearest_file(path: Path) -> str:
 
 def _inline_files(raw: dict[str, Any]) -> list[Fault]:
     """Put the contents of files in the places where their paths stand."""
-    return _inline_deepspeed(raw) + _inline_cluster(raw)
+    faults = []
+    for key, (kind, read) in _PATHS.items():
+        path = raw.get(key)
+        if not isinstance(path, str):
+            continue
+        raw[key] = {}
+        try:
+            content = read(Path(path).expanduser().read_text(encoding="utf-8"))
+        except OSError as error:
+            faults.append(Fault(key, f"{path!r} cannot be read: {error.strerror}"))
+        except ValueError as error:
+            faults.append(Fault(key, f"{path!r} is not {kind}: {error}"))
+        else:
+            if isinstance(content, dict):
+                raw[key] = content
+            else:
+                wrong = f"{path!r} holds a {type(content).__name__}, not a mapping of keys to values"
+                faults.append(Fault(key, wrong))
+    return faults
 
 
-def _inline_cluster(raw: dict[str, Any]) -> list[Fault]:
-    path = raw.get("cluster")
-    if not isinstance(path, str):
-        return []
-    raw["cluster"] = {}
+def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[Fault]:
+    """Write each override into the plain values of a configuration, in order; sections that are absent come to be.
+    Gives what could not be applied."""
+    faults = (_apply(raw, override) for override in overrides)
+    return [fault for fault in faults if fault is not None]
+
+
+def _apply(raw: dict[str, Any], override: str) -> Fault | None:
+    path, equals, text = override.partition("=")
+    path = path.strip()
+    if not equals or not PATH.fullmatch(path):
+        return Fault(override, "is no override; write key.path=value, such as stages[1].train.steps=5")
     try:
-        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        return [Fault("cluster", f"{path!r} cannot be read: {error.strerror}")]
+        if _is_typed_text(text, words_of(path)):
+            return set_value(raw, path, text)
+        if holds_comment(text):
+            return Fault(path, f"{text!r} has a comment: what follows # would be left out; quote or drop it")
+        return set_value(raw, path, parse_yaml(text))
     except ValueError as error:
-        return [Fault("cluster", f"{path!r} is not YAML: {error}")]
-    if not isinstance(content, dict):
-        return [
-            Fault("cluster", f"{path!r} holds a {type(content).__name__}, not a mapping of keys to values")
-        ]
-    raw["cluster"] = content
-    return []
+        return Fault(path, f"the value {text!r} is not YAML: {error}")
 
 
-def _inline_deepspeed(raw: dict[str, Any]) -> list[Fault]:
-    """Put the content of a DeepSpeed JSON file in the place of its path."""
-    path = raw.get("deepspeed")
-    if not isinstance(path, str):
-        return []
-    raw["deepspeed"] = {}
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        return [Fault("deepspeed", f"{path!r} cannot be read: {error.strerror}")]
-    except ValueError as error:
-        return [Fault("deepspeed", f"{path!r} is not JSON: {error}")]
-    if not isinstance(content, dict):
-        return [Fault("deepspeed", f"{path!r} holds a {type(content).__name__}, not an object of keys")]
-    raw["deepspeed"] = content
-    return []
+def _is_typed_text(text: str, words: Sequence[str]) -> bool:
+    """Whether the value of a key is the very text, rather than the YAML in it."""
+    if text.strip() in _NULL or _QUOTED.fullmatch(text):
+        return False
+    if words[0] in _PATHS and len(words) == 1:
+        return not text.lstrip().startswith("{")
+    return any(map(_is_text, types_at(Config, words)))
+
+
+def _is_text(type_: Any) -> bool:
+    choices = get_args(type_) if get_origin(type_) is Literal else ()
+    return type_ is str or any(isinstance(choice, str) for choice in choices)
 
 
 def _inherit(raw: dict[str, Any]) -> dict[str, Any]:

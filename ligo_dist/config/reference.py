@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ligo_dist.config.deepspeed_keys import ALLOWED, OWNED, ZERO_ALLOWED, ZERO_OWNED
+from ligo_dist.config.deepspeed_keys import ALLOWED, OWNED, ZERO_OWNED
 from ligo_dist.config.schema import Config
 from ligo_dist.config.section import Section
 from ligo_dist.growth.registry import DEPTHS, METHODS, WIDTHS
@@ -163,7 +163,8 @@ def _deepspeed() -> str:
         "",
         "A mapping, or the path of a JSON file. Keys that may be given: " + _names(ALLOWED) + ".",
         "",
-        "Inside `zero_optimization`: " + _names(ZERO_ALLOWED) + ".",
+        "Inside `zero_optimization`: all [of DeepSpeed's](https://www.deepspeed.ai/docs/config-json/) but those below."
+        " DeepSpeed itself checks names and values: in the dry run, `plan` and `doctor`, and in a run's ranks.",
         "",
         "Keys that may not, as the project sets what they say or cannot work with it:",
         "",

@@ -40,6 +40,11 @@ _NEVER_GIVEN = {
     "tie_word_embeddings": "model.tie_embeddings",
     "attn_implementation": "model.attention",
     "use_cache": "the project (training keeps no key/value cache)",
+    "problem_type": "data.labels (what is learned is the one class of each image)",
+    **dict.fromkeys(
+        ("return_dict", "output_hidden_states", "output_attentions"),
+        "the project (a model's loss is read by name)",
+    ),
 }
 
 _FILE_SOURCES = ("text", "json", "parquet", "arrow")
@@ -170,6 +175,9 @@ def _data_faults(data: Data, model: Model, architecture: Architecture, has_sourc
     if longest is not None and data.sequence_length > longest:
         wrong = f"{data.sequence_length} is more than the {longest} of model.max_positions"
         faults.append(Fault("data.sequence_length", wrong))
+    if architecture.objective == "causal_lm" and data.sequence_length == 1:
+        wrong = "1: there is no next token to predict; at least 2 would be right"
+        faults.append(Fault("data.sequence_length", wrong))
     if data.source in _FILE_SOURCES and not data.files:
         faults.append(Fault("data.files", f"is empty; the source {data.source!r} needs paths or globs"))
     if data.source == "hub" and data.name is None:
@@ -204,9 +212,19 @@ def _tokenizer_faults(tokenizer: Tokenizer, architecture: Architecture, has_sour
         wrong = f"{tokenizer.huggingface!r} and tokenizer.file are two tokenizers; one of them has to be null"
         return [Fault("tokenizer.huggingface", wrong)]
     if tokenizer.file is None and tokenizer.huggingface is None and tokenizer.vocab_size is None:
-        if has_source:
+        if has_source and not tokenizer.replace_source:
             return []
         wrong = "is missing; a tokenizer that is to be trained needs the number of its pieces, such as 4096"
+        return [Fault("tokenizer.vocab_size", wrong)]
+    is_named = tokenizer.file is not None or tokenizer.huggingface is not None
+    if tokenizer.replace_source and is_named:
+        wrong = "true has no meaning where the tokenizer is named; false would be right"
+        return [Fault("tokenizer.replace_source", wrong)]
+    if has_source and not is_named and not tokenizer.replace_source:
+        wrong = (
+            f"{tokenizer.vocab_size} would train a new tokenizer, and the embedding of stages[0].from was learned for"
+            " the pieces of its own, which null takes; if you mean it, write tokenizer.replace_source: true"
+        )
         return [Fault("tokenizer.vocab_size", wrong)]
     return []
 
@@ -247,6 +265,11 @@ def _image_faults(data: Data, model: Model, has_source: bool) -> list[Fault]:
     ):
         if getattr(data, key) is None and not has_source:
             faults.append(Fault(f"data.{key}", f"is missing; {model.family} needs {what}"))
+    if data.labels == 1:
+        wrong = (
+            "1: with a single class there is nothing to learn, and the library would take it for a regression"
+        )
+        faults.append(Fault("data.labels", f"{wrong}; at least 2 would be right"))
     size, patch = data.image_size, model.patch_size
     if size is not None and patch is not None and size % patch:
         wrong = f"{size} is no multiple of the {patch} of model.patch_size"

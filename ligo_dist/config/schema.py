@@ -17,6 +17,7 @@ from ligo_dist.config.section import (
     CountOrZero,
     Fraction,
     Momentum,
+    PathText,
     Positive,
     PositiveOrZero,
     Ratio,
@@ -50,8 +51,8 @@ class Model(Section):
     (the package flash-attn, bf16 alone) and `flex_attention` take an accelerator."""
     huggingface: dict[str, Any] = {}
     """More keys of the family's Hugging Face configuration class (`rope_theta`, `resid_pdrop`, `attention_bias`, ...).
-    Keys that the size, the positions or the vocabulary set are refused, and so are those that give the model
-    parameters that the family's table does not have."""
+    Keys that the size, the positions or the vocabulary set are refused, and so are those that say how a model is called
+    and those that give it parameters that the family's table does not have."""
 
 
 class Size(Section):
@@ -185,7 +186,7 @@ class Stage(Section):
     name: Text
     """The stage's name in logs, in tracking and in file names: letters, digits, `.`, `_`, `-`; each one
     once."""
-    from_: Annotated[Text | None, Field(alias="from")] = None
+    from_: Annotated[PathText | None, Field(alias="from")] = None
     """A Hugging Face directory, or a name on the hub, that holds the first stage's model; `null`: the first
     stage begins with random values."""
     size: Size | None = None
@@ -225,16 +226,16 @@ class Evaluation(Section):
 class Data(Section):
     """The corpus, and how it becomes sequences."""
 
-    source: Text = "stdlib"
-    """What is read. `stdlib`: the Python sources of the running interpreter's standard library, so that
-    nothing needs a download; `text`, `json` (JSON lines), `parquet`, `arrow`: local `files`; `hub`: the data
+    source: Text
+    """What is read; it has no default. `stdlib`: the Python sources of the running interpreter's standard library, so
+    that nothing needs a download; `text`, `json` (JSON lines), `parquet`, `arrow`: local `files`; `hub`: the data
     set `name`. For image models: `digits`, the handwritten digits that scikit-learn ships; `images`: the
     directory `name` with a folder of image files for each class; `parquet`, `arrow`, `hub` with an
     `image_column` and a `label_column`. Or `package.module:FUNCTION` of your own, which is called with the paths of
     `files` and yields documents, as bytes or text."""
-    files: list[Text] = []
+    files: list[PathText] = []
     """Paths or globs, relative to the working directory; for `text`, `json`, `parquet`, `arrow`, and a function."""
-    name: Text | None = None
+    name: PathText | None = None
     """Name of a data set on the Hugging Face hub, or a local directory; for `hub` and `images`."""
     subset: Text | None = None
     """Subset (configuration) of the data set; for `hub`."""
@@ -252,8 +253,8 @@ class Data(Section):
     channels: Literal[1, 3] = 3
     """1: images are read as grey values, 3: as colours; for image models."""
     labels: Count | None = None
-    """Number of classes; for image models. `null` only where `stages[0].from` says it. If that has another number,
-    its classifier begins with random values."""
+    """Number of classes, at least 2; for image models. `null` only where `stages[0].from` says it. If that has another
+    number, its classifier begins with random values."""
     random_shift: CountOrZero = 0
     """Training images are shifted by up to so many pixels either way, differently at every step; for image
     models."""
@@ -279,23 +280,26 @@ class Data(Section):
     """Tokens per sequence; at most the model's positions. For text."""
     workers: Count | None = None
     """Processes that tokenize; `null`: one per core."""
-    cache_dir: Text = "data/cache"
+    cache_dir: PathText = "data/cache"
     """Where tokenizers and packed tokens are kept; any number of runs may share it."""
 
 
 class Tokenizer(Section):
     """The tokenizer of the text: sentencepiece, trained on the corpus or given, or a Hugging Face one."""
 
-    file: Text | None = None
+    file: PathText | None = None
     """An existing sentencepiece `.model`; `null`: one is trained on the corpus."""
     vocab_size: Annotated[int, Field(ge=260)] | None = None
     """Pieces of the vocabulary, with the 256 single bytes; needed where the tokenizer is trained, `null` or
     the file's own number where it is given."""
-    huggingface: Text | None = None
+    huggingface: PathText | None = None
     """A directory (or a name on the hub) with a Hugging Face tokenizer, instead of a sentencepiece one; `null`: that of
     `stages[0].from`, if there is one and no other tokenizer is asked for."""
     model_type: Literal["bpe", "unigram"] = "bpe"
     """The kind of tokenizer that is trained."""
+    replace_source: bool = False
+    """Train a tokenizer of `vocab_size` pieces although `stages[0].from` has its own: the rows of its embedding then
+    stand for other pieces than they were learned for."""
 
 
 class Tracking(Section):
@@ -303,7 +307,7 @@ class Tracking(Section):
 
     mlflow: bool = True
     """Track in MLflow: a parent run per schedule, a nested run per stage."""
-    uri: Text | None = None
+    uri: PathText | None = None
     """MLflow tracking URI; `null`: the environment's `MLFLOW_TRACKING_URI`, else an SQLite file `mlflow.db`
     beside the run directory."""
     experiment: Text = "ligo_dist"
@@ -346,7 +350,7 @@ class Distributed(Section):
 class Config(Section):
     """One run: a list of stages, and everything they share. Paths are relative to the working directory."""
 
-    run_dir: Text
+    run_dir: PathText
     """Where the run keeps its checkpoints, metrics and exports. Running again on the same directory
     resumes."""
     seed: CountOrZero = 0
@@ -363,7 +367,7 @@ class Config(Section):
     """The stages, in the order in which they run."""
     evaluation: Evaluation = Evaluation()
     """The validation loss."""
-    data: Data = Data()
+    data: Data
     """The corpus."""
     tokenizer: Tokenizer = Tokenizer()
     """The tokenizer."""

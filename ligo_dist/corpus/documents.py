@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from ligo_dist.corpus.tables import BrokenLine, json_rows, missing_column, table_rows
 from ligo_dist.corpus.text_files import text_documents
 from ligo_dist.corpus.unpacking import read_faults
 from ligo_dist.runtime.errors import DataError
+
+_T = TypeVar("_T")
 
 _FIRST_ROWS = 10_000
 """A JSON file may leave a column out of a row; one of these has to have it."""
@@ -28,6 +31,7 @@ def read_documents(
     broken_lines: str,
     max_documents: int | None,
     key: str,
+    bytes_per_file: float = math.inf,
 ) -> Iterator[dict[str, Any]]:
     """The documents of files as rows: `text`, bytes, and `broken`, None; or, of a broken line that is to be skipped,
     None and what is wrong.
@@ -36,17 +40,18 @@ def read_documents(
         kind: stdlib | text | json | parquet | arrow.
         max_documents: no more than so many; broken lines are none.
         key: that messages begin with.
+        bytes_per_file: no further document of a file that has given so much.
 
     Raises:
         DataError: a file that cannot be read, or lacks the column, with its name; a column that holds no text; bytes
             that are no text, in most of the corpus.
     """
     if kind in ("stdlib", "text"):
-        found: Iterator[tuple[str, Any]] = _of_texts(files, document, key)
+        found: Iterator[tuple[str, Any]] = _of_texts(files, document, key, bytes_per_file)
     elif kind == "json":
-        found = _of_json(files, column, broken_lines, key)
+        found = _of_json(files, column, broken_lines, key, bytes_per_file)
     else:
-        found = _of_tables(files, kind, column, key)
+        found = _of_tables(files, kind, column, key, bytes_per_file)
     count = 0
     judge = _Judge(key)
     for path, value in found:
@@ -73,27 +78,34 @@ def as_bytes(value: Any, column: str, where: str) -> bytes:
     raise DataError(f"data.text_column: {column!r} holds {type(value).__name__}, not text, in {where}")
 
 
-def _of_texts(files: Iterable[str], document: str, key: str) -> Iterator[tuple[str, bytes]]:
+def _of_texts(
+    files: Iterable[str], document: str, key: str, bytes_per_file: float
+) -> Iterator[tuple[str, bytes]]:
     for path in files:
         with read_faults(key, path):
-            for text in text_documents(path, document):
+            for text in _first(text_documents(path, document), bytes_per_file, len):
                 yield path, text
 
 
-def _of_tables(files: Iterable[str], kind: str, column: str, key: str) -> Iterator[tuple[str, Any]]:
+def _of_tables(
+    files: Iterable[str], kind: str, column: str, key: str, bytes_per_file: float
+) -> Iterator[tuple[str, Any]]:
     for path in files:
         with read_faults(key, path, kind):
-            for (value,) in table_rows(kind, path, {"text_column": column}):
+            values = (value for (value,) in table_rows(kind, path, {"text_column": column}))
+            for value in _first(values, bytes_per_file, _size):
                 yield path, value
 
 
-def _of_json(files: Iterable[str], column: str, broken_lines: str, key: str) -> Iterator[tuple[str, Any]]:
+def _of_json(
+    files: Iterable[str], column: str, broken_lines: str, key: str, bytes_per_file: float
+) -> Iterator[tuple[str, Any]]:
     names: set[str] = set()
     without = 0
     path = ""
     for path in files:
         with read_faults(key, path, "json"):
-            for row in json_rows(path):
+            for row in _first(json_rows(path), bytes_per_file, lambda row: _size_of_row(row, column)):
                 if isinstance(row, BrokenLine):
                     if broken_lines == "stop":
                         right = "data.broken_lines: skip leaves such lines out and counts them"
@@ -110,6 +122,23 @@ def _of_json(files: Iterable[str], column: str, broken_lines: str, key: str) -> 
                 yield path, row.get(column)
     if names and column not in names:
         raise missing_column("text_column", column, f"{key}: {path!r}", names)
+
+
+def _first(values: Iterable[_T], num_bytes: float, size: Callable[[_T], int]) -> Iterator[_T]:
+    """The values up to the one that makes so many bytes full."""
+    for value in values:
+        yield value
+        num_bytes -= size(value)
+        if num_bytes <= 0:
+            return
+
+
+def _size(value: Any) -> int:
+    return len(value) if isinstance(value, str | bytes) else 0
+
+
+def _size_of_row(row: dict[str, Any] | BrokenLine, column: str) -> int:
+    return 0 if isinstance(row, BrokenLine) else _size(row.get(column))
 
 
 class _Judge:

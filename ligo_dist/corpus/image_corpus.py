@@ -15,11 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ligo_dist.config.resolve import stage_shapes, tokens_per_sample
-from ligo_dist.corpus.cache import cache_key, file_fault, make_once, progress_bar, size_and_checksum
+from ligo_dist.corpus.cache import (
+    cache_key,
+    file_fault,
+    make_cached,
+    progress_bar,
+    read_index,
+    recall,
+    remember,
+    size_and_checksum,
+)
 from ligo_dist.corpus.image_folders import check_number_of_classes
 from ligo_dist.corpus.images import Images, find_images, open_images
 from ligo_dist.corpus.order import is_validation
-from ligo_dist.corpus.request import find_prepared, remember
 from ligo_dist.corpus.samples import ImageSamples
 from ligo_dist.runtime.errors import DataError
 
@@ -104,7 +112,7 @@ def build_image_corpus(
     """See `build_corpus`."""
     data, shape = config.data, stage_shapes(config, 0)[0]
     directory, note = _directory(config, shape, show_progress)
-    index = json.loads((directory / "index.json").read_text(encoding="utf-8"))
+    index = read_index(directory)
     _check_labels(index, shape.labels, index["origin"])
     mean, deviation = _normalisation(source_directory, shape.channels)
     names, numbers = _classes(index["names"], config.model.huggingface, source_directory)
@@ -137,10 +145,7 @@ def _directory(config: Config, shape: ModelShape, show_progress: bool) -> tuple[
         )
         identity = source.identity()
     except DataError as error:
-        prepared = find_prepared(config)
-        if prepared is None or _fault(prepared, prepared.name) is not None:
-            raise
-        return prepared, f" (prepared before: {error})"
+        return recall(config, error, _fault)
     inputs: dict[str, Any] = {
         "format": _FORMAT,
         "source": identity,
@@ -150,9 +155,9 @@ def _directory(config: Config, shape: ModelShape, show_progress: bool) -> tuple[
         "validation_fraction": data.validation_fraction,
         "libraries": {"datasets": datasets.__version__, "pillow": version("pillow")},
     }
-    fingerprint, cache_dir = cache_key(inputs), Path(data.cache_dir).absolute()
+    cache_dir = Path(data.cache_dir).absolute()
 
-    def make(directory: Path) -> None:
+    def make(directory: Path) -> dict[str, Any]:
         images = open_images(
             source,
             data.image_column,
@@ -162,10 +167,9 @@ def _directory(config: Config, shape: ModelShape, show_progress: bool) -> tuple[
             data.streaming,
             cache_dir / "documents" / cache_key(inputs["source"]),
         )
-        _write(images, data.validation_fraction, directory, fingerprint, inputs, show_progress)
+        return _write(images, data.validation_fraction, directory, show_progress)
 
-    directory = cache_dir / fingerprint
-    make_once(directory, make, lambda made: _fault(made, fingerprint))
+    directory = make_cached(cache_dir, inputs, make, _fault)
     remember(config, directory)
     return directory, ""
 
@@ -211,14 +215,9 @@ def _few(names: list[str]) -> str:
 
 
 def _write(
-    images: Images,
-    validation_fraction: float,
-    directory: Path,
-    fingerprint: str,
-    inputs: dict[str, Any],
-    show_progress: bool,
-) -> None:
-    """`train.images.bin`, `train.labels.bin`, the same for validation, and `index.json`."""
+    images: Images, validation_fraction: float, directory: Path, show_progress: bool
+) -> dict[str, Any]:
+    """`train.images.bin`, `train.labels.bin` and the same for validation; what the index says of them."""
     counts = dict.fromkeys(SPLITS, 0)
     largest_label = largest_row = -1
     kinds = ("images", "labels")
@@ -239,16 +238,13 @@ def _write(
         for file in opened.values():
             file.close()
     _check_split(counts, validation_fraction, images.source.origin())
-    index = {
-        "fingerprint": fingerprint,
+    return {
         "files": {path.name: size_and_checksum(path) for path in files.values()},
         "images": counts,
         "names": images.names,
         "origin": images.source.origin(),
         "largest_label": {"label": largest_label, "row": largest_row},
-        "inputs": inputs,
     }
-    (directory / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
 def _check_split(counts: dict[str, int], validation_fraction: float, origin: str) -> None:
@@ -275,14 +271,19 @@ def _check_labels(index: dict[str, Any], labels: int, origin: str) -> None:
 
 
 def _normalisation(source_directory: Path | None, channels: int) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel: what the source's own image processor says, else the middle."""
+    """Mean and standard deviation of each channel, of values from 0 to 1: what the source's own image processor says,
+    else the middle."""
     said = {} if source_directory is None else _said(source_directory, PROCESSOR_FILE)
-    if said.get("do_normalize") is False:
-        return [0.0] * channels, [1.0] * channels
     mean, deviation = said.get("image_mean"), said.get("image_std")
-    if mean and deviation and len(mean) == len(deviation) == channels:
-        return mean, deviation
-    return [MIDDLE] * channels, [MIDDLE] * channels
+    if said.get("do_normalize") is False:
+        mean, deviation = [0.0] * channels, [1.0] * channels
+    elif not (mean and deviation and len(mean) == len(deviation) == channels):
+        mean, deviation = [MIDDLE] * channels, [MIDDLE] * channels
+    # What is 1 here is as much to the source's processor, before it normalises.
+    largest = (
+        255.0 if said.get("do_rescale") is False else round(255 * said.get("rescale_factor", 1 / 255), 6)
+    )
+    return [value / largest for value in mean], [value / largest for value in deviation]
 
 
 def _said(directory: Path, name: str) -> dict[str, Any]:
@@ -298,13 +299,7 @@ def _said(directory: Path, name: str) -> dict[str, Any]:
         raise DataError(f"stages[0].from: {path} cannot be read: {error}") from error
 
 
-def _fault(directory: Path, fingerprint: str) -> str | None:
+def _fault(directory: Path, index: dict[str, Any]) -> str | None:
     """What is wrong with a directory of the cache, or None."""
-    try:
-        index = json.loads((directory / "index.json").read_text(encoding="utf-8"))
-        if index["fingerprint"] != fingerprint:
-            return "index.json belongs to other images"
-        faults = (file_fault(directory / name, **file) for name, file in index["files"].items())
-        return next((fault for fault in faults if fault), None)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return str(error)
+    faults = (file_fault(directory / name, **file) for name, file in index["files"].items())
+    return next((fault for fault in faults if fault), None)

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow
 from numpy.typing import NDArray
 
+from ligo_dist.corpus.hub_data import open_dataset
 from ligo_dist.corpus.image_folders import find_classes
-from ligo_dist.corpus.sources import DataSource, explained, find_source, open_dataset
+from ligo_dist.corpus.sources import DataSource, explained, find_source
 from ligo_dist.corpus.tables import missing_column, table_rows, table_schema
 from ligo_dist.corpus.unpacking import read_faults
 from ligo_dist.runtime.errors import DataError, shortened
@@ -114,7 +115,11 @@ def find_images(
         return DataSource(kind, max_documents=max_documents)
     if kind == "images":
         assert name is not None, "a checked configuration has it"
-        found = itertools.chain.from_iterable(find_classes(name).values())
+        classes = find_classes(name).values()
+        found = list(itertools.chain.from_iterable(classes))
+        if max_documents is not None:  # of all classes by turns: the first images would be of one class
+            turns = itertools.zip_longest(*classes)
+            found = [path for path in itertools.chain.from_iterable(turns) if path is not None]
         return DataSource(kind, tuple(found), name, max_documents=max_documents)
     return find_source(kind, files, name, subset, split, image_column, max_documents=max_documents)
 

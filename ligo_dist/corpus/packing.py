@@ -32,16 +32,26 @@ _CHUNK_BYTES = 1 << 20
 _CHUNK_DOCUMENTS = 4096
 _CHUNKS_IN_FLIGHT_PER_WORKER = 3
 
+_UNKNOWN_TOLD, _UNKNOWN_REFUSED = 0.01, 0.5
+"""Parts of the tokens."""
+
+_MOST_BYTES_PER_TOKEN = 100
+"""Four or five are usual. Some tokenizers leave out what they do not know."""
+
+_JUDGED_BYTES = 64 << 20
+"""So much of a corpus decides whether the rest is tokenized."""
+
 
 @dataclass(frozen=True)
 class SplitStatistics:
     """What one split's token file holds. `tokens` counts the EOS after each document, `bytes` the text
-    alone."""
+    alone, `unknown` the tokens that stand for text of which the tokenizer knows nothing."""
 
     documents: int
     tokens: int
     bytes: int
     sha256: str
+    unknown: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -55,6 +65,7 @@ class _Packed:
     lines: bytes
     documents: int
     bytes: int
+    unknown: int
 
 
 def token_dtype(vocab_size: int) -> str:
@@ -82,8 +93,10 @@ def pack(
         advance: called with the number of documents that were done since the last call.
 
     Raises:
-        DataError: a worker was killed.
+        DataError: a worker was killed; or the tokenizer makes nothing of the text, see `check_known`.
     """
+    itemsize = np.dtype(token_dtype(tokenizer.vocab_size)).itemsize
+    judge_after: float = _JUDGED_BYTES
     writers = {split: _Writer(directory / f"{split}.bin") for split in SPLITS}
     try:
         with (directory / VALIDATION_DOCUMENTS).open("wb") as plain:
@@ -92,11 +105,54 @@ def pack(
                     writers[split].write(part)
                     plain.write(part.lines)
                 advance(sum(part.documents for part in packed))
+                judge_after -= sum(part.bytes for part in packed)
+                if judge_after <= 0:  # not only when all of a large corpus is done
+                    check_known(
+                        [writer.statistics(itemsize) for writer in writers.values()], tokenizer.origin
+                    )
+                    judge_after = float("inf")
     finally:
         for writer in writers.values():
             writer.close()
-    itemsize = np.dtype(token_dtype(tokenizer.vocab_size)).itemsize
-    return {split: writer.statistics(itemsize) for split, writer in writers.items()}
+    statistics = {split: writer.statistics(itemsize) for split, writer in writers.items()}
+    check_known(statistics.values(), tokenizer.origin)
+    return statistics
+
+
+def check_known(statistics: Iterable[SplitStatistics], origin: str) -> str | None:
+    """Whether a tokenizer knows the text that it was given: what should be said of it, or None.
+
+    Args:
+        origin: how messages name the tokenizer.
+
+    Raises:
+        DataError: nearly all of the text is unknown to it, or it makes no tokens of it.
+    """
+    total = summed(statistics)
+    if total.bytes == 0:
+        return None
+    tokens = total.tokens - total.documents
+    other = (
+        "name a tokenizer of this language or kind of text, or have one trained: tokenizer.vocab_size alone"
+    )
+    if tokens == 0 or total.bytes > _MOST_BYTES_PER_TOKEN * tokens:
+        raise DataError(
+            f"{origin} makes {tokens:,} tokens of {total.bytes:,} bytes of text: it does not know most of it; {other}"
+        )
+    part = total.unknown / tokens
+    said = f"{part:.1%} of the tokens stand for text that {origin} does not know"
+    if part > _UNKNOWN_REFUSED:
+        raise DataError(f"{said}; {other}")
+    return said if part > _UNKNOWN_TOLD else None
+
+
+def summed(statistics: Iterable[SplitStatistics]) -> SplitStatistics:
+    """All splits as one."""
+    parts = list(statistics)
+    documents, tokens, size, unknown = (
+        sum(getattr(part, name) for part in parts) for name in ("documents", "tokens", "bytes", "unknown")
+    )
+    return SplitStatistics(documents, tokens, size, "", unknown)
 
 
 def check_split(documents: Iterable[bytes], validation_fraction: float) -> None:
@@ -205,12 +261,13 @@ def _pack_chunk(
     dtype = token_dtype(tokenizer.vocab_size)
     packed = []
     for split, documents in zip(SPLITS, sides, strict=True):
-        tokens = b"".join(
-            np.array([*tokenizer.encode(document), tokenizer.eos_id], dtype=dtype).tobytes()
-            for document in documents
-        )
+        tokens, unknown = [], 0
+        for document in documents:
+            ids = tokenizer.encode(document)
+            unknown += ids.count(tokenizer.unk_id) if tokenizer.unk_id is not None else 0
+            tokens.append(np.array([*ids, tokenizer.eos_id], dtype=dtype).tobytes())
         lines = b"".join(map(document_line, documents)) if split == "validation" else b""
-        packed.append(_Packed(tokens, lines, len(documents), sum(map(len, documents))))
+        packed.append(_Packed(b"".join(tokens), lines, len(documents), sum(map(len, documents)), unknown))
     return tuple(packed)
 
 
@@ -220,7 +277,7 @@ class _Writer:
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = path.open("wb")
         self._hash = hashlib.sha256()
-        self._size = self._documents = self._bytes = 0
+        self._size = self._documents = self._bytes = self._unknown = 0
 
     def write(self, part: _Packed) -> None:
         self._file.write(part.tokens)
@@ -228,9 +285,11 @@ class _Writer:
         self._size += len(part.tokens)
         self._documents += part.documents
         self._bytes += part.bytes
+        self._unknown += part.unknown
 
     def statistics(self, itemsize: int) -> SplitStatistics:
-        return SplitStatistics(self._documents, self._size // itemsize, self._bytes, self._hash.hexdigest())
+        tokens, checksum = self._size // itemsize, self._hash.hexdigest()
+        return SplitStatistics(self._documents, tokens, self._bytes, checksum, self._unknown)
 
     def close(self) -> None:
         self._file.close()

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
 import sentencepiece
 import tokenizers
 
-from ligo_dist.corpus.cache import cache_key, file_fault, make_once, progress_bar, size_and_checksum
+from ligo_dist.corpus.cache import (
+    Check,
+    cache_key,
+    file_fault,
+    make_cached,
+    progress_bar,
+    read_index,
+    recall,
+    size_and_checksum,
+)
 from ligo_dist.corpus.order import is_validation
 from ligo_dist.corpus.packing import (
     SPLITS,
     VALIDATION_DOCUMENTS,
     SplitStatistics,
+    check_known,
     check_split,
     pack,
     token_dtype,
@@ -30,8 +39,11 @@ from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
 from ligo_dist.corpus.sources import DataSource, Documents
 from ligo_dist.corpus.text_tokenizer import TextTokenizer
 from ligo_dist.corpus.tokenizer import TOKENIZER_FILE, SentencePieceTokenizer
-from ligo_dist.corpus.tokenizer_training import SAMPLE_BYTES, train_tokenizer
+from ligo_dist.corpus.tokenizer_training import SAMPLE_BYTES, WINDOW_BYTES, train_tokenizer
 from ligo_dist.runtime.errors import DataError
+
+if TYPE_CHECKING:
+    from ligo_dist.config import Config
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +119,7 @@ def prepare_corpus(
     """
     libraries = (datasets, tokenizers if isinstance(given, PretrainedTokenizer) else sentencepiece)
     training = [vocab_size, model_type, SAMPLE_BYTES[model_type], *(["masked"] if masked else [])]
+    training += ["spread"] if source.is_larger(WINDOW_BYTES) else []
     inputs: dict[str, Any] = {
         "format": _FORMAT,
         "source": source.identity() if identity is None else identity,
@@ -114,9 +127,8 @@ def prepare_corpus(
         "tokenizer": given.fingerprint if given else training,
         "libraries": {library.__name__: library.__version__ for library in libraries},
     }
-    fingerprint = cache_key(inputs)
 
-    def make(directory: Path) -> None:
+    def make(directory: Path) -> dict[str, Any]:
         with _progress_of_datasets(show_progress):
             documents = source.open(streaming, cache_dir / "documents" / cache_key(inputs["source"]))
             check_split(documents, validation_fraction)
@@ -128,6 +140,8 @@ def prepare_corpus(
                     documents, tokenizer, validation_fraction, directory, workers or _num_cores(), advance
                 )
         _keep_tokenizer(tokenizer, directory)
+        if (unknown := check_known(statistics.values(), tokenizer.origin)) is not None:
+            logger.warning("%s; another tokenizer may fit better", unknown)
         if documents.num_broken:
             logger.warning(
                 "%s: %d broken line(s) left out; the first: %s",
@@ -135,25 +149,25 @@ def prepare_corpus(
                 documents.num_broken,
                 documents.first_broken,
             )
-        _write_index(directory, fingerprint, tokenizer, statistics, documents.num_broken, inputs)
+        return {
+            "tokenizer": {
+                "sha256": tokenizer.fingerprint,
+                "vocab_size": tokenizer.vocab_size,
+                "eos_id": tokenizer.eos_id,
+            },
+            "dtype": token_dtype(tokenizer.vocab_size),
+            "splits": {split: statistics[split].as_dict() for split in SPLITS},
+            "broken_lines": documents.num_broken,
+            "documents": size_and_checksum(directory / VALIDATION_DOCUMENTS),
+        }
 
-    directory = Path(cache_dir).absolute() / fingerprint
-    make_once(directory, make, lambda made: _fault(made, fingerprint, given))
-    return _open(directory, given)
+    return _open(make_cached(cache_dir, inputs, make, _check(given)), given)
 
 
-def open_prepared(directory: Path, missing: DataError) -> PackedCorpus:
-    """A corpus that stands on its own: what it was made from is not there.
-
-    Raises:
-        DataError: `missing`, if it is damaged.
-    """
-    fault = _fault(directory, directory.name, None)
-    if fault is not None:
-        raise DataError(
-            f"{missing}; and what was prepared of it, in {directory}, is damaged ({fault})"
-        ) from missing
-    return replace(_open(directory, None), note=f" (prepared before: {missing})")
+def recall_corpus(config: Config, missing: DataError) -> PackedCorpus:
+    """See `recall`."""
+    directory, note = recall(config, missing, _check(None))
+    return replace(_open(directory, None), note=note)
 
 
 def _train(
@@ -175,38 +189,14 @@ def _train(
 
 
 def _train_split(documents: Documents, validation_fraction: float, advance: Any) -> Iterator[bytes]:
-    for document in documents:
+    for document in documents.spread(WINDOW_BYTES):
         advance(1)
         if not is_validation(document, validation_fraction):
             yield document
 
 
-def _write_index(
-    directory: Path,
-    fingerprint: str,
-    tokenizer: TextTokenizer,
-    statistics: dict[str, SplitStatistics],
-    broken_lines: int,
-    inputs: dict[str, Any],
-) -> None:
-    index = {
-        "fingerprint": fingerprint,
-        "tokenizer": {
-            "sha256": tokenizer.fingerprint,
-            "vocab_size": tokenizer.vocab_size,
-            "eos_id": tokenizer.eos_id,
-        },
-        "dtype": token_dtype(tokenizer.vocab_size),
-        "splits": {split: statistics[split].as_dict() for split in SPLITS},
-        "broken_lines": broken_lines,
-        "documents": size_and_checksum(directory / VALIDATION_DOCUMENTS),
-        "inputs": inputs,
-    }
-    (directory / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-
-
 def _open(directory: Path, given: TextTokenizer | None) -> PackedCorpus:
-    index = json.loads((directory / "index.json").read_text(encoding="utf-8"))
+    index = read_index(directory)
     return PackedCorpus(
         directory=directory,
         fingerprint=index["fingerprint"],
@@ -239,12 +229,10 @@ def _kept_fingerprint(directory: Path) -> str:
     return str(size_and_checksum(directory / TOKENIZER_FILE)["sha256"])
 
 
-def _fault(directory: Path, fingerprint: str, given: TextTokenizer | None) -> str | None:
-    """What is wrong with a directory of the cache, or None."""
-    try:
-        index = json.loads((directory / "index.json").read_text(encoding="utf-8"))
-        if index["fingerprint"] != fingerprint:
-            return "index.json belongs to another corpus"
+def _check(given: TextTokenizer | None) -> Check:
+    """What is wrong with a directory of the cache, or None; without a given tokenizer, that of its own is looked at."""
+
+    def fault(directory: Path, index: dict[str, Any]) -> str | None:
         made_by = given.fingerprint if given else _kept_fingerprint(directory)
         if made_by != index["tokenizer"]["sha256"]:
             return "its tokenizer is not the one that made the tokens"
@@ -255,8 +243,8 @@ def _fault(directory: Path, fingerprint: str, given: TextTokenizer | None) -> st
             if what is not None:
                 return what
         return file_fault(directory / VALIDATION_DOCUMENTS, **index["documents"])
-    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
-        return str(error)
+
+    return fault
 
 
 def _num_cores() -> int:

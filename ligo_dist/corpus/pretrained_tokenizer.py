@@ -1,26 +1,18 @@
-"""A Hugging Face tokenizer that came with a model, as `transformers` opens it, and the tokenizer that a configuration
-names. Importing this imports no torch; opening a Hugging Face tokenizer imports `transformers`, so the launcher has its
-pieces counted in a process apart (`ligo_dist.runtime.apart`)."""
+"""A Hugging Face tokenizer, as `transformers` opens it. Importing this imports no torch, but opening one does."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tokenizers
 
-from ligo_dist.corpus.text_tokenizer import TextTokenizer
-from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
-from ligo_dist.huggingface.hub import resolve_directory
-from ligo_dist.runtime.apart import ask_apart
-from ligo_dist.runtime.errors import CheckpointError, DataError
-
-if TYPE_CHECKING:
-    from ligo_dist.config.schema import Tokenizer as TokenizerSettings
+from ligo_dist.runtime.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +39,15 @@ _KNOWN = {
 }
 """Names by which tokenizers of before 2021 know their special tokens, where no file says one to the library."""
 
+_LONG_CHARACTERS = 1 << 18
+"""Texts are tokenized in pieces of at most so many characters: the library takes about 180 bytes for each."""
+
+_CONTEXT_CHARACTERS = 1 << 10
+"""What is looked at on either side of a cut."""
+
+_CUTS_TRIED = 8
+_BETWEEN_WORDS = re.compile(r"(?<=\w)(?=\s)")
+
 _PROBES = (
     "def grow(layer):\n\treturn 12345 * layer  # two  spaces",
     "Grow the Layer, caf\u00e9 \u6f22\u5b57",
@@ -56,7 +57,12 @@ _PROBES = (
 class PretrainedTokenizer:
     """A tokenizer of the `tokenizers` library, as `transformers.AutoTokenizer` opens it; see `TextTokenizer`.
 
-    Bytes that are not UTF-8 become U+FFFD. What reads like a special token in a text is text.
+    Bytes that are not UTF-8 become U+FFFD. What reads like a special token in a text is text: where the vocabulary has
+    it as a piece too, it is spelled by its characters, or stays that piece if it is one alone ("!" as padding).
+
+    Long texts are tokenized piece by piece. They are cut between words where the pieces beside the cut come out as they
+    do without it, so the tokens are those of the whole text; in text without white space they may differ at a cut,
+    every `_LONG_CHARACTERS` characters.
 
     Args:
         directory: where it lies.
@@ -92,11 +98,15 @@ class PretrainedTokenizer:
             ids[name] for name in ("bos_token", "pad_token", "mask_token")
         )
         self.padding_id: int | None = self.pad_id
-        # Where it is another special token too (GPT-2's is all of them), none stands for unknown text.
-        self._unk_id = ids["unk_token"] if ids["unk_token"] != eos_id else None
+        # Where it is the end of a text too (GPT-2's is all special tokens), none stands for unknown text.
+        self.unk_id: int | None = ids["unk_token"] if ids["unk_token"] != eos_id else None
+        self._spelling = self._spelled_specials(ids["unk_token"])
         self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-        meaning = json.dumps([self._tokenizer.to_str(), sorted(self.special_ids), eos_id, self.mask_id])
-        self.fingerprint = hashlib.sha256(meaning.encode()).hexdigest()
+        meaning: list[Any] = [self._tokenizer.to_str(), sorted(self.special_ids), eos_id, self.mask_id]
+        from_text = [[number, pieces] for number, pieces in sorted(self._spelling.items()) if pieces]
+        if from_text:
+            meaning.append(from_text)
+        self.fingerprint = hashlib.sha256(json.dumps(meaning).encode()).hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
         """For the processes that tokenize: they write no files."""
@@ -109,11 +119,56 @@ class PretrainedTokenizer:
     def encode(self, data: bytes) -> list[int]:
         """The token ids of any bytes; no special tokens around them."""
         text = data.decode("utf-8", "replace")
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = []
+        start = 0
+        while len(text) - start > _LONG_CHARACTERS:
+            end = self._cut(text, start)
+            ids += self._encode_part(text, start, end)
+            start = end
+        ids += self._encode_part(text, start, len(text))
         if self.special_ids.isdisjoint(ids):
             return ids
-        # A unigram model may know a special token as a piece of text too.
-        return [number for number in ids if number not in self.special_ids or number == self._unk_id]
+        return [piece for number in ids for piece in self._spelling.get(number, [number])]
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _encode_part(self, text: str, start: int, end: int) -> list[int]:
+        """Ids of a part of a text, which has the text before it as its context."""
+        if start == 0:
+            return self._ids(text[:end])
+        context = max(0, start - _CONTEXT_CHARACTERS)
+        before, both = self._ids(text[context:start]), self._ids(text[context:end])
+        return both[len(before) :] if both[: len(before)] == before else self._ids(text[start:end])
+
+    def _cut(self, text: str, start: int) -> int:
+        """Where to end a part that begins at `start`: between words, where what is before comes out the same whatever
+        follows."""
+        limit = start + _LONG_CHARACTERS
+        places = [
+            match.start() for match in _BETWEEN_WORDS.finditer(text, limit - _CONTEXT_CHARACTERS, limit)
+        ]
+        for place in reversed(places[-_CUTS_TRIED:]):
+            before = self._ids(text[place - _CONTEXT_CHARACTERS : place])
+            both = self._ids(text[place - _CONTEXT_CHARACTERS : place + _CONTEXT_CHARACTERS])
+            if both[: len(before)] == before:
+                return place
+        return limit
+
+    def _spelled_specials(self, unknown: int | None) -> dict[int, list[int]]:
+        """Special tokens that the model itself gives for text, as a unigram model may: what is given instead."""
+        spelling: dict[int, list[int]] = {}
+        for number in self.special_ids:
+            piece = self._tokenizer.id_to_token(number) or ""
+            written = self._tokenizer.decode([number], skip_special_tokens=False)
+            if number == unknown:
+                if number == self.eos_id:
+                    spelling[number] = []  # unknown text must not end the document
+            elif any(number in self._ids(text) for text in (piece, written)):
+                letters = [self._tokenizer.token_to_id(letter) for letter in piece]
+                ids = [letter for letter in letters if letter is not None and letter not in self.special_ids]
+                spelling[number] = ids if len(ids) == len(piece) > 1 else [number]
+        return spelling
 
     def write(self, directory: Path, samples: Sequence[bytes] = (), max_positions: int | None = None) -> None:
         """Copies its files as they are."""
@@ -201,71 +256,3 @@ def _reason(directory: Path, error: Exception) -> str:
             return f"cannot be read: its {path.name} is no JSON: {broken}"
     first_line = str(error).partition("\n")[0]
     return f"is refused by transformers: {type(error).__name__}: {first_line}"
-
-
-def given_tokenizer(settings: TokenizerSettings, source_directory: Path | None) -> TextTokenizer | None:
-    """The tokenizer that the configuration names, else that of the source; None: one is to be trained.
-
-    Args:
-        source_directory: of `stages[0].from`.
-
-    Raises:
-        DataError: it cannot be used, or has another number of pieces than `vocab_size`.
-    """
-    if settings.file is not None:
-        return SentencePieceTokenizer.from_file(settings.file, settings.vocab_size)
-    if settings.huggingface is not None:
-        origin = f"tokenizer.huggingface: {settings.huggingface!r}"
-        try:
-            directory = resolve_directory(settings.huggingface, weights=False)
-        except CheckpointError as error:
-            raise DataError(f"tokenizer.huggingface: {error}") from error
-        tokenizer = PretrainedTokenizer(directory, origin)
-        if settings.vocab_size not in (None, tokenizer.vocab_size):
-            raise DataError(
-                f"tokenizer.vocab_size: {settings.vocab_size}, but {settings.huggingface!r} has "
-                f"{tokenizer.vocab_size} pieces; write {tokenizer.vocab_size} or null"
-            )
-        return tokenizer
-    if settings.vocab_size is None and source_directory is not None:
-        return PretrainedTokenizer(
-            source_directory, f"stages[0].from: the tokenizer in {str(source_directory)!r}"
-        )
-    return None
-
-
-def count_pieces(settings: TokenizerSettings, source_directory: Path | None) -> int | None:
-    """The pieces of that tokenizer; None: one is to be trained.
-
-    Raises:
-        DataError: as `given_tokenizer`.
-    """
-    given = given_tokenizer(settings, source_directory)
-    return None if given is None else given.vocab_size
-
-
-def count_pieces_apart(settings: TokenizerSettings, source_directory: Path | None) -> int | None:
-    """The same; a Hugging Face tokenizer is opened in a process apart.
-
-    Raises:
-        DataError: as `given_tokenizer`.
-        LigoError: that process fails.
-    """
-    if settings.file is not None or (settings.huggingface is None and source_directory is None):
-        return count_pieces(settings, source_directory)
-    request = [settings.model_dump(), None if source_directory is None else str(source_directory)]
-    answer = ask_apart(__name__, request, "the tokenizer")
-    if isinstance(answer, str):
-        raise DataError(answer)
-    return answer
-
-
-def answer_apart(request: Any) -> int | str | None:
-    """The answer to a question that was asked through `ligo_dist.runtime.apart`."""
-    from ligo_dist.config.schema import Tokenizer as TokenizerSettings
-
-    settings, directory = request
-    try:
-        return count_pieces(TokenizerSettings(**settings), None if directory is None else Path(directory))
-    except DataError as error:
-        return str(error)

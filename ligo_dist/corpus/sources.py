@@ -6,15 +6,13 @@ on the hub is opened by Hugging Face `datasets`.
 
 from __future__ import annotations
 
-import glob
 import inspect
 import itertools
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,9 +24,14 @@ from huggingface_hub.utils import httpx
 from ligo_dist.corpus import text_files
 from ligo_dist.corpus.cache import size_and_checksum
 from ligo_dist.corpus.documents import as_bytes, read_documents
-from ligo_dist.corpus.tables import ROWS_AT_ONCE, missing_column
-from ligo_dist.runtime.errors import DataError, did_you_mean, shortened
+from ligo_dist.corpus.hub_data import hub_files, open_dataset, select_text
+from ligo_dist.corpus.tables import ROWS_AT_ONCE
+from ligo_dist.corpus.unpacking import READ_FAULTS
+from ligo_dist.runtime.errors import DataError
 from ligo_dist.runtime.imported import import_object
+
+_ROWS_WRITTEN, _WRITTEN_BYTES = 1000, 64 << 20
+"""Of a copy: written at once, at most."""
 
 
 @dataclass(frozen=True)
@@ -87,24 +90,31 @@ class DataSource:
         more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
         return f"data.files: {self.files[0]!r}{more}"
 
+    def is_larger(self, num_bytes: int) -> bool:
+        """Whether all of its local files together are larger."""
+        is_read_by_files = self.max_documents is None and ":" not in self.kind
+        return is_read_by_files and sum(map(os.path.getsize, self.files)) > num_bytes
+
     def open(self, streaming: bool, cache_dir: Path) -> Documents:
         """Opens the documents.
 
         Args:
-            streaming: read them one after the other from where they are; else they are first copied to an
-                Arrow file in `cache_dir`, which is memory-mapped and serves later openings.
+            streaming: read them one after the other from where they are, as the first few (`max_documents`) always
+                are; else they are first copied to an Arrow file in `cache_dir`, which is memory-mapped and serves later
+                openings.
 
         Raises:
             DataError: unreachable, unreadable, or without the text column.
         """
         with explained(self):
-            return _open_documents(self, streaming, str(cache_dir))
+            return _open_documents(self, streaming or self.max_documents is not None, str(cache_dir))
 
 
 class Documents:
     """The documents of a source in its own order, as bytes; can be iterated over any number of times.
 
     Attributes:
+        count: how many, where it is known before reading (not of a stream).
         num_broken: lines that were left out when it was last iterated over.
         first_broken: where the first of them is, and what is wrong with it.
     """
@@ -113,23 +123,31 @@ class Documents:
     first_broken = ""
 
     def __init__(
-        self, source: DataSource, rows: Callable[[], Iterable[dict[str, Any]]], num_rows: int | None
+        self,
+        source: DataSource,
+        rows: Callable[[], Iterable[dict[str, Any]]],
+        count: int | None,
+        of_files: Callable[[float], Iterable[dict[str, Any]]] | None = None,
     ) -> None:
-        self._source, self._rows, self._num_rows = source, rows, num_rows
-
-    @property
-    def count(self) -> int | None:
-        """Number of documents, where it is known before reading (not in streaming mode)."""
-        limit = self._source.max_documents
-        return self._num_rows if limit is None or self._num_rows is None else min(limit, self._num_rows)
+        self._source, self._rows, self._of_files = source, rows, of_files
+        self.count = count
 
     def __iter__(self) -> Iterator[bytes]:
         self.num_broken = 0
-        return itertools.islice(self._all(), self._source.max_documents)
+        texts = self._texts(self._rows())
+        if self._of_files is not None:  # which stop by themselves, and then judge what they have read
+            return texts
+        return itertools.islice(texts, self._source.max_documents)
 
-    def _all(self) -> Iterator[bytes]:
+    def spread(self, num_bytes: int) -> Iterator[bytes]:
+        """About so many bytes of the documents, as many of each file, where the files are larger; else all of them."""
+        if self._of_files is None or not self._source.is_larger(num_bytes):
+            return iter(self)
+        return self._texts(self._of_files(num_bytes / len(self._source.files)))
+
+    def _texts(self, rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:
         with explained(self._source):
-            for row in self._rows():
+            for row in rows:
                 if row["broken"] is None:
                     yield row["text"]
                     continue
@@ -205,70 +223,12 @@ def explained(source: DataSource) -> Iterator[None]:
         ) from error
     except (
         OSError, ValueError, KeyError, TypeError, RuntimeError, StopIteration,
-        datasets.exceptions.DatasetsError, pyarrow.ArrowException,
+        datasets.exceptions.DatasetsError, pyarrow.ArrowException, *READ_FAULTS,
     ) as error:  # fmt: skip
         cause = error.__cause__ or error
         raise DataError(
             f"{source.origin()}: cannot be read as {source.kind}: {_first_line(cause)}"
         ) from error
-
-
-def open_dataset(source: DataSource, streaming: bool, cache_dir: str) -> Any:
-    """Data of the hub, or of a directory that stands in for it, as a data set of `datasets`: a mapping, or an iterable
-    one where it is a stream."""
-    assert source.name is not None
-    if _is_saved(source):
-        return _saved_dataset(source.name, source.split, streaming)
-    return datasets.load_dataset(
-        source.name, source.subset, split=source.split, streaming=streaming, cache_dir=cache_dir
-    )
-
-
-def hub_files(source: DataSource, streaming: bool) -> DataSource | None:
-    """The files of hub data that can be read column by column, and of which kind they are; None: they are others.
-
-    Args:
-        streaming: they are read where they are; else they are downloaded.
-    """
-    if _is_saved(source):
-        return None
-    builder, files = _builder_and_files(source)
-    options = (getattr(builder.config, key, None) for key in ("field", "filters"))
-    encoding = getattr(builder.config, "encoding", "utf-8")
-    if not files or builder.name not in ("json", "parquet", "arrow") or any(options) or encoding != "utf-8":
-        return None
-    if not source.files and not streaming:
-        files = datasets.DownloadManager().download(files)
-    return replace(source, kind=builder.name, files=tuple(files))
-
-
-def _builder_and_files(source: DataSource) -> tuple[Any, list[str]]:
-    """What `datasets` would read of the split, and with what."""
-    assert source.name is not None
-    directory = Path(source.name).resolve()
-    if not source.files or not (glob.has_magic(str(directory)) or any("::" in path for path in source.files)):
-        builder = datasets.load_dataset_builder(source.name, source.subset)
-        return builder, _files_of(builder, source.split)
-    # It takes brackets and colons in a path for patterns: it is shown links under other names.
-    with tempfile.TemporaryDirectory() as place:
-        shown = {}
-        for path in directory.rglob("*"):
-            if path.is_file():
-                link = Path(place, str(path.relative_to(directory)).replace("::", "__"))
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(path)
-                shown[str(link)] = str(path)
-        builder = datasets.load_dataset_builder(place, source.subset)
-        return builder, [shown[path] for path in _files_of(builder, source.split)]
-
-
-def _files_of(builder: Any, split: str) -> list[str]:
-    splits = {str(name): files for name, files in (builder.config.data_files or {}).items()}
-    return list(splits.get(split, []))
-
-
-def _is_saved(source: DataSource) -> bool:
-    return bool({Path(path).name for path in source.files} & {"state.json", "dataset_dict.json"})
 
 
 def _open_documents(source: DataSource, streaming: bool, cache_dir: str) -> Documents:
@@ -279,7 +239,7 @@ def _open_documents(source: DataSource, streaming: bool, cache_dir: str) -> Docu
     if source.kind == "hub":
         found, key = hub_files(source, streaming), source.origin()
         if found is None:
-            dataset = _select_text(open_dataset(source, streaming, cache_dir), source)
+            dataset = select_text(open_dataset(source, streaming, cache_dir), source)
             count = len(dataset) if isinstance(dataset, datasets.Dataset) else None
             return Documents(source, partial(_texts_of, dataset, source), count)
         read = found
@@ -292,8 +252,12 @@ def _open_documents(source: DataSource, streaming: bool, cache_dir: str) -> Docu
         "max_documents": read.max_documents,
         "key": key,
     }
+
+    def of_files(bytes_per_file: float) -> Iterator[dict[str, Any]]:
+        return read_documents(**arguments, bytes_per_file=bytes_per_file)
+
     if streaming:
-        return Documents(source, partial(read_documents, **arguments), None)
+        return Documents(source, partial(read_documents, **arguments), None, of_files)
     dataset = datasets.Dataset.from_generator(
         read_documents,
         features=datasets.Features(
@@ -301,8 +265,17 @@ def _open_documents(source: DataSource, streaming: bool, cache_dir: str) -> Docu
         ),
         gen_kwargs=arguments,
         cache_dir=cache_dir,
+        writer_batch_size=_rows_to_write(read),
     )
-    return Documents(source, partial(_rows_of, dataset), len(dataset))
+    return Documents(source, partial(_rows_of, dataset), len(dataset), of_files)
+
+
+def _rows_to_write(source: DataSource) -> int:
+    """How many documents are held until they are written: few where each may be as large as a file."""
+    if source.document != "file" or source.kind not in ("stdlib", "text"):
+        return _ROWS_WRITTEN
+    largest = max(map(os.path.getsize, source.files))
+    return max(1, min(_ROWS_WRITTEN, _WRITTEN_BYTES // max(1, largest)))
 
 
 def _documents_of(address: str) -> Callable[[list[str]], Iterable[bytes | str]]:
@@ -329,7 +302,13 @@ def _rows_of_function(source: DataSource) -> Iterator[dict[str, Any]]:
 
 
 def _rows_of(dataset: Any) -> Iterator[dict[str, Any]]:
-    """Rows as they were written; a few at once are far faster to read than each by itself."""
+    """Rows as they were written; a few at once are far faster to find than each by itself, and those of a memory map
+    are copied one by one."""
+    if isinstance(dataset, datasets.Dataset):
+        for table in dataset.with_format("arrow").iter(batch_size=ROWS_AT_ONCE):
+            for values in zip(*table.columns, strict=True):
+                yield {name: value.as_py() for name, value in zip(table.column_names, values, strict=True)}
+        return
     for rows in dataset.iter(batch_size=ROWS_AT_ONCE):
         for values in zip(*rows.values(), strict=True):
             yield dict(zip(rows, values, strict=True))
@@ -340,32 +319,6 @@ def _texts_of(dataset: Any, source: DataSource) -> Iterator[dict[str, Any]]:
     for row in _rows_of(dataset):
         text = as_bytes(row[source.text_column], source.text_column, source.origin())
         yield {"text": text, "broken": None}
-
-
-def _saved_dataset(directory: str, split: str, streaming: bool) -> Any:
-    """A directory written by `save_to_disk`: Arrow files, memory-mapped as they are."""
-    saved = datasets.load_from_disk(directory)
-    if isinstance(saved, datasets.DatasetDict):
-        if split not in saved:
-            raise DataError(
-                f"data.split: {split!r} is no split of {directory!r}{did_you_mean(split, saved)}; "
-                f"splits: {shortened(sorted(saved))}"
-            )
-        saved = saved[split]
-    return saved.to_iterable_dataset() if streaming else saved
-
-
-def _select_text(dataset: Any, source: DataSource) -> Any:
-    """Only the text column, so that no other (an image, say) is decoded."""
-    columns = dataset.column_names
-    if columns is None:  # a stream whose schema is not known before its first row
-        first = next(iter(dataset), None)
-        if first is None:
-            raise DataError(f"{source.origin()}: the corpus is empty: not one document")
-        columns = list(first)
-    if source.text_column not in columns:
-        raise missing_column("text_column", source.text_column, source.origin(), columns)
-    return dataset.select_columns([source.text_column])
 
 
 def _first_line(error: BaseException) -> str:

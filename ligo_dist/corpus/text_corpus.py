@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ligo_dist.corpus.packing import PackedBlocks, SplitStatistics
-from ligo_dist.corpus.prepare import PackedCorpus, open_prepared, prepare_corpus
-from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer, given_tokenizer
-from ligo_dist.corpus.request import find_prepared, remember
+from ligo_dist.corpus.cache import remember, size_and_checksum
+from ligo_dist.corpus.packing import PackedBlocks, SplitStatistics, summed
+from ligo_dist.corpus.prepare import PackedCorpus, prepare_corpus, recall_corpus
+from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
 from ligo_dist.corpus.samples import (
     TRAINING,
     VALIDATION,
@@ -20,8 +20,8 @@ from ligo_dist.corpus.samples import (
     UnlabelledSamples,
 )
 from ligo_dist.corpus.sources import find_source
-from ligo_dist.corpus.text_tokenizer import TextTokenizer, check_masking
-from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
+from ligo_dist.corpus.text_tokenizer import TextTokenizer, check_masking, given_tokenizer
+from ligo_dist.corpus.tokenizer import TOKENIZER_FILE, SentencePieceTokenizer
 from ligo_dist.runtime.errors import DataError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class TextCorpus:
         directory: where it lies in the cache.
         max_positions: longest sequence of the model.
         broken_lines: of the source, that were left out.
-        note: see `PackedCorpus`.
+        note: what a user should know of how it was made; empty: nothing.
         source_says: keys of special tokens' ids that the source itself says, if the tokenizer is its own.
     """
 
@@ -66,9 +66,14 @@ class TextCorpus:
 
     @property
     def description(self) -> str:
-        train = self.statistics["train"]
+        train, total = self.statistics["train"], summed(self.statistics.values())
         without = f" (without {self.broken_lines:,} broken lines)" if self.broken_lines else ""
-        what = f"{train.documents:,} documents{without}, {train.tokens:,} tokens to train on"
+        tokens = total.tokens - total.documents
+        each = f"{total.bytes / tokens:.1f} bytes each" if tokens else "none of them text"
+        unknown = f", {total.unknown / tokens:.1%} unknown" if total.unknown else ""
+        what = (
+            f"{train.documents:,} documents{without}, {train.tokens:,} tokens to train on ({each}{unknown})"
+        )
         return f"{what}, in {self.directory}{self.note}"
 
     def library_keys(self) -> dict[str, Any]:
@@ -100,6 +105,17 @@ class TextCorpus:
         return [self.tokenizer.decode(tokens[start:end]) for start, end in zip(starts, ends, strict=False)]
 
 
+def _is_of_source(tokenizer: TextTokenizer, source: Path) -> bool:
+    """Whether a tokenizer is that of the model in a directory."""
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        file = source / TOKENIZER_FILE
+        return file.is_file() and size_and_checksum(file)["sha256"] == tokenizer.fingerprint
+    try:
+        return PretrainedTokenizer(source).fingerprint == tokenizer.fingerprint
+    except DataError:
+        return False
+
+
 def _said_by_source(
     tokenizer: TextTokenizer, source: Path | None, architecture: Architecture
 ) -> frozenset[str]:
@@ -123,6 +139,7 @@ def build_text_corpus(
     """See `build_corpus`."""
     packed = _packed(config, source_directory, show_progress)
     data, masked = config.data, architecture.objective == "masked_lm"
+    is_another = source_directory is not None and not _is_of_source(packed.tokenizer, source_directory)
     blocks = {
         split: PackedBlocks(packed.token_file(split), packed.dtype, data.sequence_length)
         for split in ("train", "validation")
@@ -156,7 +173,7 @@ def build_text_corpus(
         directory=packed.directory,
         max_positions=config.model.max_positions,
         broken_lines=packed.broken_lines,
-        note=packed.note,
+        note=packed.note + ("; the tokenizer is not that of stages[0].from" if is_another else ""),
         source_says=_said_by_source(packed.tokenizer, source_directory, architecture),
     )
 
@@ -184,10 +201,7 @@ def _packed(config: Config, source_directory: Path | None, show_progress: bool) 
         if is_named:
             given = given_tokenizer(settings, source_directory)
     except DataError as error:
-        prepared = find_prepared(config)
-        if prepared is None:
-            raise
-        return open_prepared(prepared, error)
+        return recall_corpus(config, error)
     if masked and given is not None:
         check_masking(given, architecture.name, architecture.position_offset)
     packed = prepare_corpus(

@@ -18,6 +18,8 @@ from tokenizers import decoders, models, normalizers
 
 from ligo_dist.runtime.errors import DataError
 
+logger = logging.getLogger(__name__)
+
 TOKENIZER_FILE = "tokenizer.model"
 MASK = "<mask>"
 """The piece that stands for a token to be predicted."""
@@ -32,6 +34,20 @@ escapes)."""
 _SEGMENT_CHARACTERS = 1 << 20
 
 _PieceType = ModelProto.SentencePiece
+
+_PROBES = (
+    b"", b" ", b"  two  spaces \n\n\tand tabs\r\n", "žluťoučký kůň, 漢字".encode(),
+    "\U0001f469\u200d\U0001f467 \ufffd".encode(), b"a" * 1000 + b" " * 1000 + b"=" * 77,
+)  # fmt: skip
+_LITERAL_SPECIALS = b"<s> and </s> and <unk> and <0x41> in the text"
+"""Compared for BPE only: a unigram model whose vocabulary lacks `<` takes them for the special pieces."""
+
+_NEVER = -1e6
+"""Score of the pieces that unigram segmentation must not take from the text: `</s>` there is four
+characters."""
+
+_GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Names of the class that takes a `tokenizer.json` as it is."""
 
 
 class SentencePieceTokenizer:
@@ -70,7 +86,7 @@ class SentencePieceTokenizer:
         self.fingerprint = hashlib.sha256(self.model_bytes).hexdigest()
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=self.model_bytes)
         self.vocab_size = len(proto.pieces)
-        self.unk_id = int(self._processor.unk_id())
+        self.unk_id: int | None = int(self._processor.unk_id())
         self.eos_id = int(self._processor.eos_id())
         bos_id = int(self._processor.bos_id())
         pad_id = int(self._processor.pad_id())
@@ -140,11 +156,26 @@ class SentencePieceTokenizer:
         return b"".join(map(self._bytes_of_piece.__getitem__, ids))
 
     def write(self, directory: Path, samples: Sequence[bytes] = (), max_positions: int | None = None) -> None:
-        """See `huggingface_tokenizer.write_huggingface_tokenizer`."""
-        # Not at the top: it is built on this module.
-        from ligo_dist.corpus.tokenizer import write_huggingface_tokenizer
+        """Writes `tokenizer.json`, `tokenizer_config.json` and `tokenizer.model`, and reads them back to compare.
 
-        write_huggingface_tokenizer(self, directory, samples, max_positions)
+        `transformers.AutoTokenizer.from_pretrained(directory)` then gives the same ids for all UTF-8 text without a
+        literal U+2581. A unigram model's segmentation may differ where two have the same score, as the two libraries
+        sum scores in different precision; this is logged.
+
+        Args:
+            directory: exists; the model's config.json may lie there already.
+            samples: documents to compare on, besides some built-in ones.
+            max_positions: longest sequence of the model.
+
+        Raises:
+            DataError: the ids (for BPE) or the text decoded from them differ.
+        """
+        proto = ModelProto.FromString(self.model_bytes)
+        (directory / TOKENIZER_FILE).write_bytes(self.model_bytes)
+        build_fast_tokenizer(proto).save(str(directory / "tokenizer.json"))
+        config = json.dumps(_config(proto, self, max_positions), indent=2, ensure_ascii=False)
+        (directory / "tokenizer_config.json").write_text(config + "\n", encoding="utf-8")
+        _compare(self, directory, samples, exact=_is_bpe(proto))
 
     def _encode_text(self, text: str) -> list[int]:
         ids: list[int] = self._processor.encode(text)
@@ -205,48 +236,6 @@ def _piece_bytes(piece: ModelProto.SentencePiece) -> bytes:
     if piece.type in (_PieceType.CONTROL, _PieceType.UNKNOWN):
         return b""
     return piece.piece.replace(SPACE, " ").encode()
-
-
-logger = logging.getLogger(__name__)
-
-_PROBES = (
-    b"", b" ", b"  two  spaces \n\n\tand tabs\r\n", "žluťoučký kůň, 漢字".encode(),
-    "\U0001f469\u200d\U0001f467 \ufffd".encode(), b"a" * 1000 + b" " * 1000 + b"=" * 77,
-)  # fmt: skip
-_LITERAL_SPECIALS = b"<s> and </s> and <unk> and <0x41> in the text"
-"""Compared for BPE only: a unigram model whose vocabulary lacks `<` takes them for the special pieces."""
-
-_NEVER = -1e6
-"""Score of the pieces that unigram segmentation must not take from the text: `</s>` there is four
-characters."""
-
-
-def write_huggingface_tokenizer(
-    tokenizer: SentencePieceTokenizer,
-    directory: Path,
-    samples: Sequence[bytes] = (),
-    max_positions: int | None = None,
-) -> None:
-    """Writes `tokenizer.json`, `tokenizer_config.json` and `tokenizer.model`, and reads them back to compare.
-
-    `transformers.AutoTokenizer.from_pretrained(directory)` then gives the ids that `tokenizer` gives, for all
-    UTF-8 text without a literal U+2581. A unigram model's segmentation may differ where two have the same
-    score, as the two libraries sum scores in different precision; this is logged.
-
-    Args:
-        directory: exists; the model's config.json may lie there already.
-        samples: documents to compare on, besides some built-in ones.
-        max_positions: longest sequence of the model.
-
-    Raises:
-        DataError: the ids (for BPE) or the text decoded from them differ.
-    """
-    proto = ModelProto.FromString(tokenizer.model_bytes)
-    (directory / "tokenizer.model").write_bytes(tokenizer.model_bytes)
-    build_fast_tokenizer(proto).save(str(directory / "tokenizer.json"))
-    config = json.dumps(_config(proto, tokenizer, max_positions), indent=2, ensure_ascii=False)
-    (directory / "tokenizer_config.json").write_text(config + "\n", encoding="utf-8")
-    _compare(tokenizer, directory, samples, exact=_is_bpe(proto))
 
 
 def build_fast_tokenizer(proto: ModelProto) -> tokenizers.Tokenizer:
@@ -358,10 +347,6 @@ def _as_opened(directory: Path) -> Any:
         type(opened).__name__,
     )
     return PreTrainedTokenizerFast.from_pretrained(str(directory), local_files_only=True)
-
-
-_GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
-"""Names of the class that takes a `tokenizer.json` as it is."""
 
 
 def _texts(documents: Sequence[bytes]) -> Iterator[str]:

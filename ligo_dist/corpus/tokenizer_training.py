@@ -18,12 +18,11 @@ SAMPLE_BYTES = {"bpe": 10_000_000, "unigram": 3_000_000}
 """Text that a model is trained on, at most. Unigram training takes about ten times as long for the same
 text."""
 
-_WINDOW_BYTES = 1 << 30
-"""The sample comes from the first GiB of the corpus, so that an endless stream is not read to its end for
-it."""
+WINDOW_BYTES = 1 << 30
+"""The sample comes from so much of the corpus, so that not all of a large one is read for it: as much of each file, or
+of a stream its beginning."""
 
 _EXCERPT_BYTES = 16 << 10
-
 
 IDS: dict[str, Any] = {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1}
 """Of the special pieces: <unk>, <s>, </s>."""
@@ -98,7 +97,7 @@ def _excerpts(documents: Iterable[bytes]) -> Iterator[bytes]:
         for start in range(0, len(document), _EXCERPT_BYTES):
             yield document[start : start + _EXCERPT_BYTES]
         read += len(document)
-        if read >= _WINDOW_BYTES:
+        if read >= WINDOW_BYTES:
             return
 
 

@@ -69,7 +69,7 @@ _BYTE_ORDER_MARKS = {
 }
 """The longer ones first: that of UTF-16 begins one of UTF-32."""
 
-_FAULTS = (
+READ_FAULTS = (
     OSError, EOFError, UnicodeDecodeError, RuntimeError, NotImplementedError,
     zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError,
 )  # fmt: skip
@@ -117,7 +117,7 @@ def read_faults(key: str, path: str, kind: str = "text") -> Iterator[None]:
         yield
     except (DataError, ConnectionError, TimeoutError):
         raise
-    except (*_FAULTS, ValueError) as error:
+    except (*READ_FAULTS, ValueError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"{key}: {path!r}: cannot be read as {kind}: {lines[0]}") from error
 

@@ -7,7 +7,13 @@ call is there.
 from ligo_dist.engine import importing  # noqa: F401 - before all that imports DeepSpeed
 from ligo_dist.engine.engine import ADAM_MOMENTS, Engine, EvaluationResult, StepResult
 from ligo_dist.engine.world import get_accelerator_name, start_world, stop_world
-from ligo_dist.engine.zero3 import engine_config, partitioned_parameters, partitioned_shapes, partitions
+from ligo_dist.engine.zero3 import (
+    engine_config,
+    partitioned_parameters,
+    partitioned_shapes,
+    partitions,
+    written_by_first_rank,
+)
 from ligo_dist.runtime.adamw import OptimizerSettings
 
 __all__ = [
@@ -23,4 +29,5 @@ __all__ = [
     "partitions",
     "start_world",
     "stop_world",
+    "written_by_first_rank",
 ]

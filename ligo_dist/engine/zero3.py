@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,6 @@ import deepspeed
 import torch
 from deepspeed.accelerator import get_accelerator
 from torch import Tensor, nn
-from transformers.integrations.deepspeed import prevent_arange_dtype_change
 
 from ligo_dist.engine.shards import Shards, padded, partition_range
 from ligo_dist.engine.world import World
@@ -19,15 +18,28 @@ from ligo_dist.runtime.zero3 import Zero3
 
 @contextmanager
 def partitioned_parameters(dtype: torch.dtype) -> Iterator[None]:
-    """Modules built inside have their parameters partitioned over the ranks as soon as each is built."""
+    """Modules built inside have their parameters partitioned over the ranks as soon as each is built. Buffers are
+    rounded to the dtype."""
     # By configuration: zero.Init ignores its `dtype` argument where the accelerator has no fp16.
     config = {
         "train_micro_batch_size_per_gpu": 1,
         "bf16": {"enabled": dtype == torch.bfloat16},
         "zero_optimization": {"stage": 3},
     }
-    with prevent_arange_dtype_change(), deepspeed.zero.Init(config_dict_or_path=config):
+    with deepspeed.zero.Init(config_dict_or_path=config):
         yield
+
+
+@contextmanager
+def written_by_first_rank(parameters: Sequence[nn.Parameter]) -> Iterator[bool]:
+    """Partitioned parameters are whole inside; what the first rank makes of them is what all partitions have
+    afterwards. Collective.
+
+    Yields:
+        Whether this is the first rank.
+    """
+    with deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=0):
+        yield deepspeed.comm.get_rank() == 0
 
 
 def partitioned_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:

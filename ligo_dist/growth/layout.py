@@ -60,6 +60,10 @@ class OperatorParameter:
         """`depth` or `width`."""
         return "depth" if self.axis is None else "width"
 
+    @property
+    def numel(self) -> int:
+        return self.shape[0] * self.shape[1]
+
 
 @dataclass(frozen=True)
 class GrowthLayout:
@@ -170,6 +174,11 @@ class GrowthLayout:
     def columns(self) -> int:
         """Layers that depth coefficients mix."""
         return self.source.layers + self.fresh_layers + self.unit_layer
+
+    @property
+    def generations(self) -> int:
+        """Times that a block is made: twice where new units have depth coefficients of their own."""
+        return 2 if self.new_depth else 1
 
     @property
     def depth_shape(self) -> tuple[int, int]:

@@ -1,5 +1,6 @@
-"""Whether the models of a run can be built, and what the first one gets from the files it begins with: all that the
-library's classes and the names in the files can say before anything starts. No weight is made or read.
+"""Whether the models of a run can be built and make a loss of a batch, and what the first one gets from the files it
+begins with: all that the library's classes and the names in the files can say before anything starts. No weight is made
+or read.
 
 It loads torch and the library's models, so the launcher asks it in a process apart (`ligo_dist.runtime.apart`); a rank
 calls the functions itself.
@@ -7,11 +8,13 @@ calls the functions itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from ligo_dist.architectures import Architecture, ModelShape, get_architecture
@@ -27,6 +30,7 @@ def check_models(
     architecture: Architecture,
     shapes: Sequence[ModelShape],
     keys: Mapping[str, Any],
+    sequence_length: int,
     directory: Path | None,
     attention: str = "auto",
 ) -> tuple[list[Fault], list[str]]:
@@ -37,10 +41,11 @@ def check_models(
         architecture: the family.
         shapes: of the stages' models.
         keys: further keys of the library's configuration.
+        sequence_length: tokens per sequence; for text.
         directory: with the weights of the source; None: there is none, or they are not here yet.
         attention: how this machine is to compute it; `auto`: as it can.
     """
-    faults = model_faults(architecture, shapes, keys)
+    faults = model_faults(architecture, shapes, keys, sequence_length)
     if not faults and attention != "auto":
         faults = _attention_faults(architecture, shapes[0], keys, attention)
     if faults or directory is None:
@@ -54,19 +59,21 @@ def check_models(
 
 
 def model_faults(
-    architecture: Architecture, shapes: Sequence[ModelShape], keys: Mapping[str, Any]
+    architecture: Architecture, shapes: Sequence[ModelShape], keys: Mapping[str, Any], sequence_length: int
 ) -> list[Fault]:
-    """Why models cannot be built as they are meant, with the key at fault.
+    """Why models cannot be built as they are meant, or make no loss, with the key at fault.
 
     Args:
         architecture: the family.
         shapes: of the stages' models.
         keys: further keys of the library's configuration.
+        sequence_length: tokens per sequence; for text.
     """
     faults: dict[str, Fault] = {}
     deepens = len({shape.layers for shape in shapes}) > 1
     for index, shape in enumerate(shapes):
-        for path, wrong in _stage_problems(architecture, shape, keys, f"stages[{index}].size", deepens):
+        problem = partial(_problem, architecture, shape, deepens, sequence_length)
+        for path, wrong in _stage_problems(problem, keys, f"stages[{index}].size"):
             faults.setdefault(path, Fault(path, wrong))
     return list(faults.values())
 
@@ -94,17 +101,17 @@ def _built(
 
 
 def _stage_problems(
-    architecture: Architecture, shape: ModelShape, keys: Mapping[str, Any], path: str, deepens: bool
+    problem: Callable[[Mapping[str, Any]], str | None], keys: Mapping[str, Any], path: str
 ) -> list[tuple[str, str]]:
     """Path and words of what is wrong with one stage's model: its size, the keys that are at fault by themselves, or
     all of them together."""
-    wrong = _problem(architecture, shape, keys, deepens)
+    wrong = problem(keys)
     if wrong is None:
         return []
-    of_size = _problem(architecture, shape, {}, deepens)
+    of_size = problem({})
     if of_size is not None:
         return [(path, of_size)]
-    alone = {key: _problem(architecture, shape, {key: value}, deepens) for key, value in keys.items()}
+    alone = {key: problem({key: value}) for key, value in keys.items()}
     found = [
         (f"model.huggingface.{key}", f"{keys[key]!r}: {of_key}") for key, of_key in alone.items() if of_key
     ]
@@ -112,7 +119,11 @@ def _stage_problems(
 
 
 def _problem(
-    architecture: Architecture, shape: ModelShape, keys: Mapping[str, Any], deepens: bool
+    architecture: Architecture,
+    shape: ModelShape,
+    deepens: bool,
+    sequence_length: int,
+    keys: Mapping[str, Any],
 ) -> str | None:
     try:
         model = _built(architecture, shape, keys)
@@ -124,6 +135,9 @@ def _problem(
         )
     except Exception as error:  # whatever the library raises is its verdict
         return f"{architecture.config_class} refuses it: {innermost_words(error)}"
+    fails = _forward_failure(model, architecture, shape, sequence_length)
+    if fails is not None:
+        return f"{architecture.model_class} makes no loss of a batch: {fails}"
     differing = differing_blocks(model, architecture)
     if differing is None or not deepens or any(keys.get(key) for key in architecture.numbering_keys):
         return None
@@ -131,6 +145,30 @@ def _problem(
         f"what a block computes depends on its number ({differing}), and the table of {architecture.name} does not"
         " name the key that says so (numbering_keys)"
     )
+
+
+def _forward_failure(
+    model: PreTrainedModel, architecture: Architecture, shape: ModelShape, sequence_length: int
+) -> str | None:
+    """What is raised where the model is given a batch, without weights and so without computing anything."""
+    if architecture.objective == "image_classification":
+        sizes = (1, shape.channels, shape.image_size, shape.image_size)
+        batch = {"pixel_values": torch.zeros(sizes), "labels": torch.zeros(1, dtype=torch.long)}
+    else:
+        tokens = torch.zeros(1, min(sequence_length, shape.positions), dtype=torch.long)
+        batch = {"input_ids": tokens, "labels": tokens}
+    if architecture.objective == "features":
+        del batch["labels"]
+    try:
+        with torch.no_grad():
+            nn.Module.to(model, "meta")
+            result = model(**{name: tensor.to("meta") for name, tensor in batch.items()})
+    except Exception as error:  # whatever the library raises is its verdict
+        words = innermost_words(error)
+        # Where values decide what is done (`rope_type: dynamic`), only a batch with values can say it.
+        return None if "meta tensor" in words or isinstance(error, NotImplementedError) else words
+    has_loss = "labels" not in batch or getattr(result, "loss", None) is not None
+    return None if has_loss else "its result has no loss"
 
 
 def differing_blocks(model: PreTrainedModel, architecture: Architecture) -> str | None:
@@ -153,9 +191,8 @@ def differing_blocks(model: PreTrainedModel, architecture: Architecture) -> str 
 
 def answer_apart(request: Any) -> Any:
     """The answer to a question that was asked through `ligo_dist.runtime.apart`."""
-    family, shapes, keys, directory, attention = request
+    family, shapes, keys, sequence_length, directory, attention = request
     path = None if directory is None else Path(directory)
-    faults, notes = check_models(
-        get_architecture(family), [ModelShape(**shape) for shape in shapes], keys, path, attention
-    )
+    models = [ModelShape(**shape) for shape in shapes]
+    faults, notes = check_models(get_architecture(family), models, keys, sequence_length, path, attention)
     return [[fault.path, fault.message] for fault in faults], notes

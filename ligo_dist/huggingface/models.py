@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,12 +15,12 @@ import transformers
 from torch import nn
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
-from transformers.integrations.deepspeed import initialize_weights_zero3
 
 from ligo_dist.architectures import Architecture, ModelShape
 from ligo_dist.engine import partitioned_parameters, partitioned_shapes, partitions
 from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.world import World, seed_everything
+from ligo_dist.huggingface.versions import initialize_partitioned
 from ligo_dist.runtime.errors import CheckpointError
 
 GENERATION_FILE = "generation_config.json"
@@ -65,7 +66,8 @@ def _library_config(
     architecture: Architecture, keys: Mapping[str, Any], epsilon_factor: float
 ) -> PretrainedConfig:
     config_class = getattr(transformers, architecture.config_class)
-    config = config_class(**{**keys, "architectures": [architecture.model_class]})
+    # The class completes a mapping in its place, which is the user's.
+    config = config_class(**copy.deepcopy({**keys, "architectures": [architecture.model_class]}))
     if epsilon_factor != 1.0:
         epsilon = getattr(config, architecture.norm_epsilon)
         setattr(config, architecture.norm_epsilon, epsilon * epsilon_factor)
@@ -179,7 +181,7 @@ def initial_shards(
         (key,) = (key for key, attribute in architecture.config_keys.items() if attribute == "layers")
         setattr(model.config, key, layers)
     seed_everything(*seeds)
-    initialize_weights_zero3(model)
+    initialize_partitioned(model)
     model.tie_weights()
     return partitions(model, world)
 

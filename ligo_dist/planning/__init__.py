@@ -3,33 +3,20 @@
 `docs/internals/accounting.md` has every formula; `tests/planning` holds them against whole runs that are measured.
 """
 
-from ligo_dist.planning.estimate import Needs, PhaseEstimate, StageEstimate, estimate_stages, needs
-from ligo_dist.planning.forecast import (
-    DEFAULT_GPU,
-    SECONDS_PER_BLOCK,
-    BreakEven,
-    Forecast,
-    Gpu,
-    get_gpu,
-    gpu_names,
-)
-from ligo_dist.planning.memory import Memory
-from ligo_dist.planning.setting import Setting
+from ligo_dist.planning.estimate import Needs, PhaseEstimate, estimate_phases, export_bytes, needs
+from ligo_dist.planning.forecast import SECONDS_PER_BLOCK, Forecast
+from ligo_dist.planning.hardware import DEFAULT_GPU, get_gpu, gpu_names
 from ligo_dist.planning.traffic import Traffic
 
 __all__ = [
     "DEFAULT_GPU",
     "SECONDS_PER_BLOCK",
-    "BreakEven",
     "Forecast",
-    "Gpu",
-    "Memory",
     "Needs",
     "PhaseEstimate",
-    "Setting",
-    "StageEstimate",
     "Traffic",
-    "estimate_stages",
+    "estimate_phases",
+    "export_bytes",
     "get_gpu",
     "gpu_names",
     "needs",

@@ -1,7 +1,8 @@
 """What a forward pass keeps for its backward pass, in bytes: docs/internals/accounting.md has the formulas.
 
 After Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1), adapted to what the library's blocks keep: tests hold
-the counts here against the tensors that torch saves, family by family.
+the counts here against the tensors that torch saves, family by family. A plan does not measure them itself: it would
+take torch and the library, and a GPU for what a GPU keeps.
 """
 
 from __future__ import annotations
@@ -25,32 +26,44 @@ class Activations:
     """Bytes of one micro-batch on one rank.
 
     Attributes:
+        layers: blocks of the model.
+        checkpointed: what is inside a block is dropped, and made again in the backward pass.
         block_input: the residual stream before a block: all that checkpointing keeps of it.
         block: what one block keeps.
         ends: what lies before and behind the blocks, logits aside.
         loss: of all logits while the loss is differentiated, or evaluated.
         logits: of all logits in the precision of the arithmetic.
-        backward: what the backward pass of one block holds beside.
+        beside: what the backward pass of one block holds beside.
     """
 
+    layers: int
+    checkpointed: bool
     block_input: int
     block: int
     ends: int
     loss: int
     logits: int
-    backward: int
+    beside: int
 
-    def kept(self, layers: int, *, checkpointed: bool) -> int:
+    @property
+    def kept(self) -> int:
         """After the forward pass of all blocks."""
-        return layers * (self.block_input if checkpointed else self.block) + self.ends
+        return self.layers * (self.block_input if self.checkpointed else self.block) + self.ends
 
-    def in_backward(self, layers: int, *, checkpointed: bool) -> int:
+    @property
+    def in_backward(self) -> int:
         """While the last block's gradients are taken; its inner values are there again if they were dropped."""
-        again = self.block if checkpointed else 0
-        return self.kept(layers, checkpointed=checkpointed) + again + self.backward
+        return self.kept + (self.block if self.checkpointed else 0) + self.beside
+
+    @property
+    def in_evaluation(self) -> int:
+        """The larger of the logits' loss and a block; nothing is kept for a backward pass."""
+        return max(self.loss, self.block_input + self.block)
 
 
-def activations(setting: Setting, shape: ModelShape, length: int, sequences: int) -> Activations:
+def activations(
+    setting: Setting, shape: ModelShape, length: int, sequences: int, *, checkpointed: bool = False
+) -> Activations:
     """The activations of a micro-batch.
 
     Args:
@@ -58,18 +71,21 @@ def activations(setting: Setting, shape: ModelShape, length: int, sequences: int
         shape: the model.
         length: positions that the blocks work on.
         sequences: sequences, or images, of the micro-batch.
+        checkpointed: its blocks are.
     """
     tokens, architecture, number = length * sequences, setting.architecture, setting.number
     language_model = architecture.objective in ("causal_lm", "masked_lm")
     logits = tokens * shape.vocab if language_model else sequences * shape.labels
     head = 3 * shape.width * number if architecture.objective == "masked_lm" else 0
     return Activations(
+        layers=shape.layers,
+        checkpointed=checkpointed,
         block_input=tokens * shape.width * number,
         block=tokens * _block(setting, shape, length),
         ends=tokens * (_norm(setting, shape.width) + head),
         loss=LOGIT_BYTES * logits,
         logits=number * logits,
-        backward=_TEMPORARIES * tokens * _largest(setting, shape, length),
+        beside=_TEMPORARIES * tokens * _largest(setting, shape, length),
     )
 
 

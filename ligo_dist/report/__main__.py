@@ -10,9 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ligo_dist.report import write_report
-from ligo_dist.report.read import PICTURE
-from ligo_dist.report.tables import show
+from ligo_dist.report import PICTURE, show, write_report
 from ligo_dist.runtime.errors import FINISHED, MISTAKE, LigoError
 from ligo_dist.runtime.redaction import redact
 

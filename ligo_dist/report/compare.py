@@ -1,229 +1,18 @@
-"""Runs side by side: which are one case, when a curve meets the baseline's final loss, and what was saved."""
+"""Runs side by side: when a curve meets the baseline's final loss, and what was saved, by run and over the seeds."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
-from pathlib import PurePath
 from statistics import fmean
 from typing import Literal
 
-from ligo_dist.report.read import Cost, CurvePoint, Run, Source, find_maker, find_source
+from ligo_dist.report.grouping import check_comparable, make_groups
+from ligo_dist.report.read import Cost, CurvePoint, Quantity, Run, amount, read_runs
 from ligo_dist.runtime.errors import LigoError
-from ligo_dist.tracking import SOURCE_PATH
 
-_NOT_A_DIFFERENCE = ("seed", "run_dir", "data.cache_dir", "data.workers")
-_NOT_DIFFERENT_SECTIONS = ("tracking.", "checkpoints.", "distributed.", "cluster.")
-"""Parameters in which runs of one case may differ: they say where things are and how a run is watched."""
-
-MANNER = (".micro_batch_size", ".activation_checkpointing")
-"""The ends of those, the number of ranks beside them, that say how a batch is computed: what a step does to the
-weights is the same but for rounding."""
-
-_MEASURED_WITH = ("data.sequence_length", "data.mask_fraction", "evaluation.sequences")
-"""Parameters that change the validation loss of one and the same model."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """One run of a report.
-
-    Attributes:
-        label: what it is called, unlike any other.
-        run: its numbers.
-        source: what trained what its target was grown from.
-    """
-
-    label: str
-    run: Run
-    source: Source
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that differ by their seed alone; often only one."""
-
-    label: str
-    members: Sequence[Member]
-
-
-def make_groups(runs: Sequence[Run]) -> list[Group]:
-    """The cases that the runs are of, in the order of their first runs.
-
-    Raises:
-        LigoError: two runs are the same, seed included.
-    """
-    members = [Member(label, run, find_source(run)) for label, run in zip(_labels(runs), runs, strict=True)]
-    cases = [
-        case
-        for same in _sorted_out(members, _case)
-        # A seed that is there twice was run in two ways, which is then what is compared.
-        for case in ([same] if _seeds_differ(same) else _sorted_out(same, _manner))
-    ]
-    for case in cases:
-        _refuse_repetitions(case)
-    names = _unlike([_group_label(case) for case in cases])
-    return [Group(name, case) for name, case in zip(names, cases, strict=True)]
-
-
-def _sorted_out(members: Iterable[Member], by: Callable[[Run], object]) -> list[list[Member]]:
-    """The members that have the same of something, in the order of the first of them."""
-    found: dict[object, list[Member]] = {}
-    for member in members:
-        found.setdefault(by(member.run), []).append(member)
-    return list(found.values())
-
-
-def _seeds_differ(members: Sequence[Member]) -> bool:
-    return len({member.run.seed for member in members}) == len(members)
-
-
-def _manner(run: Run) -> object:
-    """How a run was computed: on how many ranks, in which micro-batches, with what recomputed."""
-    recorded = run.recorded
-    keys = {name: value for name, value in recorded.parameters.items() if name.endswith(MANNER)}
-    return recorded.tags.get("world_size"), frozenset(keys.items())
-
-
-def check_comparable(runs: Sequence[Run]) -> None:
-    """See that the losses of all runs are of the same validation data.
-
-    Raises:
-        LigoError: they are not; it says which run has which.
-    """
-    tags = ((run.recorded.place, run.recorded.tags.get("corpus.fingerprint")) for run in runs)
-    _refuse_differences("corpus.fingerprint", tags)
-    for key in _MEASURED_WITH:
-        _refuse_differences(key, ((run.recorded.place, run.recorded.parameters.get(key)) for run in runs))
-
-
-def _refuse_differences(key: str, values: Iterable[tuple[str, str | None]]) -> None:
-    places: dict[str | None, list[str]] = {}
-    for place, value in values:
-        places.setdefault(value, []).append(place)
-    if len(places) > 1:
-        lines = [f"  {value or 'not recorded'}: {', '.join(those)}" for value, those in places.items()]
-        raise LigoError(
-            "\n".join([f"{key}: runs with other validation data have losses that cannot be compared", *lines])
-        )
-
-
-def _case(run: Run) -> object:
-    """What runs of one case have in common. The model that they begin with is told by the case of the run that made
-    it, as each seed has its own."""
-    recorded = run.recorded
-    parameters = {
-        name: value
-        for name, value in recorded.parameters.items()
-        if name not in _NOT_A_DIFFERENCE
-        and not name.startswith(_NOT_DIFFERENT_SECTIONS)
-        and not name.endswith(MANNER)
-    }
-    given = parameters.pop("stages.0.from", "")
-    maker = find_maker(recorded)
-    model = recorded.tags.get(SOURCE_PATH, given)
-    begun_from: object = model if maker is None else (maker.target.name, _case(maker))
-    return begun_from, frozenset(parameters.items())
-
-
-def _refuse_repetitions(members: Sequence[Member]) -> None:
-    by_seed: dict[str, str] = {}
-    for member in members:
-        place, seed = member.run.recorded.place, member.run.seed
-        if seed in by_seed:
-            raise LigoError(
-                f"{place}: the same configuration and seed ({seed}) as {by_seed[seed]}: it would count twice; leave one"
-                " out"
-            )
-        by_seed[seed] = place
-
-
-def _labels(runs: Sequence[Run]) -> list[str]:
-    """The last parts of the runs' paths, as many as it takes to tell them apart."""
-    paths = [_path(run) for run in runs]
-    for length in range(1, max(len(path.parts) for path in paths)):
-        labels = [str(PurePath(*path.parts[-length:])) for path in paths]
-        if len(set(labels)) == len(labels):
-            return labels
-    return [str(path) for path in paths]
-
-
-def _path(run: Run) -> PurePath:
-    return PurePath(os.path.abspath(run.recorded.place))
-
-
-def _group_label(members: Sequence[Member]) -> str:
-    """What the names of its runs have in common."""
-    names = [_path(member.run).name for member in members]
-    return members[0].label if len(members) == 1 else _common(names) or members[0].label
-
-
-def _common(names: Sequence[str]) -> str:
-    """The beginning that names share, without what only announces the seed: `ligo` of `ligo-seed-0`, `ligo-seed-1`."""
-    if len(set(names)) == 1:
-        return names[0]
-    shared = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    common = "".join(letters[0] for letters in shared).rstrip("-_. 0123456789=")
-    return common.removesuffix("seed").rstrip("-_. ")
-
-
-def _unlike(names: Sequence[str]) -> list[str]:
-    """The names, with a number behind those that have been there before."""
-    seen: dict[str, int] = {}
-    unlike = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        unlike.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return unlike
-
-
-def same_seed(group: Group, seed: str) -> Member | None:
-    """The run of a group to hold one with that seed against: its only one, else the one with the same seed."""
-    if len(group.members) == 1:
-        return group.members[0]
-    return next((member for member in group.members if member.run.seed == seed), None)
-
-
-def group_of(groups: Sequence[Group], place: str) -> Group:
-    """The group that has the run from that place."""
-    return next(
-        group for group in groups if any(member.run.recorded.place == place for member in group.members)
-    )
-
-
-def falling(losses: Sequence[float]) -> list[float]:
-    """The non-increasing sequence nearest to the losses in the mean square: evaluations scatter, and a curve that dips
-    once has not reached what it dips below.
-
-    Pool-adjacent-violators (Ayer et al. 1955): neighbours in the wrong order are replaced by their mean.
-    """
-    pools: list[tuple[float, int]] = []
-    for loss in losses:
-        pools.append((loss, 1))
-        while len(pools) > 1 and pools[-2][0] < pools[-1][0]:
-            (mean, count), (last, last_count) = pools[-2], pools.pop()
-            total = count + last_count
-            pools[-1] = ((mean * count + last * last_count) / total, total)
-    return [mean for mean, count in pools for _ in range(count)]
-
-
-def cost_to_reach(costs: Sequence[float], losses: Sequence[float], loss: float) -> float | None:
-    """The cost at which the falling curve through the points meets a loss, linear between points; None if it stays
-    above.
-
-    A curve that begins below it has reached it with its first point's cost.
-    """
-    curve = falling(losses)
-    for index, (cost, value) in enumerate(zip(costs, curve, strict=True)):
-        if value <= loss:
-            if index == 0:
-                return cost
-            before, above = costs[index - 1], curve[index - 1]
-            return before + (above - loss) / (above - value) * (cost - before)
-    return None
+Outcome = Literal["reached", "not reached", "below from its first evaluation"]
 
 
 @dataclass(frozen=True)
@@ -231,40 +20,23 @@ class Spread:
     """A quantity over the seeds.
 
     Attributes:
-        mean: over the seeds that have it.
+        mean: over the seeds.
         half_range: half of the distance between the largest and the smallest.
-        bound: whether one of them is an upper bound only.
-        count: how many seeds have it.
+        count: how many seeds there are.
     """
 
     mean: float
     half_range: float
-    bound: bool = False
-    count: int = 1
+    count: int
 
 
-def spread(values: Iterable[float | None], *, bound: bool = False) -> Spread | None:
-    """Mean and half range of the values that are there; None if there are none."""
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    if not known:
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """Mean and half range of values; None unless all are known: of those runs alone that come to a loss the mean would
+    be too good."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
         return None
-    return Spread(fmean(known), (max(known) - min(known)) / 2, bound, len(known))
-
-
-Outcome = Literal["reached", "not reached", "below from its first evaluation"]
-
-
-@dataclass(frozen=True)
-class Saved:
-    """Parts of the baseline's cost that a run needs less of: 0.3 is 30 %; negative if it needs more.
-
-    Attributes:
-        excluded: the training of the run's source not counted.
-        included: counted; None where it is not known.
-    """
-
-    excluded: float
-    included: float | None
+    return Spread(fmean(known), (max(known) - min(known)) / 2, len(known))
 
 
 @dataclass(frozen=True)
@@ -279,9 +51,8 @@ class Comparison:
         needed_in_all: the same with the source's training; None if that is not known.
         baseline_needed: what the baseline run spent on reaching it, a source that it trained itself included.
         baseline_needed_in_all: the same with what trained the model that it began with; None if that is not known.
-        flops, seconds: what is saved; None unless the curves cross, and where it is not known.
         best: the lowest loss the run came to.
-        first: its first evaluation, from where the target begins.
+        first: its first evaluation. The costs of both are counted from where the target begins.
     """
 
     baseline: str
@@ -291,85 +62,190 @@ class Comparison:
     needed_in_all: Cost | None
     baseline_needed: Cost
     baseline_needed_in_all: Cost | None
-    flops: Saved | None
-    seconds: Saved | None
     best: CurvePoint
     first: CurvePoint
 
+    def saved(self, quantity: Quantity, *, included: bool) -> float | None:
+        """The part of the baseline's cost that the run needs less of: 0.3 is 30 %; negative if it needs more. None
+        unless the curves cross, and where it is not known.
 
-def compare(member: Member, baseline: Member) -> Comparison:
-    """A run held against a baseline's final loss."""
-    curve, reference = curve_of(member), curve_of(baseline)
+        Args:
+            quantity: of which cost.
+            included: whether the source's training counts.
+        """
+        spent = amount(self.needed_in_all if included else self.needed, quantity)
+        whole = amount(self.baseline_needed_in_all if included else self.baseline_needed, quantity)
+        return 1 - spent / whole if spent is not None and whole else None
+
+
+@dataclass(frozen=True)
+class Case:
+    """Runs that differ by their seed alone; often only one.
+
+    Attributes:
+        label: of the case.
+        runs: of it.
+        comparisons: of each of them; None for one that has no baseline.
+        is_baseline: whether it is what the others are held against.
+    """
+
+    label: str
+    runs: Sequence[Run]
+    comparisons: Sequence[Comparison | None]
+    is_baseline: bool
+
+    @property
+    def final_loss(self) -> Spread | None:
+        """Validation loss at the end."""
+        return spread([run.target.final_loss for run in self.runs])
+
+    def needed(self, quantity: Quantity, *, included: bool) -> Spread | None:
+        """What it took to reach the baseline's final loss, with or without the training of the source; the baseline's
+        own is counted either way."""
+
+        def cost(comparison: Comparison) -> Cost | None:
+            if self.is_baseline:
+                return comparison.baseline_needed_in_all if included else comparison.baseline_needed
+            return comparison.needed_in_all if included else comparison.needed
+
+        return spread([None if each is None else amount(cost(each), quantity) for each in self.comparisons])
+
+    def saved(self, quantity: Quantity, *, included: bool) -> Spread | None:
+        """Which part of what it took the baseline was saved; None for the baseline itself."""
+        if self.is_baseline:
+            return None
+        return spread(
+            [None if each is None else each.saved(quantity, included=included) for each in self.comparisons]
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report says, in numbers.
+
+    Attributes:
+        cases: in the order in which their first runs were given.
+        baseline: the one of them that the others are held against; None: none was named.
+    """
+
+    cases: Sequence[Case]
+    baseline: Case | None
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for case in self.cases for run in case.runs]
+
+
+def build_report(places: Sequence[str], baseline: str | None = None) -> Report:
+    """Read runs and compare them.
+
+    Args:
+        places: run directories.
+        baseline: one of them, or another one, to hold the others against.
+
+    Raises:
+        LigoError: what is named is no run, or the runs cannot be compared.
+    """
+    runs = read_runs([*places, *([] if baseline is None else [baseline])])
+    check_comparable(runs)
+    groups = make_groups(runs)
+    if baseline is None:
+        return Report(
+            [Case(label, group, [None] * len(group), False) for label, group in groups.items()], None
+        )
+    identity = os.path.realpath(baseline)
+    reference = next(
+        group for group in groups.values() if any(os.path.realpath(run.place) == identity for run in group)
+    )
+    _check_finished(reference)
+    cases = [
+        Case(
+            label, group, [compare(run, _same_seed(reference, run.seed)) for run in group], group is reference
+        )
+        for label, group in groups.items()
+    ]
+    return Report(cases, next(case for case in cases if case.is_baseline))
+
+
+def _check_finished(baseline: Sequence[Run]) -> None:
+    """See that the baseline's final losses are final.
+
+    Raises:
+        LigoError: one of its runs has not finished.
+    """
+    for run in baseline:
+        if run.status != "FINISHED":
+            raise LigoError(
+                f"{run.place}: as the baseline it has to have finished, and it is {run.status}; `ligo-dist run` on its"
+                " run directory goes on with it, or name another run"
+            )
+
+
+def _same_seed(baseline: Sequence[Run], seed: str) -> Run | None:
+    """The run of a baseline to hold one with that seed against: its only one, else the one with the same seed."""
+    if len(baseline) == 1:
+        return baseline[0]
+    return next((run for run in baseline if run.seed == seed), None)
+
+
+def compare(run: Run, baseline: Run | None) -> Comparison | None:
+    """A run held against a baseline's final loss; None where there is no baseline."""
+    if baseline is None:
+        return None
+    curve, reference = run.curve, baseline.curve
     loss = reference[-1].loss
-    needed = _needed(curve, loss)
+    falls = falling([point.loss for point in curve])
+    needed = None if falls[0] <= loss else cost_to_reach(curve, falls, loss)
+    outcome: Outcome = "not reached" if needed is None else "reached"
     # Its falling curve ends at its final loss or below, but for the rounding of means.
-    base = (_needed(reference, loss) or reference[-1].cost) + baseline.source.own
-    before = baseline.source.before
-    outcome: Outcome = "reached" if needed is not None else "not reached"
-    if falling([evaluation.loss for evaluation in curve])[0] <= loss:
-        outcome, needed = "below from its first evaluation", None
-    total = member.source.total
-    in_all = None if needed is None or total is None else needed + total
-    base_in_all = None if before is None else base + before
+    crossed = (
+        cost_to_reach(reference, falling([point.loss for point in reference]), loss) or reference[-1].cost
+    )
+    base = crossed + baseline.source_own
+    total, before = run.source_total, baseline.source_before
     return Comparison(
         baseline=baseline.label,
         loss=loss,
-        outcome=outcome,
+        outcome="below from its first evaluation" if falls[0] <= loss else outcome,
         needed=needed,
-        needed_in_all=in_all,
+        needed_in_all=None if needed is None or total is None else needed + total,
         baseline_needed=base,
-        baseline_needed_in_all=base_in_all,
-        flops=_saved(lambda cost: cost.flops, needed, in_all, base, base_in_all),
-        seconds=_saved(lambda cost: cost.seconds, needed, in_all, base, base_in_all),
-        best=min(curve, key=lambda evaluation: evaluation.loss),
+        baseline_needed_in_all=None if before is None else base + before,
+        best=min(curve, key=lambda point: point.loss),
         first=curve[0],
     )
 
 
-def compare_group(group: Group, baseline: Group) -> dict[str, Comparison]:
-    """The runs of a group by label, each held against the baseline of its own seed where there are several."""
-    pairs = ((member, same_seed(baseline, member.run.seed)) for member in group.members)
-    return {member.label: compare(member, other) for member, other in pairs if other is not None}
+def falling(losses: Sequence[float]) -> list[float]:
+    """The non-increasing sequence nearest to the losses in the mean square: evaluations scatter, and a curve that dips
+    once has not reached what it dips below."""
+    from scipy.optimize import isotonic_regression  # loaded here: the launcher imports this package
+
+    fitted: list[float] = isotonic_regression(losses, increasing=False).x.tolist()
+    return fitted
 
 
-def curve_of(member: Member) -> list[CurvePoint]:
-    """A run's evaluations, costs counted from where its target begins: learning and growing are in them, what trained
-    its source is not."""
-    target = member.run.target
-    return [CurvePoint(each.cost - target.begins, each.loss, each.phase) for each in target.curve]
+def cost_to_reach(curve: Sequence[CurvePoint], falls: Sequence[float], loss: float) -> Cost | None:
+    """The cost at which a curve meets a loss, linear between its points; None if it stays above.
 
+    Args:
+        curve: the points; what is not known of all their costs is not known of the result.
+        falls: their losses, in an order that falls. One that begins below `loss` has reached it with its first point.
+        loss: to be met.
+    """
+    index = next((index for index, value in enumerate(falls) if value <= loss), None)
+    if index is None:
+        return None
+    part = (falls[index - 1] - loss) / (falls[index - 1] - falls[index]) if index else 0.0
 
-def _needed(curve: Sequence[CurvePoint], loss: float) -> Cost | None:
-    """Where the falling curve meets a loss; what is not known of all its points is None."""
-    losses = [evaluation.loss for evaluation in curve]
-
-    def reached(costs: Sequence[float | None]) -> float | None:
+    def meet(costs: Sequence[float | None]) -> float | None:
         known = [cost for cost in costs if cost is not None]
-        return cost_to_reach(known, losses, loss) if len(known) == len(costs) else None
+        if len(known) < len(costs):
+            return None
+        before = known[max(index - 1, 0)]
+        return before + part * (known[index] - before)
 
-    flops = reached([evaluation.cost.flops for evaluation in curve])
-    if flops is None:
-        return None
-    return Cost(
-        flops,
-        reached([evaluation.cost.seconds for evaluation in curve]),
-        reached([evaluation.cost.hardware_flops for evaluation in curve]),
-    )
-
-
-def _saved(
-    measure: Callable[[Cost], float | None],
-    needed: Cost | None,
-    in_all: Cost | None,
-    base: Cost,
-    base_in_all: Cost | None,
-) -> Saved | None:
-    excluded = _part(measure, needed, base)
-    return None if excluded is None else Saved(excluded, _part(measure, in_all, base_in_all))
-
-
-def _part(measure: Callable[[Cost], float | None], cost: Cost | None, base: Cost | None) -> float | None:
-    if cost is None or base is None:
-        return None
-    spent, whole = measure(cost), measure(base)
-    return 1 - spent / whole if spent is not None and whole else None
+    costs = [point.cost for point in curve]
+    flops = meet([cost.flops for cost in costs])
+    assert flops is not None
+    return Cost(flops, meet([cost.seconds for cost in costs]), meet([cost.hardware_flops for cost in costs]))

@@ -59,7 +59,7 @@ def close_apart() -> None:
 class _Process:
     def __init__(self, with_torch: bool) -> None:
         self._place = _place()
-        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)  # noqa: SIM115 (as long as the process)
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
         words = [_WITH_TORCH] if with_torch else []
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, *words],

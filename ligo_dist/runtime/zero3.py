@@ -31,7 +31,7 @@ class Zero3:
     def from_keys(cls, deepspeed: Mapping[str, Any]) -> Zero3:
         """What a configuration's `deepspeed` section comes to."""
         keys: Mapping[str, Any] = deepspeed.get("zero_optimization") or {}
-        given = {name: int(keys[key]) for key, name in _KEYS.items() if key in keys}
+        given = {name: int(keys[key]) for key, name in _KEYS.items() if _is_number(keys.get(key))}
         return cls(**given, offloads=any(_is_used(keys.get(f"offload_{what}")) for what in _OFFLOADED))
 
 
@@ -43,6 +43,15 @@ _KEYS = {
     "stage3_max_reuse_distance": "reuse_distance",
     "sub_group_size": "sub_group",
 }
+
+
+def _is_number(value: Any) -> bool:
+    """What is none DeepSpeed refuses, in the ranks; the preflight reckons before that."""
+    try:
+        int(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _is_used(section: Any) -> bool:

@@ -20,7 +20,6 @@ class PhaseCost:
         tokens: tokens that it reads.
         flops: model FLOPs, which know no recomputation; savings are stated in them.
         hardware_flops: the same and what is recomputed in the backward pass.
-        flops_per_step, hardware_flops_per_step: the same for one of its steps; 0 if it has none.
         padding: part of what its ranks compute that is padding, which tokens and FLOPs leave out.
     """
 
@@ -28,9 +27,16 @@ class PhaseCost:
     tokens: int = 0
     flops: int = 0
     hardware_flops: int = 0
-    flops_per_step: int = 0
-    hardware_flops_per_step: int = 0
     padding: float = 0.0
+
+    @property
+    def flops_per_step(self) -> int:
+        """Of one of its steps; 0 if it has none."""
+        return self.flops // self.steps if self.steps else 0
+
+    @property
+    def hardware_flops_per_step(self) -> int:
+        return self.hardware_flops // self.steps if self.steps else 0
 
     def __add__(self, other: PhaseCost) -> PhaseCost:
         return PhaseCost(
@@ -73,63 +79,31 @@ def training_cost(
         tokens: of one sample.
         checkpointed: the blocks' activations are computed again in the backward pass.
     """
-
-    def step(*, checkpointed: bool) -> int:
-        return training_step_flops(architecture, shape, tokens, split.batch_size, checkpointed=checkpointed)
-
-    return _cost(steps, split, tokens, step(checkpointed=False), step(checkpointed=checkpointed))
+    model, hardware = (
+        training_step_flops(architecture, shape, tokens, split.batch_size, checkpointed=again)
+        for again in (False, checkpointed)
+    )
+    return _cost(steps, split, tokens, model, hardware)
 
 
 def learning_cost(
     layout: GrowthLayout, steps: int, split: BatchSplit, tokens: int, *, checkpointed: bool
 ) -> PhaseCost:
     """Learning an operator; the arguments as in `training_cost`."""
-
-    def step(*, hardware: bool) -> int:
-        return learning_step_flops(
-            layout.architecture,
-            layout.source,
-            layout.target,
-            tokens,
-            split.batch_size,
-            micro_batch_size=split.micro_batch_size,
-            world_size=split.world_size,
-            columns=layout.columns,
-            generations=_generations(layout),
-            checkpointed=checkpointed,
-            hardware=hardware,
-        ).total
-
-    return _cost(steps, split, tokens, step(hardware=False), step(hardware=True))
+    model, hardware = (
+        learning_step_flops(layout, tokens, split, checkpointed=checkpointed, hardware=hardware)
+        for hardware in (False, True)
+    )
+    return _cost(steps, split, tokens, model, hardware)
 
 
 def growing_cost(layout: GrowthLayout, states: int) -> PhaseCost:
     """Applying an operator to the weights, and (`states` of 3) to AdamW's moments: each has its own map."""
-    flops = states * growing_flops(
-        layout.architecture,
-        layout.source,
-        layout.target,
-        columns=layout.columns,
-        generations=_generations(layout),
-    )
+    flops = states * growing_flops(layout)
     return PhaseCost(flops=flops, hardware_flops=flops)
-
-
-def _generations(layout: GrowthLayout) -> int:
-    """New units with depth coefficients of their own are made apart: blocks are generated twice."""
-    return 2 if layout.new_depth else 1
 
 
 def _cost(steps: int, split: BatchSplit, tokens: int, flops: int, hardware_flops: int) -> PhaseCost:
     """A phase of so many steps: the split of their batches, the tokens of one sample, the FLOPs of one step."""
-    if not steps:
-        return PhaseCost()
-    return PhaseCost(
-        steps,
-        steps * split.batch_size * tokens,
-        steps * flops,
-        steps * hardware_flops,
-        flops,
-        hardware_flops,
-        split.padding,
-    )
+    padding = split.padding if steps else 0.0
+    return PhaseCost(steps, steps * split.batch_size * tokens, steps * flops, steps * hardware_flops, padding)

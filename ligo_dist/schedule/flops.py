@@ -11,13 +11,11 @@ All counts are exact integers, summed over all ranks. Nothing here knows of torc
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from ligo_dist.architectures import Architecture, Axis, Dim, ModelShape, ParameterSpec
-from ligo_dist.growth.layout import is_copied
+from ligo_dist.architectures import Architecture, Axis, ModelShape, ParameterSpec
+from ligo_dist.growth.layout import GrowthLayout
 from ligo_dist.schedule.batch_split import BatchSplit
 
 _BACKWARD = 2
@@ -60,97 +58,46 @@ def training_step_flops(
     return (1 + _BACKWARD) * forward - pixels + again
 
 
-@dataclass(frozen=True)
-class LearningFlops:
-    """FLOPs of one optimizer step of the growth operator, over all ranks.
-
-    Attributes:
-        model: forward and backward of the target model, and its recomputation where activations are not kept.
-        mixing: depth mixing, of which every rank does its own partition.
-        expansion: width expansion, which every rank does in full in each of its micro-steps.
-    """
-
-    model: int
-    mixing: int
-    expansion: int
-
-    @property
-    def total(self) -> int:
-        return self.model + self.mixing + self.expansion
-
-
 def learning_step_flops(
-    architecture: Architecture,
-    source: ModelShape,
-    target: ModelShape,
+    layout: GrowthLayout,
     sequence_length: int,
-    batch_size: int,
+    split: BatchSplit,
     *,
-    micro_batch_size: int,
-    world_size: int = 1,
-    columns: int | None = None,
-    generations: int = 1,
     checkpointed: bool = False,
     hardware: bool = False,
-) -> LearningFlops:
+) -> int:
     """One optimizer step that learns the operator between two models.
 
     The target's weights are generated in each micro-step on each rank, padded or not, once for the forward pass and
     once more for the backward pass, and their gradients flow back once. The model's own work on padding is not counted.
 
     Args:
-        architecture: the family.
-        source: the model that is there.
-        target: the model to come.
+        layout: the pair of models.
         sequence_length: positions per sequence that the blocks work on.
-        batch_size: sequences per optimizer step, over all ranks.
-        micro_batch_size: the most sequences per rank in one forward pass.
-        world_size: number of ranks; each micro-step of all of them together mixes the depth once.
-        columns: layers that are mixed, where there are more (or fewer) than the source's own.
-        generations: times that a block is made: twice where new units have depth coefficients of their own.
+        split: the step's sequences over the ranks; each micro-step of all of them together mixes the depth once, and
+            each rank expands the width in full.
         checkpointed: activations are computed again in the backward pass: of all modules, not of the blocks alone.
         hardware: count what is computed again: the weights, and the activations where they are checkpointed.
     """
+    architecture, target, batch_size = layout.architecture, layout.target, split.batch_size
     model = training_step_flops(architecture, target, sequence_length, batch_size, checkpointed=False)
-    again = 0
     if hardware and checkpointed:
-        again = forward_flops(architecture, target, sequence_length, batch_size)
-    forwards = 2 if hardware else 1
-    micro_steps = BatchSplit(batch_size, micro_batch_size, world_size).micro_steps
-    mixing = generations * _mixing_flops(architecture, source, target, columns)
-    expansion = _expansion_flops(architecture, source, target, generations)
-    return LearningFlops(
-        model=model + again,
-        # The source is frozen: the only gradient of mixing is that of the coefficients.
-        mixing=micro_steps * (forwards + 1) * mixing,
-        expansion=world_size * micro_steps * (forwards * expansion.forward + expansion.backward),
-    )
+        model += forward_flops(architecture, target, sequence_length, batch_size)
+    made = 2 if hardware else 1
+    # The source is frozen: the only gradient of mixing is that of the coefficients.
+    mixing = (made + 1) * _mixing_flops(layout)
+    expansion = _expansion_flops(layout, made)
+    return model + split.micro_steps * (mixing + split.world_size * expansion)
 
 
-def growing_flops(
-    architecture: Architecture,
-    source: ModelShape,
-    target: ModelShape,
-    *,
-    columns: int | None = None,
-    generations: int = 1,
-) -> int:
+def growing_flops(layout: GrowthLayout) -> int:
     """Applying the operator once to make the target: every rank makes its own partition, so all together make
-    one. `columns` and `generations` as in `learning_step_flops`."""
+    one."""
     expansion = sum(
-        (1 if spec.layer is None else generations) * sum(costs)
-        for spec, costs in _products(architecture, source, target)
+        (1 if spec.layer is None else layout.generations) * sum(products)
+        for spec, products in _products(layout)
     )
-    return generations * _mixing_flops(architecture, source, target, columns) + expansion
-
-
-@dataclass(frozen=True)
-class _Expansion:
-    """FLOPs of the width expansion of all parameters: to generate them once, and to take the gradients
-    back."""
-
-    forward: int
-    backward: int
+    return _mixing_flops(layout) + expansion
 
 
 def _block_flops(architecture: Architecture, shape: ModelShape, sequence_length: int, sequences: int) -> int:
@@ -177,7 +124,7 @@ def _head_flops(architecture: Architecture, shape: ModelShape, sequence_length: 
     A language model's head reads every token; a classifier or a pooler reads one token of a sequence.
     """
     outside = [spec for spec in architecture.parameters(shape) if spec.layer is None and len(spec.dims) == 2]
-    matrices = sum(spec.numel for spec in outside if "in" in _sides(spec))
+    matrices = sum(spec.numel for spec in outside if any(s.side == "in" for dim in spec.dims for s in dim))
     if shape.tied:
         matrices += sum(spec.numel for spec in outside if "vocab" in _axis_names(spec))
     reads_every_token = architecture.objective in ("causal_lm", "masked_lm")
@@ -188,80 +135,42 @@ def _axis_names(spec: ParameterSpec) -> set[str]:
     return {segment.axis.name for dim in spec.dims for segment in dim}
 
 
-def _sides(spec: ParameterSpec) -> set[str | None]:
-    return {segment.side for dim in spec.dims for segment in dim}
+def _mixing_flops(layout: GrowthLayout) -> int:
+    """Every target layer is a weighted sum of all columns, element by element."""
+    layer = sum(spec.numel for spec in layout.source_by_role.values() if spec.layer is not None)
+    return 2 * layout.generations * layout.target.layers * layout.columns * layer
 
 
-def _mixing_flops(
-    architecture: Architecture, source: ModelShape, target: ModelShape, columns: int | None
-) -> int:
-    """Every target layer is a weighted sum of all columns - the source's layers unless said otherwise - element by
-    element."""
-    layer = sum(spec.numel for spec in architecture.parameters(_with_a_layer(source)) if spec.layer == 0)
-    return 2 * target.layers * (source.layers if columns is None else columns) * layer
-
-
-def _with_a_layer(source: ModelShape) -> ModelShape:
-    """A source of no layer has layers' shapes nonetheless: new layers are made at its width."""
-    return dataclasses.replace(source, layers=1)
-
-
-def _expansion_flops(
-    architecture: Architecture, source: ModelShape, target: ModelShape, generations: int
-) -> _Expansion:
-    """Generating the weights for one call of the target: a tied embedding is made for either of its two uses, a block
-    `generations` times."""
-    forward = backward = 0
-    for spec, products in _products(architecture, source, target):
-        uses = 2 if "vocab" in _axis_names(spec) and target.tied else 1
-        uses *= 1 if spec.layer is None else generations
+def _expansion_flops(layout: GrowthLayout, made: int) -> int:
+    """Generating the weights `made` times for one forward and backward pass of the target, and taking the gradients
+    back: a tied embedding is made for either of its two uses."""
+    total = 0
+    for spec, products in _products(layout):
+        tied = layout.target.tied and "vocab" in _axis_names(spec)
+        uses = layout.generations if spec.layer is not None else 2 if tied else 1
         # What is frozen needs no gradient: outside the blocks the first product reads the source itself.
         frozen = products[0] if spec.layer is None and products else 0
-        forward += uses * sum(products)
-        backward += uses * (_BACKWARD * sum(products) - frozen)
-    return _Expansion(forward, backward)
+        total += uses * ((made + _BACKWARD) * sum(products) - frozen)
+    return total
 
 
-def _products(
-    architecture: Architecture, source: ModelShape, target: ModelShape
-) -> Iterator[tuple[ParameterSpec, list[int]]]:
-    """Each target parameter with the costs of the products that expand it."""
-    small = {spec.role: spec for spec in architecture.parameters(_with_a_layer(source))}
-    for spec in architecture.parameters(target):
-        yield spec, _product_flops(architecture, small[spec.role], spec, source, target)
+def _products(layout: GrowthLayout) -> Iterator[tuple[ParameterSpec, list[int]]]:
+    """Each target parameter with the costs of the matrix products that expand it, dim by dim in the tensor's order; a
+    dim that is copied needs none."""
+    for spec in layout.target_parameters:
+        sizes, products = list(layout.source_by_role[spec.role].shape), []
+        for index, dim in enumerate(spec.dims):
+            grown = [segment.axis for segment in dim if not layout.is_copied(segment)]
+            rest = math.prod(sizes[:index] + sizes[index + 1 :])
+            if grown:
+                products.append(2 * rest * sum(_map_size(layout, axis) for axis in grown))
+            sizes[index] = spec.shape[index]
+        yield spec, products
 
 
-def _product_flops(
-    architecture: Architecture,
-    small: ParameterSpec,
-    spec: ParameterSpec,
-    source: ModelShape,
-    target: ModelShape,
-) -> list[int]:
-    """The matrix products that expand one parameter, dim by dim in the tensor's order; a fixed dim needs
-    none."""
-    sizes, products = list(small.shape), []
-    for index, dim in enumerate(spec.dims):
-        rest = math.prod(sizes[:index] + sizes[index + 1 :])
-        cost = 2 * rest * _map_size(architecture, dim, source, target)
-        products += [cost] if cost else []
-        sizes[index] = spec.shape[index]
-    return products
-
-
-def _map_size(architecture: Architecture, dim: Dim, source: ModelShape, target: ModelShape) -> int:
-    """Multiplications that expand one vector along a dim: the sum over its axis segments."""
-    return sum(
-        _axis_map_size(architecture, segment.axis, source, target)
-        for segment in dim
-        if segment.axis.scope != "fixed" and not is_copied(architecture, segment.axis, source, target)
-    )
-
-
-def _axis_map_size(architecture: Architecture, axis: Axis, source: ModelShape, target: ModelShape) -> int:
-    """Target units x source units, once per element of a unit; a lifted axis repeats it per query head of a
-    group."""
-    if axis.lifted_from:
-        repeats = min(source.queries_per_group, target.queries_per_group)
-        return repeats * _axis_map_size(architecture, architecture.axes[axis.lifted_from], source, target)
-    return axis.units(target) * axis.units(source) * axis.unit_size(source)
+def _map_size(layout: GrowthLayout, axis: Axis) -> int:
+    """Multiplications that expand one vector along an axis: target units x source units, once per element of a unit; a
+    lifted axis repeats its own per query head of a group."""
+    source, target, own = layout.source, layout.target, layout.axis_of(axis)
+    repeats = min(source.queries_per_group, target.queries_per_group) if axis.lifted_from else 1
+    return repeats * own.units(target) * own.units(source) * own.unit_size(source)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ligo_dist.architectures import Architecture, ModelShape
 from ligo_dist.config import Config, stage_shapes
 from ligo_dist.config.resolve import learn_batch, learn_steps, method_of, tokens_per_sample
-from ligo_dist.config.schema import Learn, Schedule, Stage, Train
+from ligo_dist.config.schema import Learn, Stage, Train
 from ligo_dist.growth.layout import GrowthLayout
 from ligo_dist.growth.registry import Method
 from ligo_dist.runtime.adamw import OptimizerSettings
@@ -185,6 +185,11 @@ class Plan:
         return self.stages[-1]
 
     @property
+    def samples(self) -> int:
+        """Training samples that all phases take."""
+        return sum(phase.steps * phase.batch_size for stage in self.stages for phase in stage.phases)
+
+    @property
     def cost(self) -> PhaseCost:
         """Of all stages."""
         return sum((stage.cost.total for stage in self.stages), PhaseCost())
@@ -215,7 +220,7 @@ def _phase(kind: str, section: Learn | Train | None, steps: int, train: Train | 
     """A phase; without a section one of no step, for a model that is taken as it is."""
     section, train = section or _AS_IT_IS, train or _AS_IT_IS
     batch_size, micro_batch_size = learn_batch(section, train)
-    optimizer = section.optimizer
+    optimizer, schedule = section.optimizer, section.schedule
     return PhasePlan(
         kind=kind,
         steps=steps,
@@ -228,7 +233,14 @@ def _phase(kind: str, section: Learn | Train | None, steps: int, train: Train | 
             optimizer.weight_decay,
             optimizer.gradient_clipping,
         ),
-        learning_rate=_learning_rate(optimizer.learning_rate, section.schedule, steps),
+        learning_rate=LearningRate(
+            schedule.kind,
+            optimizer.learning_rate,
+            steps,
+            schedule.warmup_steps,
+            schedule.decay_steps or 0,
+            schedule.final_ratio,
+        ),
         activation_checkpointing=(
             train.activation_checkpointing
             if section.activation_checkpointing is None
@@ -238,12 +250,6 @@ def _phase(kind: str, section: Learn | Train | None, steps: int, train: Train | 
 
 
 _AS_IT_IS = Train(steps=0, batch_size=1, micro_batch_size=1)
-
-
-def _learning_rate(peak: float, schedule: Schedule, steps: int) -> LearningRate:
-    return LearningRate(
-        schedule.kind, peak, steps, schedule.warmup_steps, schedule.decay_steps or 0, schedule.final_ratio
-    )
 
 
 def _stage_cost(

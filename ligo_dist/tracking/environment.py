@@ -12,7 +12,7 @@ from pathlib import Path
 import ligo_dist
 from ligo_dist.runtime.files import EXPORTS_DIRECTORY
 from ligo_dist.runtime.redaction import redact
-from ligo_dist.tracking.record import read_state
+from ligo_dist.tracking.state import read_state
 
 _CONFIGS = (".yaml", ".yml")
 SOURCE_PATH, SOURCE_RUN = "source.path", "source.run"

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import threading
 import time as clock
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from ligo_dist.runtime.heartbeat import beat
 from ligo_dist.runtime.redaction import redact
-from ligo_dist.tracking.delivery import deliver, files_of, send_missing_files
-from ligo_dist.tracking.failures import OutOfReach, Refused, Unusable
-from ligo_dist.tracking.mlflow import MlflowStore
-from ligo_dist.tracking.parameters import METRIC_BATCH
-from ligo_dist.tracking.points import Point, points_of
-from ligo_dist.tracking.record import (
-    METRICS_FILE,
-    PARENT,
-    Record,
-    RunRecord,
-    TrackedRun,
-    parse_records,
-    read_state,
+from ligo_dist.tracking.delivery import (
+    Copy,
+    files_of,
+    find_or_make,
+    models_of,
+    points_of,
+    send,
+    send_artifact,
 )
+from ligo_dist.tracking.mlflow import MlflowStore, OutOfReach, Refused
+from ligo_dist.tracking.record import METRICS_FILE, Record, RunRecord, parse_records
+from ligo_dist.tracking.state import PARENT, TrackedRun, read_state
 
 _PERIOD_SECONDS = 1.0
 """Between two rounds, so long as the run goes on."""
@@ -39,21 +35,8 @@ _ROUND_BYTES = 1 << 20
 """Of metrics that are read in one round: what waits in memory is no more."""
 
 
-@dataclass
-class _Mirrored:
-    """A run in the store.
-
-    Attributes:
-        run_id: in the store.
-        sent: the run as the store has it.
-        spare: points that the store has of steps that a resumed run takes again, by metric and step.
-        waiting: points that are to be sent.
-    """
-
-    run_id: str
-    sent: TrackedRun
-    spare: Counter[tuple[str, int]]
-    waiting: list[Point] = field(default_factory=list)
+class Unusable(Exception):
+    """The store can record nothing of this run: it is not called again."""
 
 
 class Mirror:
@@ -88,7 +71,7 @@ class Mirror:
         self._abandoned = record.earlier.identity if record.earlier and not resume else None
         self._position = (run_dir / METRICS_FILE).stat().st_size
         self._records: list[Record] = []  # read, and not yet given to the runs
-        self._runs: dict[str, _Mirrored] = {}
+        self._copies: dict[str, Copy] = {}
         self._changed, self._closing = threading.Event(), threading.Event()
         self._connected, self._usable, self._done = False, True, False
         self._failures = 0  # rounds in a row
@@ -176,14 +159,14 @@ class Mirror:
             return False
         self._connect()
         for key, run in state.runs():
-            if key not in self._runs:
+            if key not in self._copies:
                 self._begin(key, run)
         for record in self._records:
             self._give(record)
         self._records = []
         for key, run in state.runs():
-            if key in self._runs:
-                self._update(self._runs[key], run)
+            if key in self._copies:
+                self._update(self._copies[key], run)
         return more
 
     def _read(self) -> bool:
@@ -208,72 +191,52 @@ class Mirror:
         self._connected = True
 
     def _begin(self, key: str, run: TrackedRun) -> None:
-        """Find the run of that key, or make it; on resuming, send what it missed."""
+        """Find the run of that key, or make it; on resuming, what it misses waits."""
         try:
-            done = deliver(self._store, key, run, points_of(self._history, key))
+            copy = find_or_make(self._store, key, run, points_of(self._history, key))
         except Refused as error:
             if key == PARENT:
                 raise Unusable(str(error)) from error
             self._leave_out(error)
             return
-        if done.is_new and key == PARENT and self._resume and self._earlier:
+        if copy.is_new and key == PARENT and self._resume and self._earlier:
             where = redact(self._store.address)
             self._warn(f"MLflow: {where} does not have the run that is resumed; it begins there now")
-        sent = run.model_copy(update={"given": self._earlier.get(key, {}) if self._resume else {}})
-        self._runs[key] = _Mirrored(done.run_id, sent, done.spare)
+        copy.given = dict(self._earlier.get(key, {})) if self._resume else {}
+        self._copies[key] = copy
 
     def _give(self, record: Record) -> None:
         """Have the points of a record wait for being sent: to the parent, whose charts show the whole schedule, and to
         the stage."""
         points = points_of([record], PARENT)
         for key in dict.fromkeys((PARENT, record["stage"])):
-            run = self._runs.get(key)
-            if run is None:
+            copy = self._copies.get(key)
+            if copy is None:
                 continue
             for point in points:
-                if run.spare[point.metric, point.step] > 0:
-                    run.spare[point.metric, point.step] -= 1
+                if copy.spare[point.metric, point.step] > 0:
+                    copy.spare[point.metric, point.step] -= 1
                 else:
-                    run.waiting.append(point)
+                    copy.waiting.append(point)
 
-    def _update(self, mirrored: _Mirrored, run: TrackedRun) -> None:
-        """Send what has changed of a run."""
-        store, run_id, sent = self._store, mirrored.run_id, mirrored.sent
-        while batch := mirrored.waiting[:METRIC_BATCH]:
-            with self._left_out():
-                store.send_points(run_id, batch)
-            del mirrored.waiting[:METRIC_BATCH]
-        parameters = {name: value for name, value in run.parameters.items() if name not in sent.parameters}
-        tags = {name: value for name, value in run.tags.items() if sent.tags.get(name) != value}
-        with self._left_out():
-            store.send_parameters(run_id, parameters)
-            store.send_tags(run_id, tags)
+    def _update(self, copy: Copy, run: TrackedRun) -> None:
+        """Send what is new of a run."""
+        send(self._store, copy, run, self._left_out)
         for name, times in run.given.items():
-            if sent.given.get(name) != times:
-                self._send_artifact(run_id, run, name)
-                sent.given = {**sent.given, name: times}
-        if run.status != sent.status:
-            with self._left_out():
-                store.set_status(run_id, run.status, run.ended)
-        mirrored.sent = run.model_copy(update={"given": sent.given})
+            if copy.given.get(name) == times:
+                continue
+            there = self._artifacts(copy.run_id) if models_of(run, name) else {}
+            _, versions = send_artifact(
+                self._store, copy.run_id, run, self._run_dir, name, there, self._optional
+            )
+            for version in versions:
+                self._warn(f"MLflow: {self._run_dir / run.files[name]} is {version}")
+            copy.given[name] = times
 
-    def _send_artifact(self, run_id: str, run: TrackedRun, name: str) -> None:
-        store, models = self._store, [model for model, of in run.registered.items() if of == name]
-        with self._optional(f"artifact {name} was not stored"):
-            if name in run.texts:
-                store.send_text(run_id, run.texts[name], name)
-                return
-            path = self._run_dir / run.files[name]
-            files = list(files_of(path, name))
-            if not files:
-                raise Refused(f"there is no {path}")
-            there = store.artifacts(run_id) if models else {}
-            send_missing_files(store, run_id, files, there)
-        for model in models:
-            with self._optional(f"model {model} was not registered"):
-                version = store.register(run_id, model, name)
-                if version is not None:
-                    self._warn(f"MLflow: {path} is version {version} of the registered model {model}")
+    def _artifacts(self, run_id: str) -> dict[str, int]:
+        with self._optional("artifacts cannot be listed"):
+            return self._store.artifacts(run_id)
+        return {}
 
     @contextmanager
     def _optional(self, failed: str) -> Iterator[None]:

@@ -9,19 +9,18 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from ligo_dist.runtime.errors import LigoError
+from ligo_dist.runtime.redaction import redact, secrets_of
 from ligo_dist.tracking.address import artifact_directory, database_file
-from ligo_dist.tracking.failures import OutOfReach, Refused, translate
-from ligo_dist.tracking.parameters import BATCH, METRIC_BATCH
-from ligo_dist.tracking.points import Point
-from ligo_dist.tracking.record import PARENT, TrackedRun
+from ligo_dist.tracking.state import PARENT, TrackedRun
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -30,10 +29,34 @@ if TYPE_CHECKING:
 IDENTITY_TAG = "ligo_dist.identity"
 STAGE_TAG = "stage"
 PARENT_TAG = "mlflow.parentRunId"
+BATCH = 100
+"""Parameters or tags in one request."""
+METRIC_BATCH = 1000
+"""Points of metrics in one request."""
+
+_PASSING_CODES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
+"""Error codes of MLflow that another try may not meet."""
 
 P = ParamSpec("P")
 R = TypeVar("R", bound="MlflowStore")
 T = TypeVar("T")
+
+
+class OutOfReach(Exception):
+    """The store did not answer, or not now: the call is worth another try."""
+
+
+class Refused(Exception):
+    """The store refuses a call and would refuse it again."""
+
+
+class Point(NamedTuple):
+    """One value of a metric; `time` in milliseconds since the epoch, as MLflow has it."""
+
+    metric: str
+    step: int
+    time: int
+    value: float
 
 
 @dataclass(frozen=True)
@@ -59,7 +82,7 @@ def _translated(
         except (OutOfReach, Refused):
             raise
         except Exception as error:
-            raise translate(error, store.address) from error
+            raise _translate(error, store.address) from error
 
     return call
 
@@ -146,24 +169,23 @@ class MlflowStore:
         """Add parameters. One that the run has with another value would lose its whole batch."""
         from mlflow.entities import Param
 
-        for batch in _batches([Param(key, value) for key, value in parameters.items()], BATCH):
+        for batch in _batches([Param(key, value) for key, value in parameters.items()]):
             self._client.log_batch(run_id, params=batch)
 
     @_translated
     def send_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        for batch in _batches([RunTag(key, value) for key, value in tags.items()], BATCH):
+        for batch in _batches([RunTag(key, value) for key, value in tags.items()]):
             self._client.log_batch(run_id, tags=batch)
 
     @_translated
     def send_points(self, run_id: str, points: Sequence[Point]) -> None:
-        """Add points, in batches; one that the store has is there twice afterwards."""
+        """Add points, `METRIC_BATCH` at most; one that the store has is there twice afterwards."""
         from mlflow.entities import Metric
 
         metrics = [Metric(point.metric, point.value, point.time, point.step) for point in points]
-        for batch in _batches(metrics, METRIC_BATCH):
-            self._client.log_batch(run_id, metrics=batch)
+        self._client.log_batch(run_id, metrics=metrics)
 
     @_translated
     def send_text(self, run_id: str, text: str, name: str) -> None:
@@ -248,8 +270,8 @@ def _stored(run: Run) -> StoredRun:
     return StoredRun(run.info.run_id, run.info.status, data.params, data.tags, sorted(data.metrics))
 
 
-def _batches(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
+def _batches(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
 
 
 def _check_database(file: Path) -> None:
@@ -260,3 +282,27 @@ def _check_database(file: Path) -> None:
         raise Refused(f"cannot make the directory of the database {file}: {error.strerror}") from error
     if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
         raise Refused(f"cannot write the database {file}")
+
+
+def _translate(error: Exception, address: str) -> OutOfReach | Refused:
+    """The failure that an exception of MLflow, of its database or of the network amounts to."""
+    kind = OutOfReach if _may_pass(error) else Refused
+    return kind(f"{redact(address)}: {_describe(error, address)}")
+
+
+def _describe(error: Exception, address: str) -> str:
+    """An error in one line without secrets; of a failed connection, the cause alone."""
+    text = str(error) or type(error).__name__
+    if connection := re.findall(r"\[Errno -?\d+\] ([^'\")>\n]+)", text):
+        text = connection[-1]
+    for secret in secrets_of(address):
+        text = text.replace(secret, "***")
+    return redact(text).strip().partition("\n")[0][:300]
+
+
+def _may_pass(error: Exception) -> bool:
+    if code := getattr(error, "error_code", None):
+        return code in _PASSING_CODES
+    if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError):
+        return False
+    return isinstance(error, OSError) or type(error).__module__.startswith("sqlalchemy")

@@ -10,21 +10,17 @@ import json
 import math
 import time as clock
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
-
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.files import replace_text
 from ligo_dist.runtime.redaction import redact
-from ligo_dist.tracking.parameters import clean_tags, flatten
+from ligo_dist.tracking.state import STATE_FILE, TrackedRun, TrackingState, clean_tags, read_state
 
-METRICS_FILE, STATE_FILE = "metrics.jsonl", "tracking.json"
-PARENT = ""
-"""Key of the parent run; those of the stages are keyed by the stage's name."""
+METRICS_FILE = "metrics.jsonl"
 EXPORT_ARTIFACT = "export"
 """Name of the artifact that a registered model's files are."""
 
@@ -35,82 +31,6 @@ Record = dict[str, Any]
 """One line of the metrics: `time`, `stage`, `phase`, `step`, then the metrics by name."""
 
 RECORD_KEYS = ("time", "stage", "phase", "step")
-
-
-class TrackedRun(BaseModel):
-    """One MLflow run as it should be; names and values are such that MLflow takes them, without secrets.
-
-    Attributes:
-        name, parameters, tags: of the run.
-        texts: artifacts that are texts, by name.
-        files: artifacts that are files or directories: by name, their path, relative to the run directory if they lie
-            in it.
-        given: how often each artifact was given: what it holds may have changed.
-        registered: names of registered models, each with the artifact that is a version of it.
-        status: how it ended; `RUNNING` where nobody has said so: it goes on, or was killed.
-        started, ended: in seconds since the epoch.
-    """
-
-    name: str
-    parameters: dict[str, str] = {}
-    tags: dict[str, str] = {}
-    texts: dict[str, str] = {}
-    files: dict[str, str] = {}
-    given: dict[str, int] = {}
-    registered: dict[str, str] = {}
-    status: Literal["RUNNING", "FINISHED", "FAILED", "KILLED"] = "RUNNING"
-    started: float
-    ended: float | None = None
-
-    @classmethod
-    def begin(cls, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> TrackedRun:
-        """A run that begins now."""
-        return cls(
-            name=redact(name), parameters=flatten(parameters), tags=clean_tags(tags), started=clock.time()
-        )
-
-    def resume(self, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> TrackedRun:
-        """The run as it goes on; parameters that it has do not change, as MLflow lets none change."""
-        more = {"parameters": flatten(parameters) | self.parameters, "tags": self.tags | clean_tags(tags)}
-        return self.model_copy(update={**more, "status": "RUNNING", "ended": None}, deep=True)
-
-    def killed(self, ended: float | None) -> TrackedRun:
-        """The run with its end: one that nobody has ended was killed, at its last record or soon after."""
-        if self.status != "RUNNING":
-            return self
-        return self.model_copy(update={"status": "KILLED", "ended": self.started if ended is None else ended})
-
-
-class TrackingState(BaseModel):
-    """What `tracking.json` says.
-
-    Attributes:
-        identity: a word that the run's MLflow runs bear as a tag, by which they are found in any store.
-        address: of the store, without secrets; None: the run was not tracked in MLflow.
-        experiment: its name.
-        run: the parent run; None before it has begun.
-        stages: the nested runs by stage, in their order.
-    """
-
-    identity: str
-    address: str | None
-    experiment: str
-    run: TrackedRun | None = None
-    stages: dict[str, TrackedRun] = {}
-
-    def runs(self) -> Iterator[tuple[str, TrackedRun]]:
-        """The runs with their keys, the parent first."""
-        if self.run is not None:
-            yield PARENT, self.run
-        yield from self.stages.items()
-
-
-def read_state(run_dir: Path) -> TrackingState | None:
-    """What the tracking file of a run directory says; None if there is none, or one that cannot be read."""
-    try:
-        return TrackingState.model_validate_json((run_dir / STATE_FILE).read_bytes())
-    except (OSError, ValidationError):
-        return None
 
 
 class Tracker:

@@ -10,11 +10,9 @@ from datetime import UTC, datetime
 
 from ligo_dist.runtime.heartbeat import beat
 from ligo_dist.runtime.redaction import redact
-from ligo_dist.tracking.failures import OutOfReach, Refused
-from ligo_dist.tracking.mlflow import MlflowStore
-from ligo_dist.tracking.parameters import clean_key
-from ligo_dist.tracking.points import Point
+from ligo_dist.tracking.mlflow import MlflowStore, OutOfReach, Point, Refused
 from ligo_dist.tracking.record import Record, RunRecord, encode, identity
+from ligo_dist.tracking.state import clean_key
 
 _GROWN, _CHECKED = "grow/seconds", "grow/preservation_error"
 

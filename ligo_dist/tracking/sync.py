@@ -18,11 +18,10 @@ from ligo_dist.runtime.files import LOCK_FILE
 from ligo_dist.runtime.redaction import HIDDEN, redact
 from ligo_dist.tracking import METRICS_FILE
 from ligo_dist.tracking.address import SERVERS, tracking_address
-from ligo_dist.tracking.delivery import as_ended, deliver, deliver_artifacts
-from ligo_dist.tracking.failures import OutOfReach, Refused
-from ligo_dist.tracking.mlflow import MlflowStore, import_mlflow
-from ligo_dist.tracking.points import Point, compare, points_of
-from ligo_dist.tracking.record import STATE_FILE, TrackedRun, TrackingState, read_records, read_state
+from ligo_dist.tracking.delivery import compare, find_or_make, points_of, send, send_artifact
+from ligo_dist.tracking.mlflow import MlflowStore, OutOfReach, Point, Refused, import_mlflow
+from ligo_dist.tracking.record import read_records
+from ligo_dist.tracking.state import STATE_FILE, TrackedRun, TrackingState, read_state
 
 
 def check_run_dir(run_dir: Path, uri: str | None) -> None:
@@ -135,29 +134,37 @@ class _Outcome:
         line += f"; also {', '.join(self.extras)}" if self.extras else ""
         return "\n    ".join([line, *self.failures])
 
+    @contextmanager
+    def attempt(self, failed: str) -> Iterator[None]:
+        """Something that the store may refuse, which costs only itself."""
+        try:
+            yield
+        except Refused as error:
+            self.failures.append(f"{failed}: {error}")
+
 
 def _sync_run(
     store: MlflowStore, key: str, run: TrackedRun, points: Sequence[Point], run_dir: Path
 ) -> _Outcome:
-    done = deliver(store, key, as_ended(run, points), points)
-    outcome = _Outcome(run.name, done.there, done.sent, done.there)
-    outcome.extras += ["the run itself"] if done.is_new else []
-    outcome.extras += [f"{done.parameters} parameters"] if done.parameters else []
-    outcome.extras += [f"{done.tags} tags"] if done.tags else []
-    outcome.extras += [f"status {done.status}"] if done.status else []
-    if done.sent:
+    run = run.killed(max((point.time / 1000 for point in points), default=None))  # if nobody has ended it
+    copy = find_or_make(store, key, run, points)
+    sent = send(store, copy, run)
+    outcome = _Outcome(run.name, copy.there, sent.points, copy.there)
+    outcome.extras += ["the run itself"] if copy.is_new else []
+    outcome.extras += [f"{sent.parameters} parameters"] if sent.parameters else []
+    outcome.extras += [f"{sent.tags} tags"] if sent.tags else []
+    outcome.extras += [f"status {sent.status}"] if sent.status else []
+    if sent.points:
         stored = store.find(key)
         kept = store.points(stored) if stored else []
         missing, _ = compare(points, kept)
         outcome.total = len(kept)
         outcome.failures += [f"{len(missing)} points were sent and are not there"] if missing else []
-    try:
-        names, failures = deliver_artifacts(store, done.run_id, run, run_dir)
-    except Refused as error:
-        outcome.failures.append(f"artifacts: {error}")
-    else:
-        outcome.extras += names
-        outcome.failures += failures
+    with outcome.attempt("artifacts cannot be listed"):
+        there = store.artifacts(copy.run_id)
+        for name in [*run.texts, *run.files]:
+            files, versions = send_artifact(store, copy.run_id, run, run_dir, name, there, outcome.attempt)
+            outcome.extras += [*files, *versions]
     return outcome
 
 

@@ -13,8 +13,8 @@ from transformers import PretrainedConfig
 
 from ligo_dist.architectures import ModelShape
 from ligo_dist.checkpoints import Snapshot
-from ligo_dist.config.huggingface import read_source_config
 from ligo_dist.config.resolve import attention_of
+from ligo_dist.config.source import read_source_config
 from ligo_dist.engine import Engine, engine_config
 from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.world import World

@@ -13,6 +13,7 @@ from ligo_dist.checkpoints import Checkpoint, CheckpointWriter
 from ligo_dist.config import Config
 from ligo_dist.config.yaml_text import dump_yaml
 from ligo_dist.corpus import Corpus
+from ligo_dist.corpus.cache import corpus_name, epochs
 from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.world import (
     World,
@@ -23,7 +24,7 @@ from ligo_dist.engine.world import (
 )
 from ligo_dist.huggingface.kept import has_weights, keep_source, source_fingerprint
 from ligo_dist.huggingface.writer import export_model, rehearse_export
-from ligo_dist.pictures import Album
+from ligo_dist.report.pictures import RunPictures
 from ligo_dist.runtime import watchdog
 from ligo_dist.runtime.console import open_console
 from ligo_dist.runtime.environment import rank_environment
@@ -164,7 +165,7 @@ def _run(
         trainer = _build_trainer(
             plan, corpus, world, source, paths, recorded, tracker, progress, signals, places
         )
-        _announce(progress, precision, damaged, checkpoint, corpus, world)
+        _announce(progress, precision, damaged, checkpoint, corpus, plan, world)
         trainer.run(checkpoint)
         tracker.set_tags({"export.path": str(paths.export(plan.last.name))})
         first_rank_only(lambda: _conclude(plan, paths, trainer.state), world)
@@ -241,7 +242,7 @@ def _build_trainer(
     )
     runner = PhaseRunner(plan, corpus, world, tracker, progress, checkpoints, signals=signals, system=system)
     drawn = config.tracking.pictures
-    album = Album(paths.run_dir, paths.metrics, world, tracker, progress.message, drawn)
+    pictures = RunPictures(paths.run_dir, world, tracker, progress.message, drawn)
 
     builder = Builder(plan, world, corpus.library_keys(), corpus.exported_keys(), source)
     exports = {
@@ -253,7 +254,7 @@ def _build_trainer(
         rehearse_export(paths.export(name), model_config, corpus.write_processor, world, generation)
 
     def on_stage_end(stage: StagePlan, shards: Shards) -> None:
-        album.add_curves(stage.name)
+        pictures.add_losses(stage.name)
         if stage.name not in exports:
             return
         enter(f"{stage.name} export")
@@ -267,7 +268,7 @@ def _build_trainer(
         if stage is plan.last and config.tracking.register_model is not None:
             tracker.register_model(config.tracking.register_model, directory)
 
-    return Trainer(plan, builder, runner, on_stage_end, album.add_operator)
+    return Trainer(plan, builder, runner, on_stage_end, pictures.add_operator)
 
 
 @contextmanager
@@ -292,10 +293,12 @@ def _announce(
     damaged: list[str],
     checkpoint: Checkpoint | None,
     corpus: Corpus,
+    plan: Plan,
     world: World,
 ) -> None:
     ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
-    progress.message(f"{ranks}; {corpus.description}")
+    gone_through = epochs(plan.samples, len(corpus.train))
+    progress.message(f"{ranks}; {corpus_name(plan.config)}: {corpus.description}; {gone_through}")
     for line in ([] if precision is None else [precision]) + damaged:
         progress.message(line)
     if checkpoint is not None:

@@ -24,7 +24,7 @@ stages:
   - name: small
     size: {layers: 2, width: 64, heads: 4}
     train: {steps: 10, batch_size: 12, micro_batch_size: 1}
-data: {sequence_length: 64}
+data: {source: stdlib, sequence_length: 64}
 tokenizer: {vocab_size: 4096}
 """
 

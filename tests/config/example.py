@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from ligo_dist.config import Config, config_from
-from ligo_dist.config.overrides import apply_overrides
+from ligo_dist.config.load import apply_overrides
 from ligo_dist.config.yaml_text import parse_yaml
+from ligo_dist.runtime.errors import ConfigError, Fault
 
 _RIGHT = """
 run_dir: runs/test
@@ -19,7 +22,7 @@ stages:
     size: {layers: 3, width: 48, heads: 6}
     grow: {method: ligo, learn: {steps: 5}}
     train: {steps: 10, batch_size: 8, micro_batch_size: 4}
-data: {sequence_length: 64}
+data: {source: stdlib, sequence_length: 64}
 tokenizer: {vocab_size: 512}
 """
 
@@ -32,3 +35,16 @@ def raw_example(*overrides: str) -> dict[str, Any]:
 
 def example(*overrides: str) -> Config:
     return config_from(raw_example(*overrides))
+
+
+def faults_of(*overrides: str) -> list[Fault]:
+    """What is wrong with the example, once it is changed."""
+    with pytest.raises(ConfigError) as caught:
+        example(*overrides)
+    return caught.value.faults
+
+
+def assert_told(faults: list[Fault], path: str, words: str) -> None:
+    """One fault, at a path; of its message the words that say what is wrong, or what would be right."""
+    assert [fault.path for fault in faults] == [path]
+    assert words in faults[0].message

@@ -1,85 +1,88 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from ligo_dist.config.deepspeed_keys import ALLOWED, OWNED, ZERO_ALLOWED, ZERO_OWNED, deepspeed_faults
+from ligo_dist.config.deepspeed_keys import (
+    ALLOWED,
+    OWNED,
+    ZERO_OWNED,
+    check_deepspeed_keys_apart,
+    deepspeed_faults,
+)
+from ligo_dist.runtime.zero3 import Zero3
+
+
+def zero(**keys: Any) -> dict[str, Any]:
+    return {"zero_optimization": keys}
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "path", "words"),
     [
         (
-            {"train_batch_size": 8},
-            "deepspeed.train_batch_size: cannot be given: it is set by `stages[].train.batch_size`",
-        ),
-        (
             {"gradient_clipping": 1.0},
-            "deepspeed.gradient_clipping: cannot be given: it is set by"
-            " `stages[].train.optimizer.gradient_clipping`",
+            "gradient_clipping",
+            "set by `stages[].train.optimizer.gradient_clipping`",
         ),
         (
             {"elasticity": {}},
-            "deepspeed.elasticity: cannot be given: it was removed from DeepSpeed; a run"
-            " resumes on any number of"
-            " ranks instead",
+            "elasticity",
+            "was removed from DeepSpeed; a run resumes on any number of ranks",
         ),
-        ({"steps_per_prin": 8}, "deepspeed.steps_per_prin: unknown key; did you mean 'steps_per_print'?"),
+        ({"steps_per_prin": 8}, "steps_per_prin", "unknown key; did you mean 'steps_per_print'?"),
+        ({"steps_per_print": "8"}, "steps_per_print", "'8' should be a whole number"),
+        ({"dump_state": 1}, "dump_state", "1 should be true or false"),
+        ({"zero_optimization": 3}, "zero_optimization", "3 should be a section"),
+        (zero(stage=2), "zero_optimization.stage", "2 should be 3, or absent"),
         (
-            {"zero_optimization": 3},
-            "deepspeed.zero_optimization: 3 should be a section (a mapping of keys to values)",
+            zero(zero_quantized_weights=True),
+            "zero_optimization.zero_quantized_weights",
+            "must be plain numbers",
         ),
+        (zero(sub_group_size="auto"), "zero_optimization.sub_group_size", "for the Trainer of transformers"),
         (
-            {"zero_optimization": {"stage": 2}},
-            "deepspeed.zero_optimization.stage: 2 should be 3, or absent: everything here is"
-            " sharded by ZeRO-3",
-        ),
-        (
-            {"zero_optimization": {"reduce_bucket": 2}},
-            "deepspeed.zero_optimization.reduce_bucket: unknown key; did you mean 'reduce_bucket_size'?",
-        ),
-        (
-            {"zero_optimization": {"zero_quantized_weights": True}},
-            "deepspeed.zero_optimization.zero_quantized_weights: cannot be given: growing reads"
-            " and writes the"
-            " partitions themselves, which must be plain numbers",
+            zero(offload_optimizer={"device": "nvme"}),
+            "zero_optimization.offload_optimizer.device",
+            "'nvme' cannot be used: growing writes the partitions one by one",
         ),
         (
-            {"zero_optimization": {"offload_optimizer": {"device": "nvme"}}},
-            "deepspeed.zero_optimization.offload_optimizer.device: 'nvme' cannot be used: growing writes the"
-            " partitions one by one, each through the disk; cpu or none would be right",
+            zero(offload_optimizer={"device": "cpu", "ratio": 0.5}),
+            "zero_optimization.offload_optimizer.ratio",
+            "0.5: a part can be offloaded with DeepSpeed's own optimizer only; 1 would be right",
         ),
     ],
 )
-def test_says_which_key_conflicts_and_with_what(keys, said):
-    assert [str(fault) for fault in deepspeed_faults(keys)] == [said]
+def test_says_which_key_conflicts_and_with_what(keys: dict[str, Any], path: str, words: str):
+    (fault,) = deepspeed_faults(keys)
+    assert fault.path == f"deepspeed.{path}"
+    assert words in fault.message
 
 
 def test_takes_the_other_keys():
-    zero = {"stage": 3, "offload_optimizer": {"device": "cpu"}, "stage3_prefetch_bucket_size": 1000}
-    assert (
-        deepspeed_faults({"zero_optimization": zero, "steps_per_print": 5, "communication_data_type": "fp32"})
-        == []
-    )
+    keys = zero(stage=3, offload_optimizer={"device": "cpu"}, stage3_prefetch_bucket_size=1000)
+    assert deepspeed_faults(keys | {"steps_per_print": 5, "communication_data_type": "fp32"}) == []
 
 
 @pytest.mark.parametrize("key", ["optimizer", "scheduler", "fp16", "bf16", "torch_autocast", "amp"])
-def test_refuses_the_keys_that_the_project_sets(key):
+def test_refuses_the_keys_that_the_project_sets(key: str):
     assert len(deepspeed_faults({key: {}})) == 1
 
 
-def test_no_key_is_both_taken_and_refused():
-    assert not set(ALLOWED) & set(OWNED)
-    assert not set(ZERO_ALLOWED) & set(ZERO_OWNED)
-
-
-def test_the_lists_are_those_of_the_installed_deepspeed(monkeypatch):
-    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+def test_what_deepspeed_has_removed_is_refused():
     from deepspeed.runtime.config import _REMOVED_TOP_LEVEL_CONFIG_KEYS, _REMOVED_ZERO_CONFIG_KEYS
-    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
-    fields = DeepSpeedZeroConfig.model_fields
-    names = {field.alias or name for name, field in fields.items()}
-    assert set(ZERO_ALLOWED) <= names
-    assert names <= set(ZERO_ALLOWED) | set(ZERO_OWNED)
+    assert not set(ALLOWED) & set(OWNED)
     assert set(_REMOVED_TOP_LEVEL_CONFIG_KEYS) <= set(OWNED)
     assert set(_REMOVED_ZERO_CONFIG_KEYS) <= set(ZERO_OWNED)
+
+
+def test_a_plan_can_be_made_before_deepspeed_refuses_a_value():
+    assert Zero3.from_keys(zero(reduce_bucket_size="x", sub_group_size=5e8)) == Zero3(sub_group=500_000_000)
+
+
+def test_deepspeed_itself_is_asked_in_a_process_apart():
+    assert check_deepspeed_keys_apart({}) == []
+    (fault,) = check_deepspeed_keys_apart(zero(parameter_alignment=8))
+    assert str(fault).startswith("deepspeed.zero_optimization.parameter_alignment: 8: DeepSpeed refuses it: ")

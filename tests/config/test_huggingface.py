@@ -1,8 +1,13 @@
 from __future__ import annotations
 
-from example import example
+import copy
 
+import pytest
+from example import assert_told, example
+
+from ligo_dist.config import stage_shapes
 from ligo_dist.config.huggingface import check_huggingface_keys, check_huggingface_keys_apart
+from ligo_dist.huggingface.models import huggingface_config
 
 _LLAMA = ("model.family=llama",)
 
@@ -34,6 +39,37 @@ def test_old_names_of_rotary_keys_are_taken_where_the_class_reads_them():
     ]
     phi = "model.huggingface={partial_rotary_factor: 0.25, rope_theta: 500.0}"
     assert check_huggingface_keys(example("model.family=phi_family:PHI", phi)) == []
+
+
+_SCALED = "rope_scaling: {rope_type: linear, factor: 2.0}"
+
+
+@pytest.mark.parametrize(
+    ("family", "keys", "rope"),
+    [
+        ("llama", "rope_theta: 5e5", {"rope_theta": 5e5}),
+        (
+            "gpt_neox",
+            "rotary_pct: 0.5, rotary_emb_base: 500.0",
+            {"rope_theta": 500.0, "partial_rotary_factor": 0.5},
+        ),
+    ],
+)
+def test_checking_and_building_change_no_key(family: str, keys: str, rope: dict[str, float]):
+    """The library completes a mapping in its place, with its own defaults, and these then won."""
+    config = example(f"model.family={family}", f"model.huggingface={{{keys}, {_SCALED}}}")
+    before = copy.deepcopy(config.model.huggingface)
+    assert check_huggingface_keys(config) == []
+    for _ in range(2):
+        made = huggingface_config(config.architecture, stage_shapes(config, 512)[0], config.model.huggingface)
+        assert made.rope_parameters == {"rope_type": "linear", "factor": 2.0} | rope
+    assert config.model.huggingface == before
+
+
+def test_two_names_of_one_mapping():
+    both = f"model.huggingface={{rope_parameters: {{rope_type: default, rope_theta: 5e5}}, {_SCALED}}}"
+    faults = check_huggingface_keys(example(*_LLAMA, both))
+    assert_told(faults, "model.huggingface.rope_scaling", "one of them has to go")
 
 
 def test_tells_a_value_that_the_class_refuses():

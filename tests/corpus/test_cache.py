@@ -68,15 +68,25 @@ def test_left_overs_of_killed_processes_are_removed(tmp_path: Path) -> None:
     assert another_key.exists()
 
 
-def test_threads_that_start_together_do_the_work_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_threads_that_start_together_do_the_work_once(tmp_path: Path, damaged: bool) -> None:
+    """And look at what is there side by side: one that waited takes the other's word."""
     made: list[Path] = []
+    looking = threading.Barrier(4 if damaged else 1, timeout=10)
+    if damaged:
+        (tmp_path / "key").mkdir()
 
     def slowly(directory: Path) -> None:
         made.append(directory)
         time.sleep(0.1)
         _make(directory)
 
-    threads = [threading.Thread(target=make_once, args=(tmp_path / "key", slowly, _sound)) for _ in range(4)]
+    def fault(directory: Path) -> str | None:
+        looking.wait()
+        assert damaged, "there was nothing to look at"
+        return _sound(directory)
+
+    threads = [threading.Thread(target=make_once, args=(tmp_path / "key", slowly, fault)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoTokenizer, GPT2Config, LlamaConfig, PreTrainedConfig
 
 from ligo_dist.corpus.text_files import standard_library_files
-from ligo_dist.corpus.tokenizer import SentencePieceTokenizer, write_huggingface_tokenizer
+from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
 from ligo_dist.corpus.tokenizer_training import train_tokenizer
 from ligo_dist.runtime.errors import DataError
 
@@ -22,13 +22,20 @@ def python_files() -> list[bytes]:
     return [Path(path).read_bytes() for path in standard_library_files(include_tests=False)[::12]]
 
 
+@pytest.fixture(scope="module")
+def of_python(python_files: list[bytes]) -> SentencePieceTokenizer:
+    return SentencePieceTokenizer(train_tokenizer(python_files, 1000, "bpe"))
+
+
 @pytest.mark.parametrize(
     "config", [GPT2Config(vocab_size=1000), LlamaConfig(vocab_size=1000)], ids=["gpt2", "llama"]
 )
-def test_bpe_gives_the_same_ids(tmp_path: Path, python_files: list[bytes], config: PreTrainedConfig) -> None:
-    tokenizer = SentencePieceTokenizer(train_tokenizer(python_files, 1000, "bpe"))
+def test_bpe_gives_the_same_ids(
+    tmp_path: Path, python_files: list[bytes], of_python: SentencePieceTokenizer, config: PreTrainedConfig
+) -> None:
+    tokenizer = of_python
     config.save_pretrained(tmp_path)
-    write_huggingface_tokenizer(tokenizer, tmp_path, python_files[:3], max_positions=64)
+    tokenizer.write(tmp_path, python_files[:3], max_positions=64)
     huggingface = AutoTokenizer.from_pretrained(tmp_path)
     assert (huggingface.bos_token_id, huggingface.eos_token_id) == (tokenizer.bos_id, tokenizer.eos_id)
     assert (len(huggingface), huggingface.model_max_length) == (1000, 64)
@@ -48,7 +55,7 @@ def test_unigram_gives_the_same_text(
     """And the same ids nearly everywhere: the libraries break ties in different ways, which is logged."""
     tokenizer = SentencePieceTokenizer(train_tokenizer(documents, 350, "unigram"))
     with caplog.at_level(logging.WARNING):
-        write_huggingface_tokenizer(tokenizer, tmp_path, python_files)
+        tokenizer.write(tmp_path, python_files)
     huggingface = AutoTokenizer.from_pretrained(tmp_path)
     text = documents[1].decode()
     assert huggingface(text)["input_ids"] == tokenizer.encode(documents[1])
@@ -65,7 +72,7 @@ def test_text_without_a_space(tmp_path: Path, alphabet: str, model_type: str) ->
     drawn = np.random.default_rng(0).choice(list(alphabet), size=(100, 150))
     documents = ["".join(row).encode() for row in drawn]
     tokenizer = SentencePieceTokenizer(train_tokenizer(documents, 310, model_type))
-    write_huggingface_tokenizer(tokenizer, tmp_path, documents[:3])
+    tokenizer.write(tmp_path, documents[:3])
     huggingface = AutoTokenizer.from_pretrained(tmp_path)
     text = f"{alphabet[:3]} {alphabet[1:4]}  x"
     ids = tokenizer.encode(text.encode())
@@ -81,7 +88,7 @@ def test_an_export_has_a_padding_token(
     tmp_path: Path, documents: list[bytes], masked: bool, pad: tuple[str, int]
 ) -> None:
     tokenizer = SentencePieceTokenizer(train_tokenizer(documents, 350, "bpe", masked=masked))
-    write_huggingface_tokenizer(tokenizer, tmp_path)
+    tokenizer.write(tmp_path)
     huggingface = AutoTokenizer.from_pretrained(tmp_path)
     assert (huggingface.pad_token, huggingface.pad_token_id) == pad
     assert tokenizer.padding_id == pad[1]
@@ -106,5 +113,5 @@ def test_an_export_that_tokenizes_differently_is_an_error(
 
     monkeypatch.setattr(module, "build_fast_tokenizer", without_merges)
     with pytest.raises(DataError, match=r"does not give the ids of the sentencepiece model on"):
-        write_huggingface_tokenizer(bpe, tmp_path)
+        bpe.write(tmp_path)
     shutil.rmtree(tmp_path)

@@ -199,14 +199,24 @@ def test_classes_have_the_numbers_that_the_model_gives_their_names(
         ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": False}, 0.0, 1.0),
         ({"image_mean": [0.25] * 3, "image_std": [0.2] * 3, "do_normalize": True}, 0.25, 0.2),
         ({"do_normalize": True}, 0.5, 0.5),
+        # What is 1 here is 255 to the source, or 2.
+        ({"do_rescale": False, "do_normalize": False}, 0.0, 1 / 255),
+        ({"image_mean": [1.0] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 127.5}, 0.5, 0.25),
     ],
 )
-def test_a_source_that_does_not_normalise(
+def test_a_source_that_normalises_otherwise(
     tmp_path: Path, folders: Path, said: dict[str, Any], mean: float, deviation: float
 ) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
     corpus = _build(_config(tmp_path, source="images", name=str(folders), labels=2, channels=3), tmp_path)
     assert (corpus.train.mean, corpus.train.standard_deviation) == ([mean] * 3, [deviation] * 3)
+
+
+def test_the_first_images_are_of_all_classes(tmp_path: Path, folders: Path) -> None:
+    data = {"source": "images", "name": str(folders), "labels": 2, "channels": 3, "max_documents": 12}
+    corpus = _build(_config(tmp_path, **data))
+    classes = [*corpus.train.classes, *corpus.validation.classes]
+    assert sorted(classes) == [0] * 6 + [1] * 6
 
 
 def test_images_from_parquet(tmp_path: Path) -> None:
@@ -283,7 +293,7 @@ def test_images_are_read_once_and_anew_where_they_are_damaged(
         assert what in caplog.text
     (corpus.directory / "index.json").write_text('{"fingerprint": "another"}')
     _build(_config(tmp_path, source="digits"))
-    assert "index.json belongs to other images" in caplog.text
+    assert "index.json belongs to another corpus" in caplog.text
 
 
 RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4

@@ -1,11 +1,11 @@
-"""Every epoch is a permutation, and any part of the order can be computed alone."""
+"""Every epoch is a permutation, and any part of the order can be computed alone; the split is a matter of content."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from ligo_dist.corpus.order import sample_indices
+from ligo_dist.corpus.order import is_validation, sample_indices
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 16, 17, 63, 64, 65, 1000, 4097])
@@ -47,3 +47,20 @@ def test_a_large_data_set_needs_no_memory() -> None:
     assert len(set(indices.tolist())) == 4
     assert indices.max() < 10**12
     assert indices.min() >= 0
+
+
+def test_the_fraction_is_about_right_and_smaller_sets_are_contained() -> None:
+    documents = [f"document {number}".encode() for number in range(4000)]
+    chosen = {f: {d for d in documents if is_validation(d, f)} for f in (0.0, 0.02, 0.5, 1.0)}
+    assert not chosen[0.0]
+    assert 40 < len(chosen[0.02]) < 130
+    assert 1900 < len(chosen[0.5]) < 2100
+    assert len(chosen[1.0]) == 4000
+    assert chosen[0.02] < chosen[0.5]
+
+
+@pytest.mark.parametrize(
+    ("document", "side"), [(b"a", False), (b"layer", True), (b"\xff\x00", False), (b"head", True)]
+)
+def test_the_split_is_the_same_for_ever(document: bytes, side: bool) -> None:
+    assert is_validation(document, 0.3) is side

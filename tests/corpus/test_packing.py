@@ -10,13 +10,14 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ligo_dist.corpus import packing
 from ligo_dist.corpus.order import is_validation
-from ligo_dist.corpus.packing import check_split, pack, token_dtype
+from ligo_dist.corpus.packing import check_known, check_split, pack, token_dtype
 from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
 from ligo_dist.runtime.errors import DataError
 
@@ -163,3 +164,60 @@ def test_a_killed_worker_is_an_error(
     monkeypatch.setattr(packing, "_CHUNK_DOCUMENTS", 20)
     with pytest.raises(DataError, match=r"data.workers: 2; a tokenizing process was killed"):
         pack(killing(), bpe, 0.2, tmp_path, 2)
+
+
+class _Forgetful:
+    """A tokenizer that knows the letters a to e alone."""
+
+    eos_id, unk_id, vocab_size, origin = 0, 1, 10, "tokenizer.huggingface: 'letters'"
+
+    def __init__(self, tells: bool) -> None:
+        self.tells = tells
+
+    def encode(self, data: bytes) -> list[int]:
+        known = b"abcde"
+        ids = [2 + known.index(letter) if letter in known else self.unk_id for letter in data]
+        return ids if self.tells else [number for number in ids if number != self.unk_id]
+
+
+@pytest.mark.parametrize(
+    ("text", "tells", "said"),
+    [
+        (b"abcde" * 20, True, None),
+        (
+            b"abcde" * 19 + b"xyz",
+            True,
+            r"3.1% of the tokens stand for text that tokenizer.huggingface: 'letters'",
+        ),
+        (b"abcde" + b"xyz" * 19, True, DataError),
+        (b"abcde" * 20, False, None),
+        (b"xyz" * 19, False, DataError),
+        (b"a" + b"xyz" * 190, False, DataError),
+    ],
+)
+def test_a_tokenizer_that_does_not_know_the_text(text: bytes, tells: bool, said: Any, tmp_path: Path) -> None:
+    documents = [text + b"e" * number if tells else text for number in range(3)]
+    if said is DataError:
+        with pytest.raises(DataError, match=r"'letters'.*does not know.*tokenizer.vocab_size alone"):
+            pack(documents, _Forgetful(tells), 0.2, tmp_path, 1)
+        return
+    statistics = pack([text], _Forgetful(tells), 0.2, tmp_path, 1)
+    warning = check_known(statistics.values(), _Forgetful.origin)
+    assert warning is None if said is None else re.match(said, str(warning))
+
+
+def test_a_corpus_that_nobody_knows_is_not_tokenized_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal read
+        while read < 200:
+            read += 1
+            yield b"xyz" * 200_000
+
+    monkeypatch.setattr(packing, "_JUDGED_BYTES", 4 << 20)
+    with pytest.raises(DataError, match="does not know"):
+        pack(endless(), _Forgetful(True), 0.2, tmp_path, 1)
+    assert read < 20

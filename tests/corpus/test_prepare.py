@@ -44,7 +44,8 @@ def logged(documents, tokenizer, fraction, directory, workers, advance):
 if __name__ == "__main__":
     prepare.pack = logged
     source = find_source("text", [texts])
-    corpus = prepare.prepare_corpus(source, True, 0.2, None, 350, "bpe", 2, Path(cache), False)
+    workers = 2 if kill else 1
+    corpus = prepare.prepare_corpus(source, True, 0.2, None, 350, "bpe", workers, Path(cache), False)
     print(corpus.fingerprint)
 """
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import tokenizers
-from tokenizers import models, pre_tokenizers, trainers
+from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
 from ligo_dist.config.schema import Tokenizer
-from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer, count_pieces_apart
-from ligo_dist.corpus.text_tokenizer import check_masking
+from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
+from ligo_dist.corpus.text_tokenizer import check_masking, count_pieces_apart
 from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
 from ligo_dist.corpus.tokenizer_training import train_tokenizer
 from ligo_dist.runtime.errors import DataError
@@ -68,7 +68,7 @@ def test_old_directories_have_well_known_names(tmp_path: Path, documents: list[b
     assert 0 not in tokenizer.encode(b"a <|endoftext|> in the text")
 
 
-def test_a_piece_of_text_that_is_a_special_token_is_left_out(tmp_path: Path) -> None:
+def test_a_piece_of_text_that_is_a_special_token_is_spelled(tmp_path: Path) -> None:
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((c, -3.0) for c in "<pad>s/xy")]
     tokenizer = tokenizers.Tokenizer(models.Unigram(pieces, unk_id=2))
     tokenizer.save(str(tmp_path / "tokenizer.json"))
@@ -79,9 +79,22 @@ def test_a_piece_of_text_that_is_a_special_token_is_left_out(tmp_path: Path) -> 
     }
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     pretrained = PretrainedTokenizer(tmp_path)
-    x, y = (tokenizer.token_to_id(c) for c in "xy")
-    assert pretrained.encode(b"x<pad>y</s>") == [x, y]
-    assert pretrained.encode(b"x?") == [x, 2], "an unknown character stays unknown"
+    assert tokenizer.decode(pretrained.encode(b"x<pad>y</s>")).replace(" ", "") == "x<pad>y</s>"
+    assert pretrained.special_ids.isdisjoint(pretrained.encode(b"x<pad>y</s>"))
+    assert pretrained.encode(b"x?")[1:] == [pretrained.unk_id] == [2], "an unknown character stays unknown"
+
+
+@pytest.mark.parametrize(("key", "piece"), [("pad_token", "!"), ("bos_token", "!"), ("pad_token", "def")])
+def test_nothing_of_a_text_is_dropped(tmp_path: Path, documents: list[bytes], key: str, piece: str) -> None:
+    """Directories that name a piece of text as a special token, for want of one of their own."""
+    directory = _gpt2(tmp_path, documents, ["<|endoftext|>"])
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>", key: piece}
+    (directory / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = PretrainedTokenizer(directory)
+    text = "def grow(layer): return not layer! def"
+    library = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+    library.decoder = decoders.ByteLevel()
+    assert library.decode(tokenizer.encode(text.encode()), skip_special_tokens=False) == text
 
 
 def test_it_can_be_sent_to_another_process(bert_directory: Path) -> None:
@@ -271,6 +284,13 @@ def test_masked_models_want_a_mask_and_a_padding_token(
         check_masking(tokenizer, "roberta", 2)
     with pytest.raises(DataError, match=r"has no padding token, which bert must be able to tell from text"):
         check_masking(_changed(tokenizer, pad_id=None), "bert", 0)
+    for name, names in (
+        ("pad_id", "its end and its padding token"),
+        ("mask_id", "its end and its mask token"),
+    ):
+        changes = {"pad_id": 0, "mask_id": 4, name: tokenizer.eos_id}
+        with pytest.raises(DataError, match=names):
+            check_masking(_changed(tokenizer, **changes), "bert", 0)
 
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])

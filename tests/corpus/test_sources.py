@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -90,7 +92,27 @@ def test_documents_come_out_as_they_are(
 @pytest.mark.parametrize("streaming", [False, True])
 def test_max_documents(streaming: bool, text_dir: Path, documents: list[bytes], tmp_path: Path) -> None:
     source = find_source("text", [f"{text_dir}/*.txt"], max_documents=7)
-    assert list(source.open(streaming, tmp_path)) == documents[:7]
+    assert list(source.open(streaming, tmp_path / "copy")) == documents[:7]
+    assert not (tmp_path / "copy").exists(), "no copy of the rest"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["text", "json", "parquet"])
+def test_a_part_of_each_file(kind: str, streaming: bool, tmp_path: Path) -> None:
+    """Of a corpus that is too large; as many bytes of each, whatever the order of names."""
+    for name in "abc":
+        texts = [f"{name}{number:09}" for number in range(300)]
+        path = tmp_path / f"{name}.data"
+        if kind == "parquet":
+            _write_table(path, "text", texts)
+        else:
+            lines = texts if kind == "text" else [json.dumps({"text": text}) for text in texts]
+            path.write_text("\n".join(lines))
+    source = find_source(kind, [f"{tmp_path}/*.data"], document="line")
+    documents = source.open(streaming, tmp_path / "arrow")
+    part = [text.decode() for text in documents.spread(300)]
+    assert part == [f"{name}{number:09}" for name in "abc" for number in range(10)]
+    assert list(documents.spread(1 << 20)) == list(documents)
 
 
 def test_a_changed_file_is_another_corpus_and_is_read_anew(tmp_path: Path) -> None:
@@ -148,6 +170,32 @@ def test_a_damaged_file_is_named(kind: str, content: bytes, streaming: bool, tmp
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"data.files: '.*damaged'.*: cannot be read as {kind}: "):
         list(find_source(kind, [str(path)]).open(streaming, tmp_path / "arrow"))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["text", "json", "hub"])
+def test_a_compressed_file_that_is_cut_is_named(kind: str, streaming: bool, tmp_path: Path) -> None:
+    texts = np.random.default_rng(0).integers(0, 1 << 60, 4000).tolist()
+    whole = "".join(json.dumps({"text": f"{text}"}) + "\n" for text in texts)
+    name = "a.csv.gz" if kind == "hub" else "a.gz"  # which `datasets` reads, not this project
+    (tmp_path / "source").mkdir()
+    path = tmp_path / "source" / name
+    path.write_bytes(gzip.compress(("text\n" + whole.replace(",", " ")).encode())[:-2000])
+    source = find_source(kind, [] if kind == "hub" else [str(path)], name=str(path.parent))
+    with pytest.raises(DataError, match=r"data\.(files|name): .*source"):
+        list(source.open(streaming, tmp_path / "arrow"))
+
+
+def test_links_to_a_saved_data_set(tmp_path: Path) -> None:
+    """As the hub's own cache has them, whose files have other names."""
+    datasets.Dataset.from_dict({"text": TEXTS}).save_to_disk(tmp_path / "saved")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "blobs").mkdir()
+    for number, path in enumerate(sorted((tmp_path / "saved").iterdir())):
+        path.rename(tmp_path / "blobs" / f"{number}")
+        (tmp_path / "links" / path.name).symlink_to(tmp_path / "blobs" / f"{number}")
+    source = find_source("hub", [], name=str(tmp_path / "links"))
+    assert list(source.open(False, tmp_path / "arrow")) == BYTES
 
 
 @pytest.mark.parametrize("kind", ["text", "json", "parquet", "arrow"])

@@ -175,8 +175,9 @@ def test_a_corpus_that_decodes_to_nothing_is_an_error(kind: str, streaming: bool
     assert len(list(find_source("text", [f"{tmp_path}/*.txt"]).open(streaming, tmp_path / "other"))) == 3
 
 
-def test_a_corpus_that_is_cut_short_is_judged_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_corpus_that_is_cut_short_is_judged_too(streaming: bool, tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).write_bytes(_noise(2))
     with pytest.raises(DataError, match="holds no text"):
-        list(find_source("text", [f"{tmp_path}/*"], max_documents=1).open(False, tmp_path / "arrow"))
+        list(find_source("text", [f"{tmp_path}/*"], max_documents=1).open(streaming, tmp_path / "arrow"))

@@ -18,7 +18,7 @@ from torch import Tensor
 from engines import NOTHING_WHOLE, SETTINGS, build_engine, causal, partitions, train_on, whole
 from ligo_dist.architectures import ModelShape
 from ligo_dist.engine import Engine, EvaluationResult, OptimizerSettings, engine_config
-from ligo_dist.engine.world import World
+from ligo_dist.engine.world import World, gather_numbers
 from ranks import run_ranks
 from small_models import library_model, logits_of, model_shape, token_ids, weights_of
 
@@ -360,3 +360,15 @@ def test_the_users_keys_are_merged_key_by_key():
     assert config["bf16"] == {"enabled": True}
     assert config["comms_logger"] == {}
     assert engine_config("fp32", 4, 2, SETTINGS.gradient_clipping, {})["bf16"] == {"enabled": False}
+
+
+# --- numbers ---
+
+
+def gather(world: World, lengths: int) -> list[list[float]]:
+    return gather_numbers([world.rank + 0.1 * index for index in range(lengths)], world)
+
+
+def test_numbers_are_gathered_in_the_order_of_the_ranks():
+    rows = [[rank + 0.1 * index for index in range(5)] for rank in range(3)]
+    assert run_ranks(gather, 3, 5) == [rows] * 3

@@ -15,7 +15,7 @@ from small_models import library_model, small_shape
 
 def faults(family: str, keys: dict[str, Any], *shapes: ModelShape) -> list[str]:
     both = shapes or (small_shape(family), small_shape(family, 3))
-    return [str(fault) for fault in model_faults(get_architecture(family), both, keys)]
+    return [str(fault) for fault in model_faults(get_architecture(family), both, keys, 6)]
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_an_attention_that_cannot_be_had(
     family: str, attention: str, accelerator: str, said: str | None, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(check, "get_accelerator_name", lambda: accelerator)
-    faults, _ = check_models(get_architecture(family), [small_shape(family)], {}, None, attention)
+    faults, _ = check_models(get_architecture(family), [small_shape(family)], {}, 16, None, attention)
     assert [fault.path for fault in faults] == ([] if said is None else ["model.attention"])
     assert said is None or said in faults[0].message
 
@@ -82,6 +82,22 @@ def test_keys_that_only_together_are_at_fault():
     assert said.startswith("model.huggingface.pad_token_id: 200: LlamaConfig refuses it: ")
 
 
+@pytest.mark.parametrize(
+    ("family", "keys", "words"),
+    [
+        ("bert", {"chunk_size_feed_forward": 4}, "6 has to be a multiple of the chunk size 4"),
+        ("vit", {"return_dict": False}, "makes no loss"),
+        ("vit", {"problem_type": "multi_label_classification"}, "makes no loss"),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, None),
+    ],
+)
+def test_what_fails_only_where_a_batch_is_given(family: str, keys: dict[str, Any], words: str | None):
+    said = faults(family, keys)
+    assert len(said) == (words is not None)
+    assert all("ForMaskedLM" in one or "ForImage" in one for one in said)
+    assert all(words is not None and words in one for one in said)
+
+
 NUMBERED: list[tuple[str, dict[str, Any], str]] = [
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "attn.scaling"),
     ("qwen2", {"use_sliding_window": True, "max_window_layers": 1}, "self_attn.layer_type"),
@@ -100,6 +116,6 @@ def test_blocks_that_depend_on_their_number(family: str, keys: dict[str, Any], s
     assert differing_blocks(library_model(family, shape, **keys), architecture) == setting
     assert faults(family, keys) == []
     silent = replace(architecture, numbering_keys=())
-    (fault,) = model_faults(silent, [small_shape(family), shape], keys)
+    (fault,) = model_faults(silent, [small_shape(family), shape], keys, 6)
     assert f"what a block computes depends on its number ({setting})" in fault.message
-    assert model_faults(silent, [shape], keys) == []
+    assert model_faults(silent, [shape], keys, 6) == []

@@ -11,7 +11,7 @@ import pytest
 
 from launcher.attempt import Outcome, RankFailure
 from launcher.fleet import choose_fleet
-from launcher.supervisor import Launch, Supervisor
+from launcher.supervisor import Supervisor
 from ligo_dist.config import load_config
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.launch import LaunchDirectory, RankEnd
@@ -70,8 +70,7 @@ def test_a_disk_that_is_full_before_anything_is_started(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "logs"))
 
     monkeypatch.setattr(LaunchDirectory, name, full)
-    config = load_config(Path(__file__).parents[2] / "configs" / "quickstart.yaml")
-    fleet = choose_fleet(config, slurm=False, nproc=1, accelerators=0)
-    supervisor = Supervisor(Launch(config, fleet, tmp_path, tmp_path, 1234))
+    config = load_config(Path(__file__).parents[2] / "configs" / "quickstart.yaml", [f"run_dir={tmp_path}"])
+    fleet = choose_fleet(config.cluster, slurm=False, nproc=1, accelerators=0, environ={})
     with pytest.raises(LigoError, match=r"^run_dir: .*/logs cannot be written: No space left on device$"):
-        supervisor._attempt(fleet.nodes)
+        Supervisor(config, fleet).run()

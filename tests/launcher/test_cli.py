@@ -14,6 +14,7 @@ from ligo_dist import __version__
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
 from ligo_dist.config import load_config
 from ligo_dist.growth.registry import DEPTHS, METHODS, WIDTHS
+from ligo_dist.schedule.batch_split import BatchSplit
 from ligo_dist.schedule.flops import growing_flops, learning_step_flops, parameter_count, training_step_flops
 from ligo_dist.schedule.plan import Plan
 
@@ -64,18 +65,11 @@ def test_the_plan_has_the_numbers_of_the_accounting():
     step = training_step_flops(gpt2, medium.shape, 128, train.batch_size, checkpointed=False)
     assert medium.cost.train.flops == train.steps * step
     assert medium.cost.train.tokens == train.steps * train.batch_size * 128
-    step = learning_step_flops(
-        gpt2,
-        small.shape,
-        medium.shape,
-        128,
-        train.batch_size,
-        micro_batch_size=train.micro_batch_size,
-        world_size=2,
-        hardware=True,
-    )
-    assert medium.cost.learn.hardware_flops == learn.steps * step.total
-    assert medium.cost.grow.flops == growing_flops(gpt2, small.shape, medium.shape)
+    layout, split = medium.grow.layout, BatchSplit(train.batch_size, train.micro_batch_size, 2)
+    assert (layout.source, layout.target) == (small.shape, medium.shape)
+    step = learning_step_flops(layout, 128, split, hardware=True)
+    assert medium.cost.learn.hardware_flops == learn.steps * step
+    assert medium.cost.grow.flops == growing_flops(layout)
     assert (
         medium.cost.total.flops == medium.cost.learn.flops + medium.cost.grow.flops + medium.cost.train.flops
     )
@@ -106,16 +100,23 @@ def test_the_plan_has_the_numbers_of_the_accounting():
         ),
     ],
 )
-@pytest.mark.parametrize("extra", [["--dry-run"], []], ids=["dry", "real"])
-def test_faults_come_before_any_process(arguments, said, extra, capsys, monkeypatch):
+def test_faults_come_before_any_process(arguments, said, capsys, monkeypatch):
     monkeypatch.setattr(run_command.Supervisor, "run", lambda _: pytest.fail("a run was started"))
     Path("file").write_text("precious")
-    assert cli.main(["run", QUICKSTART, *extra, *arguments]) == 2
+    assert cli.main(["run", QUICKSTART, *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"ligo-dist: {QUICKSTART}: ")
     assert said in err
     assert Path("file").read_text() == "precious"
+
+
+@pytest.mark.parametrize("command", [["run", "--dry-run"], ["plan"]], ids=["dry run", "plan"])
+def test_deepspeed_is_asked_about_its_own_keys(command, capsys):
+    assert cli.main([*command, QUICKSTART, "deepspeed.zero_optimization.reduce_bucket_size=none"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "deepspeed.zero_optimization.reduce_bucket_size: 'none': DeepSpeed refuses it: " in err
 
 
 def test_faults_of_the_machine_come_together(capsys):
@@ -133,7 +134,7 @@ GONE = {
 
 @pytest.mark.parametrize("gone", GONE)
 def test_what_was_prepared_stands_for_what_has_gone(gone, capsys, tmp_path):
-    from ligo_dist.corpus.request import remember
+    from ligo_dist.corpus.cache import remember
 
     assert dry_run(*GONE[gone]) == 2
     prepared = tmp_path / "data" / "cache" / "prepared"
@@ -169,7 +170,7 @@ def test_a_run_directory_that_cannot_be_made(capsys, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    assert cli.main(["run", QUICKSTART]) == 2
+    assert cli.main(["run", QUICKSTART, "--no-preflight"]) == 2
     assert (
         "ligo-dist: run_dir: 'runs/quickstart' cannot be made: Permission denied" in capsys.readouterr().err
     )
@@ -296,20 +297,16 @@ def test_the_methods_are_listed_with_what_they_keep(capsys):
         assert [name, entry.description, entry.preserves, entry.source] in rows
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
+def test_the_launcher_imports_no_torch():
+    commands = [
         ["run", QUICKSTART, "--dry-run", "model.huggingface.resid_pdrop=0.1"],
         ["architectures"],
         ["architectures", "qwen3"],
         ["methods"],
-    ],
-    ids=lambda arguments: " ".join(arguments[:1] + arguments[2:]),
-)
-def test_the_launcher_imports_no_torch(arguments):
+    ]
     code = (
         "import sys; from launcher import cli;"
-        f"assert cli.main({arguments!r}) == 0;"
+        f"assert [cli.main(words) for words in {commands!r}] == [0, 0, 0, 0];"
         "heavy = {'torch', 'transformers', 'deepspeed', 'datasets', 'mlflow'} & set(sys.modules);"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )

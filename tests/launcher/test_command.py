@@ -2,31 +2,28 @@ from __future__ import annotations
 
 import shlex
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from launcher.command import free_port, shown, start_command
-from launcher.fleet import Fleet, choose_fleet
+from launcher.fleet import Fleet, choose_fleet, with_own_hostfile
 from launcher.hosts import Node
-from launcher.supervisor import _of_present_hosts
-from ligo_dist.config import load_config
 from ligo_dist.config.cluster import Cluster
 from ligo_dist.runtime.errors import LigoError
-from ligo_dist.runtime.launch import LaunchDirectory
 from ligo_dist.runtime.machine import count_accelerators
 
-CONFIG = str(Path(__file__).parents[2] / "configs" / "quickstart.yaml")
+HERE = Fleet([Node("localhost", (0, 1))], "here", Cluster())
+HOSTS = Fleet(
+    [Node("alpha", (0, 1)), Node("beta", (0,)), Node("gamma", (0,))], "hosts", Cluster(hostfile="/hosts")
+)
 
-HERE = Fleet([Node("localhost", (0, 1))], "here")
-HOSTS = Fleet([Node("alpha", (0, 1)), Node("beta", (0,)), Node("gamma", (0,))], "hosts")
 
-
-def command(fleet: Fleet = HERE, there: tuple[str, ...] | None = None, **keys: object) -> list[str]:
+def command(fleet: Fleet = HERE, **keys: object) -> list[str]:
     """The whole command, without the path of its program."""
-    hostfile = {"hostfile": "/hosts"} if fleet is HOSTS else {}
-    nodes = [node for node in fleet.nodes if there is None or node.name in there]
-    words = start_command(Cluster(**hostfile, **keys), fleet, nodes, ("alpha", 1234), ["my config.yaml"])
+    fleet = replace(fleet, cluster=fleet.cluster.model_copy(update=keys))
+    words = start_command(fleet, ("alpha", 1234), ["my config.yaml"])
     assert shown(words) == shlex.join([Path(words[0]).name, *words[1:]])
     return [Path(words[0]).name, *words[1:]]
 
@@ -97,7 +94,7 @@ def test_deepspeed_is_given_the_hosts_that_are_there(
     from deepspeed.launcher.runner import fetch_hostfile, parse_inclusion_exclusion
 
     asked = Cluster(hostfile="/hosts", launcher=launcher, include="alpha:0")
-    cluster = _of_present_hosts(asked, LaunchDirectory(tmp_path), nodes)
+    cluster = with_own_hostfile(Fleet(nodes, "hosts", asked), tmp_path / "hosts").cluster
     assert (Path(cluster.hostfile).read_text(), cluster.include, cluster.exclude) == (lines, None, exclude)
     theirs = parse_inclusion_exclusion(fetch_hostfile(cluster.hostfile), "", cluster.exclude or "")
     assert [tuple(slots) for slots in theirs.values()] == [node.devices for node in nodes]
@@ -106,17 +103,17 @@ def test_deepspeed_is_given_the_hosts_that_are_there(
 @pytest.mark.parametrize("name", ["alice@alpha", "fd00::1"])
 def test_slots_of_a_host_that_deepspeed_cannot_name(tmp_path: Path, name: str):
     (tmp_path / "hosts").write_text(f"{name} slots=2\n")
-    config = load_config(CONFIG, [f"cluster.hostfile={tmp_path / 'hosts'}", f"cluster.include={name}:1"])
+    cluster = Cluster(hostfile=str(tmp_path / "hosts"), include=f"{name}:1")
     with pytest.raises(LigoError, match=f"include, exclude: slots of {name}: DeepSpeed cuts its filters"):
-        choose_fleet(config, slurm=False, nproc=None, accelerators=0, environ={})
+        choose_fleet(cluster, slurm=False, nproc=None, accelerators=0, environ={})
 
 
 def test_ranks_meet_at_an_address_without_a_user():
-    assert Fleet([Node("alice@alpha", (0,))], "hosts").meeting_address(Cluster()) == "alpha"
+    assert Fleet([Node("alice@alpha", (0,))], "hosts", Cluster()).meeting_address == "alpha"
 
 
 def test_a_single_host_is_not_taken_for_this_machine():
-    assert "--force_multi" in command(HOSTS, ("beta",))
+    assert "--force_multi" in command(replace(HOSTS, nodes=HOSTS.nodes[1:2]))
     assert "--force_multi" not in command(HOSTS)
 
 
@@ -127,8 +124,8 @@ def test_a_wrapper_stands_before_each_rank():
 
 
 def test_deepspeed_is_that_of_the_environment():
-    cluster = Cluster(python="/env with space/bin/python")
-    assert start_command(cluster, HERE, HERE.nodes, ("a", 1), [])[0] == "/env with space/bin/deepspeed"
+    fleet = replace(HERE, cluster=Cluster(python="/env with space/bin/python"))
+    assert start_command(fleet, ("a", 1), [])[0] == "/env with space/bin/deepspeed"
 
 
 def test_visible_devices_are_named_to_the_runner(monkeypatch: pytest.MonkeyPatch):
@@ -139,7 +136,7 @@ def test_visible_devices_are_named_to_the_runner(monkeypatch: pytest.MonkeyPatch
 
 def test_cores_of_a_task_are_handed_on(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "8")
-    fleet = Fleet([Node("node1", (0, 1))], "allocation")
+    fleet = Fleet([Node("node1", (0, 1))], "allocation", Cluster())
     assert command(fleet)[1:6] == [
         "--nodes=1",
         "--ntasks=2",
@@ -151,7 +148,7 @@ def test_cores_of_a_task_are_handed_on(monkeypatch: pytest.MonkeyPatch):
 
 def test_within_an_allocation(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
-    fleet = Fleet([Node("node1", (0, 1)), Node("node2", (0, 1))], "allocation")
+    fleet = Fleet([Node("node1", (0, 1)), Node("node2", (0, 1))], "allocation", Cluster())
     assert command(fleet, wrapper=["nice"], python="/env/python") == [
         *(
             "srun",
@@ -169,9 +166,8 @@ def test_within_an_allocation(monkeypatch: pytest.MonkeyPatch):
     "environ", [{"LOCAL_RANK": "0"}, {"PET_NNODES": "4"}, {"WORLD_SIZE": "2", "RANK": "1"}]
 )
 def test_ranks_that_others_start_are_theirs(environ: dict[str, str]):
-    config = load_config(CONFIG, [])
     with pytest.raises(LigoError, match=f"^{next(iter(environ))}: is .*somebody else starts the ranks"):
-        choose_fleet(config, slurm=False, nproc=2, accelerators=0, environ=environ)
+        choose_fleet(Cluster(), slurm=False, nproc=2, accelerators=0, environ=environ)
 
 
 def test_a_free_port_can_be_bound():

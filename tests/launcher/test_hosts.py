@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from launcher.fleet import choose_fleet
 from launcher.hosts import Node, read_hostfile, select_nodes
+from ligo_dist.config.cluster import Cluster
 from ligo_dist.runtime.errors import LigoError
 
 NODES = [Node("alpha", (0, 1, 2, 3)), Node("beta", (0, 1)), Node("10.0.0.3", (0,))]
@@ -82,9 +84,28 @@ def test_a_wrong_line_is_named(tmp_path, text, said):
         read_hostfile(hostfile(tmp_path, text))
 
 
-def test_no_such_host_file(tmp_path):
-    with pytest.raises(LigoError, match=r"hostfile: '.*nowhere' cannot be read: No such file or directory"):
-        read_hostfile(tmp_path / "nowhere")
+@pytest.mark.parametrize(
+    ("keys", "given", "said"),
+    [
+        ({"hostfile": "nowhere"}, {}, "hostfile: 'nowhere' cannot be read: No such file or directory"),
+        (
+            {"hostfile": "hosts"},
+            {"nproc": 2},
+            "--nproc: 2, but the slots in 'hosts' say how many ranks a host has",
+        ),
+        (
+            {"hostfile": "hosts"},
+            {"slurm": True},
+            "--slurm: the allocation says the hosts; drop cluster.hostfile",
+        ),
+        ({"include": "alpha"}, {}, "include: 'alpha' chooses among the hosts of a host file; add --hostfile"),
+        ({}, {"slurm": True}, "--slurm: SLURM_JOB_NODELIST is not set: this is no allocation"),
+    ],
+)
+def test_hosts_that_cannot_be_had(keys, given, said):
+    asked = {"slurm": False, "nproc": None, **given}
+    with pytest.raises(LigoError, match=re.escape(said)):
+        choose_fleet(Cluster(**keys), accelerators=0, environ={}, **asked)
 
 
 @pytest.mark.parametrize(

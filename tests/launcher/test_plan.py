@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from launcher.preflight import check_before_start, plan_of
 from launcher.tables import print_plan
 from ligo_dist.architectures import get_architecture
 from ligo_dist.config import Config, config_from, with_source
-from ligo_dist.config.overrides import apply_overrides
+from ligo_dist.config.load import apply_overrides
 from ligo_dist.config.yaml_text import parse_yaml
 from ligo_dist.runtime.errors import ConfigError
 from ligo_dist.schedule.costs import PhaseCost, StageCost
@@ -30,7 +31,7 @@ stages:
     size: {layers: 3, width: 48, heads: 6}
     grow: {learn: {steps: 5}}
     train: {steps: 10, batch_size: 8, micro_batch_size: 2, activation_checkpointing: true}
-data: {sequence_length: 64}
+data: {source: stdlib, sequence_length: 64}
 tokenizer: {vocab_size: 512}
 tracking: {mlflow: false}
 """
@@ -76,14 +77,15 @@ def test_new_units_from_the_next_layer_are_made_apart():
     ids=["a fresh layer", "the unit layer"],
 )
 def test_extra_columns_are_mixed_too(overrides, more_columns):
-    plan = plan_of(config(*overrides), 1)
-    source, target = (stage.shape for stage in plan.stages)
-    architecture = plan.architecture
-    columns = source.layers + more_columns
-    cost = costs(*overrides)[1].grow
-    assert cost is not None
-    assert cost.flops == growing_flops(architecture, source, target, columns=columns)
-    assert cost.flops > growing_flops(architecture, source, target)
+    source, target = plan_of(config(*overrides), 1).stages
+    assert source.grow is None
+    assert target.grow is not None
+    assert target.cost.grow is not None
+    layout = target.grow.layout
+    assert layout.columns == source.shape.layers + more_columns
+    assert target.cost.grow.flops == growing_flops(layout)
+    own = dataclasses.replace(layout, fresh_layers=0, unit_layer=False)
+    assert target.cost.grow.flops > growing_flops(own)
 
 
 def test_scratch_neither_learns_nor_grows():
@@ -178,7 +180,9 @@ def test_what_a_source_lacks_and_has_beyond_the_model_is_told(tmp_path):
     """The directory is one like bert-base-uncased: with a pooler and a next-sentence head."""
     architecture, shape = get_architecture("bert"), small_shape("bert", vocab=500, positions=64)
     transformers.BertForPreTraining(library_config(architecture, shape)).save_pretrained(tmp_path)
-    source = (f"stages[0].from={tmp_path}", "stages[0].size=null", "stages[0].train=null")
+    source = (
+        f"stages[0].from={tmp_path}", "stages[0].size=null", "stages[0].train=null", "tokenizer.replace_source=true",
+    )  # fmt: skip
     wider = "stages[1].size={layers: 3, width: 64, heads: 8}"
     asked = config("model.family=bert", *source, wider, f"run_dir={tmp_path}/run")
     text = io.StringIO()
@@ -191,7 +195,7 @@ def test_what_a_source_lacks_and_has_beyond_the_model_is_told(tmp_path):
 
 
 def test_a_source_without_weights(tmp_path):
-    sizes = ("model.vocab_size=512", f"stages[0].from={tmp_path}")
+    sizes = ("model.vocab_size=512", f"stages[0].from={tmp_path}", "tokenizer.replace_source=true")
     (said,) = refused(tmp_path, *sizes)
     assert said.startswith(
         f"stages[0].from: {tmp_path}: no weights; there should be one of model.safetensors, "

@@ -12,7 +12,7 @@ from launcher import cli
 from launcher.tables import print_forecast
 from ligo_dist.architectures import get_architecture
 from ligo_dist.config import load_config, stage_shapes
-from ligo_dist.planning import Forecast, Setting, estimate_stages, get_gpu
+from ligo_dist.planning import Forecast, get_gpu
 from ligo_dist.schedule.plan import Plan
 
 ROOT = Path(__file__).parents[2]
@@ -165,8 +165,7 @@ def test_when_growing_pays_is_told(capsys):
 
 def test_a_table_is_never_cut_short(capsys):
     quickstart = Plan.of(load_config(QUICKSTART), 4096, 2)
-    setting = Setting.of(quickstart)
-    print_forecast("a" * 300, Forecast(estimate_stages(quickstart, setting), setting, get_gpu("h100"), 0.4))
+    print_forecast("a" * 300, Forecast(quickstart, get_gpu("h100"), 0.4))
     assert "…" not in capsys.readouterr().out
 
 

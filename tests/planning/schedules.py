@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ligo_dist.config import Config, config_from
-from ligo_dist.config.overrides import apply_overrides
+from ligo_dist.config.load import apply_overrides
 from ligo_dist.config.yaml_text import parse_yaml
-from ligo_dist.planning import Forecast, Setting, StageEstimate, estimate_stages, get_gpu
+from ligo_dist.planning import Forecast, PhaseEstimate, estimate_phases, get_gpu
 from ligo_dist.schedule.plan import Plan
 
 _SCHEDULE = """
@@ -20,7 +20,7 @@ stages:
     size: {layers: 3, width: 48, heads: 6}
     grow: {method: ligo, learn: {steps: 5}}
     train: {steps: 10, batch_size: 8, micro_batch_size: 2}
-data: {sequence_length: 64}
+data: {source: stdlib, sequence_length: 64}
 tokenizer: {vocab_size: 512}
 """
 
@@ -31,12 +31,9 @@ def schedule(*overrides: str) -> Config:
     return config_from(raw)
 
 
-def estimates(*overrides: str, ranks: int = 1, on_gpu: bool = True) -> list[StageEstimate]:
-    plan = Plan.of(schedule(*overrides), 512, ranks)
-    return estimate_stages(plan, Setting.of(plan, on_gpu=on_gpu))
+def estimates(*overrides: str, ranks: int = 1) -> list[PhaseEstimate]:
+    return estimate_phases(Plan.of(schedule(*overrides), 512, ranks))
 
 
 def forecast(*overrides: str, ranks: int = 1, gpu: str = "1e12,1,10") -> Forecast:
-    plan = Plan.of(schedule(*overrides), 512, ranks)
-    setting = Setting.of(plan)
-    return Forecast(estimate_stages(plan, setting), setting, get_gpu(gpu), hfu=0.5)
+    return Forecast(Plan.of(schedule(*overrides), 512, ranks), get_gpu(gpu), hfu=0.5)

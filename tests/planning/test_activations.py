@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,19 +100,20 @@ def test_dropout_keeps_what_it_dropped(family: str, dtype: torch.dtype) -> None:
 def test_a_block_worked_out_by_hand() -> None:
     setting = Setting(get_architecture("llama"))
     shape = ModelShape(layers=2, width=8, heads=4, key_value_heads=2, ffn=24, vocab=50, tied=False)
-    kept = activations(setting, shape, length=16, sequences=3)
+    plain, again = (activations(setting, shape, 16, 3, checkpointed=each) for each in (False, True))
     # Two norms: an fp32 input of 8, its root mean square, and two bf16 tensors of 8. Attention: 8 query elements and 8
     # of output, 4 key and 4 value elements, a number in fp32 per head. Four tensors of the inner width.
     token = 2 * (8 * 4 + 4 + 2 * 8 * 2) + (8 + 8 + 4 + 4) * 2 + 4 * 4 + 4 * 24 * 2
-    assert kept.block == 48 * token == 48 * 392
-    assert kept.block_input == 48 * 8 * 2
-    assert kept.loss == 48 * 50 * 12
+    assert plain.block == 48 * token == 48 * 392
+    assert plain.block_input == 48 * 8 * 2
+    assert plain.loss == plain.in_evaluation == 48 * 50 * 12
+    assert replace(plain, loss=0).in_evaluation == 48 * (8 * 2 + token)
     norm = 8 * 4 + 4 + 2 * 8 * 2
-    assert kept.kept(2, checkpointed=False) == 48 * (2 * token + norm)
-    assert kept.kept(2, checkpointed=True) == 48 * (2 * 8 * 2 + norm)
+    assert plain.kept == 48 * (2 * token + norm)
+    assert again.kept == 48 * (2 * 8 * 2 + norm)
     inner = 3 * 48 * 24 * 2
-    assert kept.in_backward(2, checkpointed=False) == 48 * (2 * token + norm) + inner
-    assert kept.in_backward(2, checkpointed=True) == 48 * (2 * 8 * 2 + token + norm) + inner
+    assert plain.in_backward == 48 * (2 * token + norm) + inner
+    assert again.in_backward == 48 * (2 * 8 * 2 + token + norm) + inner
 
 
 def test_plain_attention_grows_with_the_square_of_the_sequence() -> None:
@@ -120,7 +121,7 @@ def test_plain_attention_grows_with_the_square_of_the_sequence() -> None:
     shape = ModelShape(layers=1, width=8, heads=2, key_value_heads=2, ffn=32, vocab=50, tied=True)
     short, long = (activations(setting, shape, length, 1).block for length in (64, 128))
     assert long - 2 * short == 2 * 2 * (128 * 128 - 2 * 64 * 64)
-    fused = dataclasses.replace(setting, fused=True)
+    fused = replace(setting, fused=True)
     short, long = (activations(fused, shape, length, 1).block for length in (64, 128))
     assert long == 2 * short
 

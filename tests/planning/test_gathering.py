@@ -8,16 +8,9 @@ import pytest
 
 from ligo_dist.architectures import ModelShape, get_architecture
 from ligo_dist.engine.world import World
+from ligo_dist.planning.gathering import Module, Trained, Weight, forward_and_backward, model_modules
 from ligo_dist.planning.setting import Setting
 from ligo_dist.planning.traffic import engine_traffic
-from ligo_dist.planning.weights import (
-    Module,
-    Weight,
-    all_weights,
-    forward_and_backward,
-    gathered,
-    model_modules,
-)
 from ligo_dist.runtime.zero3 import Zero3
 from ranks import run_ranks
 
@@ -25,7 +18,7 @@ NOTHING_AHEAD = {"prefetch_bucket": 0, "persistence_threshold": 0}
 
 
 def module(name: str, numel: int, layer: int | None = None) -> Module:
-    return Module((Weight(name, (numel,), "vectors"),), layer)
+    return Module((Weight(name, numel, "vectors"),), layer)
 
 
 def chain(*sizes: int) -> list[Module]:
@@ -33,8 +26,7 @@ def chain(*sizes: int) -> list[Module]:
 
 
 def counts(modules: list[Module], distance: int, *, checkpointed: bool = False) -> list[int]:
-    uses = forward_and_backward(modules, checkpointed=checkpointed)
-    found = gathered(uses, len(modules), Zero3(reuse_distance=distance, **NOTHING_AHEAD))
+    found = Trained.of(modules, Zero3(reuse_distance=distance, **NOTHING_AHEAD), checkpointed=checkpointed)
     return list(found.counts.values())
 
 
@@ -68,14 +60,21 @@ def test_a_tied_embedding_is_one_weight_with_two_uses() -> None:
 
 def test_how_many_are_whole_at_once() -> None:
     modules = chain(10, 20, 30)
-    uses = forward_and_backward(modules, checkpointed=False)
-    all_kept = gathered(uses, 3, Zero3(**NOTHING_AHEAD))
+    all_kept = Trained.of(modules, Zero3(**NOTHING_AHEAD))
     assert (all_kept.most, all_kept.at_loss, all_kept.persistent) == (60, 60, 0)
-    last = gathered(uses, 3, Zero3(reuse_distance=0, **NOTHING_AHEAD))
+    last = Trained.of(modules, Zero3(reuse_distance=0, **NOTHING_AHEAD))
     assert last.at_loss == 30
     assert last.most == 60  # the largest, and as much again that is gathered ahead
-    small = gathered(uses, 3, Zero3(prefetch_bucket=0, persistence_threshold=10))
+    small = Trained.of(modules, Zero3(prefetch_bucket=0, persistence_threshold=10))
     assert (small.counts, small.persistent) == ({"m1": 1, "m2": 1}, 10)
+
+
+def test_the_optimizer_takes_groups_and_parts_of_them() -> None:
+    weights = tuple(Weight(name, 10, group) for name, group in zip("abcd", "mmmv", strict=True))
+    trained = Trained.of([Module(weights, None)], Zero3())
+    assert trained.sub_groups(1, 10**9) == [30, 10]
+    assert trained.sub_groups(1, 20) == [20, 10, 10]
+    assert trained.sub_groups(2, 11) == [15, 5]
 
 
 GPT2 = ModelShape(layers=4, width=32, heads=2, key_value_heads=2, ffn=128, vocab=300, positions=16, tied=True)
@@ -115,8 +114,7 @@ def test_deepspeed_gathers_so_often(
     zero = {"stage3_max_reuse_distance": distance, "stage3_prefetch_bucket_size": 1000}
     setting = Setting(get_architecture(family), 2, 4, zero3=Zero3.from_keys({"zero_optimization": zero}))
     modules = model_modules(setting.architecture, shape)
-    uses = forward_and_backward(modules, checkpointed=checkpointed)
-    found = gathered(uses, len(modules), setting.zero3)
-    planned = engine_traffic(setting, all_weights(modules), found, micro_steps=2)
+    trained = Trained.of(modules, setting.zero3, checkpointed=checkpointed)
+    planned = engine_traffic(setting, trained, micro_steps=2)
     measured = run_ranks(gathered_bytes, 2, family, shape, zero, checkpointed)
     assert measured == [planned.all_gather] * 2

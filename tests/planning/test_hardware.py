@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ligo_dist.architectures import get_architecture
-from ligo_dist.planning import Setting
-from ligo_dist.planning.forecast import GPUS_PER_NODE, get_gpu, gpu_names
+from ligo_dist.planning.hardware import GPUS_PER_NODE, get_gpu, gpu_names
 from ligo_dist.runtime.errors import LigoError
 
 
@@ -40,6 +38,10 @@ def test_what_is_no_gpu(text: str, said: str) -> None:
     assert said in str(caught.value)
 
 
+def test_a_plan_leaves_a_tenth_of_the_memory() -> None:
+    assert get_gpu("h100").usable == 72 * 10**9
+
+
 def test_the_slowest_link_counts() -> None:
     gpu = get_gpu("h100")
     assert gpu.bandwidth(GPUS_PER_NODE) == 450e9
@@ -53,5 +55,4 @@ def test_the_slowest_link_counts() -> None:
 def test_each_precision_has_its_own_peak(name: str, bf16: float, fp32: float) -> None:
     """Figures of one's own are those of the run's precision."""
     gpu = get_gpu(name)
-    settings = (Setting(get_architecture("gpt2"), number=number) for number in (2, 4))
-    assert [gpu.peak(setting) for setting in settings] == [bf16, fp32]
+    assert [gpu.peak(precision) for precision in ("bf16", "fp32")] == [bf16, fp32]

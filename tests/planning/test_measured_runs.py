@@ -6,7 +6,6 @@ Parameters, FLOPs, bytes of collectives and bytes on disk are the same to the la
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 import yaml
 
 from ligo_dist.config import load_config
-from ligo_dist.planning import PhaseEstimate, Setting, StageEstimate, Traffic, estimate_stages
+from ligo_dist.planning import PhaseEstimate, Traffic, estimate_phases, export_bytes
 from ligo_dist.schedule.plan import Plan
 from measuring import Measured, measured_run
 from runs import RunFiles, Site
@@ -50,10 +49,7 @@ class Case:
     files: RunFiles
     ranks: int
     measured: Measured
-    stages: list[StageEstimate]
-
-    def phases(self) -> Iterator[tuple[StageEstimate, PhaseEstimate]]:
-        return ((stage, phase) for stage in self.stages for phase in stage.phases)
+    phases: list[PhaseEstimate]
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(map(str, case)))
@@ -69,30 +65,29 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     files.config.write_text(yaml.safe_dump(raw))
     (measured, *_) = measured_run(files, ranks)
     plan = Plan.of(load_config(files.config, []), PIECES, ranks)
-    stages = estimate_stages(plan, Setting.of(plan, on_gpu=False))
-    return Case(plan, files, ranks, measured, stages)
+    return Case(plan, files, ranks, measured, estimate_phases(plan, on_gpu=False))
 
 
 def test_all_phases_were_measured(case: Case) -> None:
-    phases = [(stage.name, phase.kind) for stage, phase in case.phases()]
+    phases = [(phase.stage.name, phase.kind) for phase in case.phases]
     assert phases == [("small", "train"), ("large", "learn"), ("large", "grow"), ("large", "train")]
     assert set(case.measured.flops) == set(case.measured.sent) == set(phases)
 
 
 def test_parameters_are_those_of_the_engines(case: Case) -> None:
     planned = {
-        (stage.name, phase.kind): phase.operator if phase.kind == "learn" else phase.target
-        for stage, phase in case.phases()
+        (phase.stage.name, phase.kind): phase.operator if phase.kind == "learn" else phase.stage.parameters
+        for phase in case.phases
         if phase.kind != "grow"
     }
     assert planned == case.measured.parameters
-    assert [phase.source for _, phase in case.phases()][1:3] == [case.stages[0].plan.parameters] * 2
+    assert [phase.source for phase in case.phases][1:3] == [case.phases[0].stage.parameters] * 2
 
 
 def test_flops_of_a_step_are_those_that_torch_counts(case: Case) -> None:
-    for stage, phase in case.phases():
+    for phase in case.phases:
         if phase.kind != "grow":
-            measured = case.ranks * case.measured.flops[stage.name, phase.kind]
+            measured = case.ranks * case.measured.flops[phase.stage.name, phase.kind]
             assert phase.cost.hardware_flops_per_step == measured + not_counted(case, phase), phase.kind
 
 
@@ -114,7 +109,7 @@ def outer_products(case: Case) -> int:
 
 
 def test_flops_of_growing_are_those_that_torch_counts(case: Case) -> None:
-    (phase,) = [phase for _, phase in case.phases() if phase.kind == "grow"]
+    (phase,) = [phase for phase in case.phases if phase.kind == "grow"]
     measured = case.measured.flops["large", "grow"]
     if case.ranks == 1:
         assert measured == phase.cost.flops
@@ -123,21 +118,22 @@ def test_flops_of_growing_are_those_that_torch_counts(case: Case) -> None:
 
 
 def test_bytes_of_collectives_are_those_that_were_counted(case: Case) -> None:
-    for stage, phase in case.phases():
-        sent = case.measured.sent[stage.name, phase.kind]
+    for phase in case.phases:
+        sent = case.measured.sent[phase.stage.name, phase.kind]
         counted = Traffic(sent["all_gather"], sent["reduce_scatter"], sent["all_reduce"])
         if case.ranks == 1:  # some of DeepSpeed's are called all the same, and send nothing
             assert counted.sent(1) == phase.traffic.total == 0
         else:
-            assert counted == phase.traffic, (stage.name, phase.kind)
+            assert counted == phase.traffic, (phase.stage.name, phase.kind)
 
 
 def test_memory_is_within_15_percent(case: Case) -> None:
-    compared = []
-    for (stage_name, kind, moment), measured in case.measured.peaks.items():
-        for stage, phase in case.phases():
-            if (stage.name, phase.kind) == (stage_name, kind):
-                compared.append((planned_bytes(phase, moment) / measured, stage_name, kind, moment))
+    planned = {(phase.stage.name, phase.kind): phase for phase in case.phases}
+    compared = [
+        (planned_bytes(planned[stage, kind], moment) / measured, stage, kind, moment)
+        for (stage, kind, moment), measured in case.measured.peaks.items()
+        if (stage, kind) in planned  # before the first phase nothing is
+    ]
     assert len(compared) == 3 + 3 + 3 + 3
     print(
         case.plan.config.model.family, case.plan.config.precision, case.ranks, *sorted(compared), sep="\n  "
@@ -155,17 +151,16 @@ def planned_bytes(phase: PhaseEstimate, moment: str) -> int:
 def test_checkpoints_and_exports_have_their_bytes(case: Case) -> None:
     planned = {}
     step = 0
-    for index, stage in enumerate(case.stages):
-        for phase in stage.phases:
-            step += phase.cost.steps
-            name = "train" if phase.kind == "grow" else phase.kind
-            planned[f"step-{step:08d}-{index}-{name}"] = phase.checkpoint
+    for phase in case.phases:
+        step += phase.cost.steps
+        name = "train" if phase.kind == "grow" else phase.kind
+        planned[f"step-{step:08d}-{phase.stage.index}-{name}"] = phase.checkpoint
     directory = case.files.run_dir / "checkpoints"
     written = {path.name: sum(map(tensor_bytes, path.glob("*.safetensors"))) for path in directory.iterdir()}
     assert written == planned
-    for stage in case.stages:
+    for stage in case.plan.stages:
         exported = case.files.run_dir / "export" / stage.name / "model.safetensors"
-        assert tensor_bytes(exported) == stage.export
+        assert tensor_bytes(exported) == export_bytes(stage)
 
 
 def tensor_bytes(path: Path) -> int:

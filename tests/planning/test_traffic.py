@@ -6,16 +6,9 @@ from dataclasses import replace
 
 from ligo_dist.architectures import ModelShape, get_architecture
 from ligo_dist.growth.layout import GrowthLayout
+from ligo_dist.planning.gathering import Trained, Weight
 from ligo_dist.planning.setting import Setting
-from ligo_dist.planning.traffic import (
-    Traffic,
-    engine_traffic,
-    generation_traffic,
-    sub_groups,
-    transfer_traffic,
-)
-from ligo_dist.planning.weights import Gathered, Weight
-from ligo_dist.runtime.zero3 import Zero3
+from ligo_dist.planning.traffic import Traffic, engine_traffic, generation_traffic, transfer_traffic
 
 GPT2 = get_architecture("gpt2")
 SOURCE = ModelShape(layers=1, width=1, heads=1, key_value_heads=1, ffn=1, vocab=3, positions=2, tied=True)
@@ -31,18 +24,18 @@ def test_what_a_rank_sends() -> None:
 
 
 def test_a_step_of_an_engine() -> None:
-    weights = [Weight("a", (10,), "vectors"), Weight("b", (4, 5), "matrices"), Weight("c", (3,), "vectors")]
-    gathered = Gathered(counts={"a": 1, "b": 2}, persistent=3, most=33, at_loss=33, in_flight=0)
+    weights = [Weight("a", 10, "vectors"), Weight("b", 20, "matrices"), Weight("c", 3, "vectors")]
+    trained = Trained(weights, {"a": 1, "b": 2}, persistent=3, most=33, at_loss=33, in_flight=0)
     bf16, fp32 = (Setting(GPT2, 4, number) for number in (2, 4))
     # Partitions of ceil(10 / 4), 5 and ceil(3 / 4) elements.
-    assert engine_traffic(bf16, weights, gathered, micro_steps=3) == Traffic(
+    assert engine_traffic(bf16, trained, micro_steps=3) == Traffic(
         all_gather=2 * (3 * (12 + 2 * 20) + 4),
         reduce_scatter=2 * 3 * (12 + 20 + 4),
         all_reduce=8 * (2 + 2),
     )
-    once = engine_traffic(fp32, weights, gathered, micro_steps=1)
+    once = engine_traffic(fp32, trained, micro_steps=1)
     assert (once.all_gather, once.reduce_scatter) == (4 * (52 + 4), 4 * 36)
-    assert engine_traffic(replace(bf16, ranks=1), weights, gathered, 3) == Traffic()
+    assert engine_traffic(replace(bf16, ranks=1), trained, 3) == Traffic()
 
 
 def test_generating_and_growing() -> None:
@@ -54,7 +47,7 @@ def test_generating_and_growing() -> None:
     traffic = generation_traffic(setting, layout, micro_steps=5)
     assert traffic == Traffic(5 * 2 * 2 * (blocks + 2 * wte + others), 5 * 2 * blocks, 0)
     assert transfer_traffic(setting, layout, learned=False) == Traffic(4 * (blocks + wte + others))
-    operator = sum(2 * -(-p.shape[0] * p.shape[1] // 2) for p in layout.operator_parameters)
+    operator = sum(2 * -(-p.numel // 2) for p in layout.operator_parameters)
     assert transfer_traffic(setting, layout, learned=True) == Traffic(4 * (blocks + wte + others + operator))
     alone = Setting(GPT2)
     assert generation_traffic(alone, layout, 5) == transfer_traffic(alone, layout, learned=True) == Traffic()
@@ -65,10 +58,3 @@ def test_new_units_with_coefficients_of_their_own_mix_twice() -> None:
     setting = Setting(GPT2, 2, 2)
     scattered = [generation_traffic(setting, layout, 1).reduce_scatter for layout in (once, twice)]
     assert scattered[1] == 2 * scattered[0]
-
-
-def test_the_optimizer_takes_groups_and_parts_of_them() -> None:
-    weights = [Weight(name, (10,), group) for name, group in zip("abcd", "mmmv", strict=True)]
-    assert sub_groups(weights, 1, Zero3()) == [30, 10]
-    assert sub_groups(weights, 1, Zero3(sub_group=20)) == [20, 10, 10]
-    assert sub_groups(weights, 2, Zero3(sub_group=11)) == [15, 5]

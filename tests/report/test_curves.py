@@ -2,30 +2,61 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ligo_dist.report.compare import Spread, cost_to_reach, falling, spread
+from ligo_dist.report.read import Cost, CurvePoint
+from ligo_dist.report.verdicts import saved_percent
 
 
-def test_falling_is_the_nearest_sequence_that_never_rises() -> None:
-    assert falling([5, 4, 3]) == [5, 4, 3]
-    assert falling([5, 3, 4, 2]) == [5, 3.5, 3.5, 2]
-    assert falling([1, 2, 3]) == [2, 2, 2]
-    assert falling([4, 1, 3, 5, 2]) == [4, 3, 3, 3, 2]
+@pytest.mark.parametrize(
+    ("losses", "fitted"),
+    [([5, 4, 3], [5, 4, 3]), ([5, 3, 4, 2], [5, 3.5, 3.5, 2]), ([4, 1, 3, 5, 2], [4, 3, 3, 3, 2])],
+)
+def test_falling_is_the_nearest_sequence_that_never_rises(losses: list[float], fitted: list[float]) -> None:
+    assert falling(losses) == fitted
 
 
-def test_the_cost_of_a_loss_lies_between_the_points() -> None:
-    costs, losses = (10, 20, 30), (5.0, 4.0, 3.0)
-    assert cost_to_reach(costs, losses, 4.5) == 15
-    assert cost_to_reach(costs, losses, 3.0) == 30
-    assert cost_to_reach(costs, losses, 6.0) == 10
-    assert cost_to_reach(costs, losses, 2.9) is None
+@pytest.mark.parametrize(
+    ("losses", "loss", "cost"),
+    [
+        ((5.0, 4.0, 3.0), 4.5, 15),
+        ((5.0, 4.0, 3.0), 3.0, 30),
+        ((5.0, 4.0, 3.0), 6.0, 10),
+        ((5.0, 4.0, 3.0), 2.9, None),
+        ((5.0, 3.5, 3.5, 2.5), 3.5, 20),
+        ((5.0, 3.5, 3.5, 2.5), 3.0, 35),
+    ],
+)
+def test_the_cost_of_a_loss_lies_between_the_points(
+    losses: tuple[float, ...], loss: float, cost: float | None
+) -> None:
+    """Twice as many hardware FLOPs, and seconds that are not known of one point."""
+    costs = [10.0 * (index + 1) for index in range(len(losses))]
+    curve = [
+        CurvePoint(Cost(each, None if each == 20 else 1.0, 2 * each), value)
+        for each, value in zip(costs, losses, strict=True)
+    ]
+    expected = None if cost is None else Cost(cost, None, 2 * cost)
+    assert cost_to_reach(curve, losses, loss) == expected
 
 
-def test_one_lucky_evaluation_reaches_nothing() -> None:
-    costs, losses = (10, 20, 30, 40), (5.0, 3.0, 4.0, 2.5)
-    assert cost_to_reach(costs, losses, 3.5) == 20
-    assert cost_to_reach(costs, losses, 3.0) == 35
+def test_spread_is_the_mean_and_half_the_range_of_what_all_have() -> None:
+    assert spread([1.0, 4.0, 1.0]) == Spread(2.0, 1.5, count=3)
+    assert spread([1.0, None]) is None
+    assert spread([]) is None
 
 
-def test_spread_is_the_mean_and_half_the_range() -> None:
-    assert spread([1.0, None, 4.0, 1.0]) == Spread(2.0, 1.5, count=3)
-    assert spread([None, float("nan")]) is None
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([0.523], "52 %"),
+        ([-0.035], "-4 %"),
+        ([0.45, 0.60], "52 ± 7 %"),
+        ([0.594, 0.588], "59.1 ± 0.3 %"),
+    ],
+)
+def test_no_more_digits_than_seeds_agree_on(values: list[float], words: str) -> None:
+    saved = spread(values)
+    assert saved is not None
+    assert saved_percent(saved) == words

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from ligo_dist.report.compare import Comparison, spread
-from ligo_dist.report.report import Report, build_report, saved_percent
+from ligo_dist.report import build_report, notes, verdict
+from ligo_dist.report.compare import Comparison, Spread
 from ligo_dist.tracking import source_tags
 from recorded_runs import GROWN, SCRATCH, SECONDS_PER_FLOP, SMALL, Leg, Recorder, shifted
 
 OTHER = partial(Recorder, parameters={"precision": "bf16"})
 """Of another case than a run with the same stages."""
+GIVEN = Leg("given", [(0, 5.0)])
+"""A model that another run trained."""
 
 
 @pytest.fixture
@@ -22,33 +24,72 @@ def scratch(tmp_path: Path) -> str:
     return Recorder(tmp_path / "scratch").record(SCRATCH)
 
 
-def compared(run: str, baseline: str) -> tuple[Comparison, Report]:
+def compared(run: str, baseline: str) -> tuple[Comparison, str, list[str]]:
+    """The comparison of a run, the verdict on its case, and the notes."""
     report = build_report([run, baseline], baseline)
-    label = next(member.label for member in report.members if member.run.recorded.place == run)
-    return report.comparisons[label], report
+    (case,) = (case for case in report.cases if not case.is_baseline)
+    (comparison,) = case.comparisons
+    assert comparison is not None
+    return comparison, verdict(case, report.baseline), notes(report)
 
 
-def verdict(report: Report, label: str) -> str:
-    return next(case.verdict for case in report.cases if case.label == label)
+def saved(comparison: Comparison) -> list[float | None]:
+    """Parts of the FLOPs, source excluded and included."""
+    return [comparison.saved("flops", included=included) for included in (False, True)]
 
 
-def test_a_run_that_trains_its_own_source(tmp_path: Path, scratch: str) -> None:
-    run = Recorder(tmp_path / "grown").record(SMALL, GROWN)
-    comparison, report = compared(run, scratch)
-    assert (comparison.outcome, comparison.loss) == ("reached", 4.0)
-    assert comparison.needed is not None
-    assert comparison.needed.flops == pytest.approx(26)
-    assert comparison.needed_in_all is not None
-    assert comparison.needed_in_all.flops == pytest.approx(36)
-    for saved in (comparison.flops, comparison.seconds):
-        assert saved is not None
-        assert (saved.excluded, saved.included) == (pytest.approx(0.74), pytest.approx(0.64))
-    assert comparison.needed.seconds == pytest.approx(26 * SECONDS_PER_FLOP)
-    assert verdict(report, "grown") == (
-        "needs 74 % fewer FLOPs (64 % fewer) than scratch to its final loss, and 74 % less time (64 % less);"
-        " in brackets, its source's training is counted; of one run, so how far this scatters is not known"
-    )
-    assert verdict(report, "scratch") == "the baseline"
+@pytest.mark.parametrize(
+    ("legs", "outcome", "savings", "said"),
+    [
+        (
+            (SMALL, GROWN),
+            "reached",
+            [0.74, 0.64],
+            "needs 74 % fewer FLOPs (64 % fewer) than scratch to its final loss, and 74 % less time (64 % less);"
+            " in brackets, its source's training is counted; of one run, so how far this scatters is not known",
+        ),
+        (
+            (Leg("large", [(75, 5.0), (125, 4.0), (150, 3.9)]),),
+            "reached",
+            [-0.25, -0.25],
+            "needs 25 % more FLOPs than scratch to its final loss, and 25 % more time; of one run, so how far this"
+            " scatters is not known",
+        ),
+        (
+            (SMALL, Leg("large", GROWN.points[:3], source_loss=5.0)),
+            "not reached",
+            [None, None],
+            "no saving is stated: it does not reach 4.000: best 4.200 at 22 FLOPs",
+        ),
+        (  # one lucky evaluation is no crossing
+            (Leg("large", [(10, 5.0), (20, 3.9), (30, 4.6), (40, 4.2)]),),
+            "not reached",
+            [None, None],
+            "no saving is stated: it does not reach 4.000: best 3.900 at 20 FLOPs",
+        ),
+        (
+            (SMALL, Leg("large", [(6, 3.9), (14, 3.8)], source_loss=3.9)),
+            "below from its first evaluation",
+            [None, None],
+            "no saving is stated: it is at 3.900 in its first evaluation, at 6 FLOPs, so where it crossed 4.000 was not"
+            " measured",
+        ),
+    ],
+    ids=["fewer", "more", "above", "lucky", "below"],
+)
+def test_a_run_against_one_from_scratch(
+    tmp_path: Path,
+    scratch: str,
+    legs: tuple[Leg, ...],
+    outcome: str,
+    savings: list[float | None],
+    said: str,
+) -> None:
+    comparison, words, _ = compared(OTHER(tmp_path / "run").record(*legs), scratch)
+    assert (comparison.loss, comparison.outcome, words) == (4.0, outcome, said)
+    assert saved(comparison) == pytest.approx(savings)
+    assert [comparison.saved("seconds", included=side) for side in (False, True)] == pytest.approx(savings)
+    assert (comparison.needed is None) == (outcome != "reached")
 
 
 def test_a_source_that_another_run_exported(tmp_path: Path, scratch: str) -> None:
@@ -56,13 +97,12 @@ def test_a_source_that_another_run_exported(tmp_path: Path, scratch: str) -> Non
     Recorder(tmp_path / "first").record(Leg("tiny", [(3, 7.0)]))
     maker = Recorder(tmp_path / "second")
     maker.record(SMALL, shifted(GROWN, 1.0), begun_from=tmp_path / "first" / "export" / "tiny")
-    run = Recorder(tmp_path / "grown")
-    run.record(Leg("given", [(0, 5.0)]), GROWN, begun_from=tmp_path / "second" / "export" / "small")
-    comparison, report = compared(str(run.directory), scratch)
-    assert comparison.flops is not None
-    assert comparison.flops.excluded == pytest.approx(0.74)
-    assert comparison.flops.included == pytest.approx(1 - (26 + 10 + 3) / 100)
-    assert report.notes == []
+    run = Recorder(tmp_path / "grown").record(
+        GIVEN, GROWN, begun_from=tmp_path / "second" / "export" / "small"
+    )
+    comparison, _, said = compared(run, scratch)
+    assert saved(comparison) == pytest.approx([0.74, 1 - (26 + 10 + 3) / 100])
+    assert said == []
 
 
 def project(directory: Path, flops: float) -> Path:
@@ -78,14 +118,12 @@ def grown_in(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(directory)
     model, run = Path("runs/source/export/small"), Recorder(directory / "runs" / "grown")
     run.tags = {**source_tags(str(model)), "checkpoints.path": str(run.directory / "checkpoints")}
-    run.record(Leg("given", [(0, 5.0)]), GROWN, begun_from=model)
+    run.record(GIVEN, GROWN, begun_from=model)
     return run.directory
 
 
 def included(run: Path, scratch: str) -> float | None:
-    comparison, _ = compared(str(run), scratch)
-    assert comparison.flops is not None
-    return comparison.flops.included
+    return saved(compared(str(run), scratch)[0])[1]
 
 
 def test_a_source_is_found_from_the_run_wherever_the_report_is_made(
@@ -111,176 +149,92 @@ def test_another_run_in_the_place_of_the_source_is_not_taken_for_it(
     assert included(run, scratch) is None
 
 
-def test_savings_are_those_of_the_model(tmp_path: Path, scratch: str) -> None:
-    """The same run with what it recomputes: other hardware FLOPs, the same saving."""
-    runs = [
-        Recorder(tmp_path / f"grown-{factor}", recomputing=factor, parameters={"precision": str(factor)})
-        for factor in (1.0, 1.3)
-    ]
-    report = build_report([scratch, *(run.record(SMALL, GROWN) for run in runs)], scratch)
-    plain, recomputing = (report.comparisons[f"grown-{factor}"] for factor in (1.0, 1.3))
-    assert plain.flops == recomputing.flops
-    assert plain.needed is not None
-    assert recomputing.needed is not None
-    assert (plain.needed.hardware_flops, recomputing.needed.hardware_flops) == pytest.approx((26, 33.8))
-
-
-@pytest.mark.parametrize(
-    ("parameters", "said"),
-    [
-        ({"precision": "bf16"}, "precision bf16 (-)"),
-        ({"data": {"random_flip": True}}, "data.random_flip True (-)"),
-    ],
-)
-def test_what_else_differs_is_said(
-    tmp_path: Path, scratch: str, parameters: dict[str, Any], said: str
-) -> None:
-    run = Recorder(tmp_path / "run", parameters=parameters).record(SMALL, GROWN)
-    _, report = compared(run, scratch)
-    (note,) = report.notes
-    assert said in note
-
-
-@pytest.mark.parametrize(
-    ("model", "other", "said"),
-    [
-        ({"vocab_size": 420}, {"vocab_size": 512}, ["model.vocab_size 420 (512)"]),
-        ({"vocab_size": 420}, {"vocab_size": None}, []),
-        ({"huggingface": {"hidden_act": "relu"}}, {"huggingface": {}}, []),
-    ],
-)
-def test_what_a_configuration_leaves_open_is_no_difference(
-    tmp_path: Path, model: dict[str, Any], other: dict[str, Any], said: list[str]
-) -> None:
-    """A run from a model has what that says filled in."""
-    baseline = Recorder(tmp_path / "scratch", parameters={"model": other}).record(SCRATCH)
-    run = Recorder(tmp_path / "run", parameters={"model": model}).record(SMALL, GROWN)
-    notes = compared(run, baseline)[1].notes
-    assert len(notes) == len(said)
-    assert all(words in note for words, note in zip(said, notes, strict=True))
-
-
-def test_another_schedule_of_the_last_stage_is_said(tmp_path: Path) -> None:
-    def run(name: str, steps: int, micro_batch_size: int) -> str:
-        train = {"steps": steps, "micro_batch_size": micro_batch_size}
-        return Recorder(tmp_path / name, train=train).record(*((SMALL, GROWN) if name != "a" else (SCRATCH,)))
-
-    baseline = run("a", 100, 2)
-    (note,) = compared(run("b", 70, 4), baseline)[1].notes
-    assert note.endswith(": train.steps 70 (100); in brackets, of a.")
-    assert compared(run("c", 100, 4), baseline)[1].notes == []
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ([0.523], "52 %"),
-        ([-0.035], "-4 %"),
-        ([0.45, 0.60], "52 ± 7 %"),
-        ([0.594, 0.588], "59.1 ± 0.3 %"),
-    ],
-)
-def test_no_more_digits_than_seeds_agree_on(values: list[float], words: str) -> None:
-    saved = spread(values)
-    assert saved is not None
-    assert saved_percent(saved) == words
-
-
 @pytest.mark.parametrize("model", ["elsewhere/model", "runs/gone/export/small", "hub/name"])
 def test_a_source_of_unknown_making(tmp_path: Path, scratch: str, model: str) -> None:
-    recorder = Recorder(tmp_path / "grown")
-    run = recorder.record(Leg("given", [(0, 5.0)]), GROWN, begun_from=Path(model))
-    comparison, report = compared(run, scratch)
-    assert comparison.flops is not None
-    assert (comparison.flops.excluded, comparison.flops.included) == (pytest.approx(0.74), None)
-    assert report.notes == [
-        f"grown: what trained the model that it began with ({model}) is not known: that is no RUN_DIR/export/STAGE of a"
-        " run that is still there. So nothing is stated with its source included."
-    ]
-    assert "74 % fewer FLOPs (not known)" in verdict(report, "grown")
+    run = Recorder(tmp_path / "grown").record(GIVEN, GROWN, begun_from=Path(model))
+    comparison, words, (note,) = compared(run, scratch)
+    assert saved(comparison) == [pytest.approx(0.74), None]
+    assert note.startswith(f"grown: what trained the model that it began with ({model}) is not known")
+    assert "74 % fewer FLOPs (not known)" in words
 
 
 def test_a_target_from_scratch_inherits_nothing(tmp_path: Path, scratch: str) -> None:
     """Whatever stands before it in its schedule."""
-    recorder = Recorder(tmp_path / "other")
-    run = recorder.record(Leg("given", [(50, 5.0)]), SCRATCH, begun_from=Path("nobody/knows"))
-    comparison, _ = compared(run, scratch)
-    assert comparison.flops is not None
-    assert (comparison.flops.excluded, comparison.flops.included) == (0, 0)
+    given = Leg("given", [(50, 5.0)])
+    run = Recorder(tmp_path / "other").record(given, SCRATCH, begun_from=Path("nobody/knows"))
+    assert saved(compared(run, scratch)[0]) == [0, 0]
 
 
 def test_the_baseline_of_a_schedule_costs_all_that_it_spent(tmp_path: Path) -> None:
     """10 FLOPs for its source, 30 for its target."""
     baseline = Recorder(tmp_path / "baseline").record(SMALL, GROWN)
     faster = Leg("large", [(1, 5.0), (11, 4.0), (21, 3.0)], source_loss=5.0)
-    comparison, report = compared(OTHER(tmp_path / "run").record(SMALL, faster), baseline)
-    assert comparison.flops is not None
-    assert comparison.flops.excluded == pytest.approx(1 - 13 / 40)
-    assert comparison.flops.included == pytest.approx(1 - 23 / 40)
-    assert report.notes == [
-        "baseline trained its source itself (10 FLOPs): that is part of the baseline's cost in all columns.",
-        "run differs from baseline in more than how its model is made, so that a saving is that of all of it: precision"
-        " bf16 (-); in brackets, of baseline.",
-    ]
-
-
-def test_a_run_that_needs_more_saves_less_than_nothing(tmp_path: Path, scratch: str) -> None:
-    slow = Leg("large", [(75, 5.0), (125, 4.0), (150, 3.9)])
-    comparison, report = compared(OTHER(tmp_path / "slow").record(slow), scratch)
-    assert comparison.flops is not None
-    assert comparison.flops.excluded == pytest.approx(-0.25)
-    assert verdict(report, "slow") == (
-        "needs 25 % more FLOPs than scratch to its final loss, and 25 % more time; of one run, so how far this scatters"
-        " is not known"
+    comparison, _, said = compared(OTHER(tmp_path / "run").record(SMALL, faster), baseline)
+    assert saved(comparison) == pytest.approx([1 - 13 / 40, 1 - 23 / 40])
+    assert said[0] == (
+        "baseline trained its source itself (10 FLOPs): that is part of the baseline's cost in all columns."
     )
 
 
-def test_a_run_that_ends_above_has_saved_nothing_that_was_seen(tmp_path: Path, scratch: str) -> None:
-    run = Recorder(tmp_path / "above").record(SMALL, Leg("large", GROWN.points[:3], source_loss=5.0))
-    comparison, report = compared(run, scratch)
-    assert (comparison.outcome, comparison.needed, comparison.flops) == ("not reached", None, None)
-    assert verdict(report, "above") == (
-        "no saving is stated: it does not reach 4.000: best 4.200 at 22 FLOPs"
+def test_savings_are_those_of_the_model(tmp_path: Path, scratch: str) -> None:
+    """The same run with what it recomputes: other hardware FLOPs, the same saving."""
+    plain, recomputing = (
+        compared(OTHER(tmp_path / f"grown-{factor}", recomputing=factor).record(SMALL, GROWN), scratch)[0]
+        for factor in (1.0, 1.3)
     )
+    assert saved(plain) == saved(recomputing)
+    assert plain.needed is not None
+    assert recomputing.needed is not None
+    assert (plain.needed.hardware_flops, recomputing.needed.hardware_flops) == pytest.approx((26, 33.8))
+    assert plain.needed.seconds == pytest.approx(26 * SECONDS_PER_FLOP)
 
 
-def test_one_lucky_evaluation_is_no_crossing(tmp_path: Path, scratch: str) -> None:
-    lucky = Leg("large", [(10, 5.0), (20, 3.9), (30, 4.6), (40, 4.2)])
-    comparison, _ = compared(OTHER(tmp_path / "lucky").record(lucky), scratch)
-    assert (comparison.outcome, comparison.flops) == ("not reached", None)
+# --- what has to be known beside the numbers ---
 
 
-def test_a_run_that_begins_below_was_not_seen_to_cross(tmp_path: Path, scratch: str) -> None:
-    below = Leg("large", [(6, 3.9), (14, 3.8)], source_loss=3.9)
-    comparison, report = compared(Recorder(tmp_path / "below").record(SMALL, below), scratch)
-    assert (comparison.outcome, comparison.needed) == ("below from its first evaluation", None)
-    assert (comparison.flops, comparison.seconds) == (None, None)
-    assert verdict(report, "below") == (
-        "no saving is stated: it is at 3.900 in its first evaluation, at 6 FLOPs, so where it crossed 4.000 was not"
-        " measured"
-    )
+def given(**parameters: Any) -> dict[str, Any]:
+    return {"parameters": parameters}
 
 
-def test_runs_of_older_versions_have_no_times(tmp_path: Path, scratch: str) -> None:
-    run = Recorder(tmp_path / "old", has_seconds=False).record(SMALL, GROWN)
-    comparison, report = compared(run, scratch)
-    assert comparison.flops is not None
-    assert comparison.seconds is None
-    assert report.notes == ["No times of old: made by a version that did not record cumulative/seconds."]
+def trained(steps: int, micro_batch_size: int) -> dict[str, Any]:
+    return {"train": {"steps": steps, "micro_batch_size": micro_batch_size}}
 
 
-def test_runs_that_counted_what_was_recomputed_are_told(tmp_path: Path, scratch: str) -> None:
-    run = Recorder(tmp_path / "old", has_hardware_flops=False).record(SMALL, GROWN)
-    (note,) = compared(run, scratch)[1].notes
-    assert note.startswith("The FLOPs of old include what was recomputed")
+@pytest.mark.parametrize(
+    ("baseline", "run", "said"),
+    [
+        ({}, given(precision="bf16"), "precision bf16 (-)"),
+        ({}, given(data={"random_flip": True}), "data.random_flip True (-)"),
+        (given(model={"vocab_size": 512}), given(model={"vocab_size": 420}), "model.vocab_size 420 (512)"),
+        # What a configuration leaves open is no difference: a run from a model has what that says filled in.
+        (given(model={"vocab_size": None}), given(model={"vocab_size": 420}), None),
+        (given(model={"huggingface": {}}), given(model={"huggingface": {"hidden_act": "relu"}}), None),
+        (trained(100, 2), trained(70, 4), ": train.steps 70 (100); in brackets, of scratch."),
+        (trained(100, 2), trained(100, 4), None),
+        ({"tags": {"world_size": "4", "hosts": "b, c"}}, {}, "machines (1 rank on a; 4 ranks on b, c)"),
+        ({}, {"has_seconds": False}, "No times of run: made by a version that did not record"),
+        ({}, {"has_hardware_flops": False}, "The FLOPs of run include what was recomputed"),
+        ({}, {"status": "KILLED"}, "run is KILLED: it is shown as far as it came."),
+    ],
+)
+def test_a_note_says_what_else_differs(
+    tmp_path: Path, baseline: dict[str, Any], run: dict[str, Any], said: str | None
+) -> None:
+    reference = Recorder(tmp_path / "scratch", **baseline).record(SCRATCH)
+    comparison, _, found = compared(Recorder(tmp_path / "run", **run).record(SMALL, GROWN), reference)
+    assert len(found) == (said is not None)
+    assert all(said in note for note in found if said is not None)
+    is_timed = run.get("has_seconds", True)
+    assert (comparison.saved("seconds", included=False) is not None) == is_timed
 
 
-def test_without_a_baseline_nothing_is_compared(tmp_path: Path, scratch: str) -> None:
+def test_without_a_baseline_nothing_is_compared(scratch: str) -> None:
     report = build_report([scratch])
-    assert (report.comparisons, report.baseline) == ({}, None)
-    assert [case.verdict for case in report.cases] == [""]
-    assert "Name a finished run" in report.notes[0]
-    assert "--baseline RUN" in report.notes[0]
+    (case,) = report.cases
+    assert (case.comparisons, verdict(case, report.baseline)) == ([None], "")
+    (note,) = notes(report)
+    assert "Name a finished run" in note
+    assert "--baseline RUN" in note
 
 
 # --- several seeds ---
@@ -288,6 +242,12 @@ def test_without_a_baseline_nothing_is_compared(tmp_path: Path, scratch: str) ->
 
 def seeds(tmp_path: Path, name: str, *runs: tuple[Leg, ...]) -> list[str]:
     return [Recorder(tmp_path / f"{name}-seed-{n}", seed=n).record(*legs) for n, legs in enumerate(runs)]
+
+
+def close(mean: float, half_range: float) -> Spread:
+    """About that, over two seeds."""
+    about: list[Any] = [pytest.approx(mean), pytest.approx(half_range)]
+    return Spread(*about, count=2)
 
 
 def test_each_seed_is_held_against_its_own_baseline(tmp_path: Path) -> None:
@@ -300,22 +260,17 @@ def test_each_seed_is_held_against_its_own_baseline(tmp_path: Path) -> None:
     assert (grown.label, scratch.label, scratch.is_baseline) == ("grown", "scratch", True)
     second = 26 + 20 * 0.5 / 0.6  # where the slower one is at 5.0
     excluded = [1 - 26 / 100, 1 - second / 100]
-    saved = grown.flops.saved_excluded
-    assert saved is not None
-    assert saved.count == 2
-    assert saved.mean == pytest.approx(sum(excluded) / 2)
-    assert saved.half_range == pytest.approx((excluded[0] - excluded[1]) / 2)
-    included = grown.flops.saved_included
-    assert included is not None
-    assert included.mean == pytest.approx(sum(excluded) / 2 - 0.1)
-    assert f"{50 * sum(excluded):.0f} ± {50 * (excluded[0] - excluded[1]):.0f} % fewer FLOPs" in grown.verdict
+    mean, half_range = sum(excluded) / 2, (excluded[0] - excluded[1]) / 2
+    assert grown.saved("flops", included=False) == close(mean, half_range)
+    assert grown.saved("flops", included=True) == close(mean - 0.1, half_range)
+    percents = f"{100 * mean:.0f} ± {100 * half_range:.0f} % fewer FLOPs"
+    assert percents in verdict(grown, report.baseline)
 
 
 def test_a_single_baseline_is_that_of_all_seeds(tmp_path: Path, scratch: str) -> None:
     runs = seeds(tmp_path, "grown", (SMALL, GROWN), (SMALL, GROWN))
     (grown, _) = build_report(runs, scratch).cases
-    assert grown.flops.saved_excluded is not None
-    assert (grown.flops.saved_excluded.mean, grown.flops.saved_excluded.count) == (pytest.approx(0.74), 2)
+    assert grown.saved("flops", included=False) == close(0.74, 0.0)
 
 
 def test_no_mean_is_made_of_those_seeds_alone_that_reach_it(tmp_path: Path) -> None:
@@ -323,8 +278,8 @@ def test_no_mean_is_made_of_those_seeds_alone_that_reach_it(tmp_path: Path) -> N
     short = Leg("large", GROWN.points[:2], source_loss=5.0)
     runs = seeds(tmp_path, "grown", (SMALL, GROWN), (SMALL, short), (SMALL, GROWN))
     report = build_report([*runs, *baselines], baselines[0])
-    assert report.cases[0].flops.saved_excluded is None
-    assert report.cases[0].verdict == (
+    assert report.cases[0].saved("flops", included=False) is None
+    assert verdict(report.cases[0], report.baseline) == (
         "no saving is stated: seed 0 reaches 4.000 at 26 FLOPs; seed 1 does not reach 4.000: best 4.600 at 14 FLOPs;"
         " seed 2 has no baseline of its seed, 2"
     )

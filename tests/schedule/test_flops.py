@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 
 import pytest
 import torch
@@ -11,7 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
 from ligo_dist.engine.world import World
+from ligo_dist.growth.layout import GrowthLayout
 from ligo_dist.growth.operators import Growth
+from ligo_dist.schedule.batch_split import BatchSplit
 from ligo_dist.schedule.flops import (
     forward_flops,
     growing_flops,
@@ -135,7 +136,7 @@ def test_growing_costs_what_torch_counts(family, source, target):
     weights = random_tensors(architecture.parameters(source))
     operator = random_tensors(growth.operator_parameters)
     measured = counted(lambda: growth.grow_dense(weights, operator))
-    assert measured == growing_flops(architecture, source, target)
+    assert measured == growing_flops(growth)
 
 
 def test_what_is_made_twice_are_the_blocks():
@@ -145,7 +146,7 @@ def test_what_is_made_twice_are_the_blocks():
     weights = random_tensors(architecture.parameters(GPT2))
     operator = random_tensors(growth.operator_parameters)
     measured = counted(lambda: growth.grow_dense(weights, operator))
-    once, twice = (growing_flops(architecture, GPT2, GPT2_LARGE, generations=n) for n in (1, 2))
+    once, twice = growing_flops(dataclasses.replace(growth, new_depth=False)), growing_flops(growth)
     assert measured == pytest.approx(twice, rel=0.02)  # torch counts what finds the new units, too
     assert 2 * once - twice == 2 * 40 * 24 * (50 + 20 + 2)  # both embeddings, and the last norm
 
@@ -166,12 +167,11 @@ def learning_flops(world: World, family: str, source: ModelShape, target: ModelS
 )
 def test_learning_costs_what_torch_counts(family, source, target):
     length = positions(target, family)
-    step = learning_step_flops(
-        get_architecture(family), source, target, length, 2, micro_batch_size=2, hardware=True
-    )
+    layout = GrowthLayout(get_architecture(family), source, target, tied=False)
+    step = learning_step_flops(layout, length, BatchSplit(2, 2, 1), hardware=True)
     (measured,) = run_ranks(learning_flops, 1, family, source, target)
     # Not counted by torch: outer products, in the gradients of what grows biases and norms.
-    assert measured == pytest.approx(step.total, rel=0.03)
+    assert measured == pytest.approx(step, rel=0.03)
 
 
 def test_generation_worked_out_by_hand():
@@ -186,36 +186,41 @@ def test_generation_worked_out_by_hand():
     layer = (12 + 24) + 3 * (4 + 8) + 10 * 4
     outside = 12 + 8 + 8
     generated = 12 + outside  # wte is the head too, and generated for either
-    assert growing_flops(architecture, source, target) == mixing + 2 * layer + outside
-    learning = partial(learning_step_flops, architecture, source, target, 2)
-    step = learning(8, micro_batch_size=2, world_size=2)
-    forward = forward_flops(architecture, target, sequence_length=2, sequences=8)
-    assert step.model == 3 * forward
-    assert step.mixing == 2 * 2 * mixing  # two micro-steps of both ranks
-    assert step.expansion == 4 * (
-        3 * 2 * layer + (3 - 1) * generated
-    )  # four executions; the source is frozen
-    assert step.total == step.model + step.mixing + step.expansion
+    layout = GrowthLayout(architecture, source, target, tied=False)
+    assert growing_flops(layout) == mixing + 2 * layer + outside
+
+    def learning(batch_size: int, micro_batch_size: int, ranks: int, **how: bool) -> int:
+        return learning_step_flops(layout, 2, BatchSplit(batch_size, micro_batch_size, ranks), **how)
+
+    def forward(sequences: int) -> int:
+        return forward_flops(architecture, target, sequence_length=2, sequences=sequences)
+
+    # In each micro-step of each rank: made, and two products back, of which the source, which is frozen, needs one.
+    expansion = 3 * 2 * layer + (3 - 1) * generated
+    step = learning(8, 2, 2)
+    assert step == 3 * forward(8) + 2 * (2 * mixing + 2 * expansion)  # two micro-steps of both ranks
     # What is computed again: the weights always, the activations of all modules where they are checkpointed.
-    hardware = learning(8, micro_batch_size=2, world_size=2, hardware=True)
-    assert hardware.total == step.total + 2 * mixing + 4 * (2 * layer + generated)
-    again = learning(8, micro_batch_size=2, world_size=2, hardware=True, checkpointed=True)
-    assert again.total == hardware.total + forward
-    alone = learning(8, micro_batch_size=8)
-    assert (alone.mixing, alone.expansion) == (step.mixing // 2, step.expansion // 4)
+    hardware = learning(8, 2, 2, hardware=True)
+    assert hardware == step + 2 * (mixing + 2 * (2 * layer + generated))
+    assert learning(8, 2, 2, hardware=True, checkpointed=True) == hardware + forward(8)
+    assert learning(8, 2, 2, checkpointed=True) == step
+    assert learning(8, 8, 1) == 3 * forward(8) + 2 * mixing + expansion
     # Seven samples on three ranks: two micro-steps of each, of which two are padding.
-    padded = learning(7, micro_batch_size=2, world_size=3)
-    assert (padded.mixing, padded.expansion) == (step.mixing, step.expansion // 4 * 6)
-    assert padded.model == 3 * forward_flops(architecture, target, sequence_length=2, sequences=7)
+    assert learning(7, 2, 3) == 3 * forward(7) + 2 * (2 * mixing + 3 * expansion)
 
 
 def test_a_source_of_no_layer_and_columns_that_are_not_its_own():
     gpt2 = get_architecture("gpt2")
     none, one = (dataclasses.replace(GPT2, layers=layers) for layers in (0, 1))
-    assert growing_flops(gpt2, one, GPT2_LARGE) == growing_flops(gpt2, none, GPT2_LARGE, columns=1)
+
+    def pair(source: ModelShape, fresh_layers: int = 0) -> GrowthLayout:
+        return GrowthLayout(gpt2, source, GPT2_LARGE, tied=False, fresh_layers=fresh_layers)
+
+    assert growing_flops(pair(one)) == growing_flops(pair(none, 1))
     layer = sum(spec.numel for spec in gpt2.parameters(one) if spec.layer == 0)
     mixing = 2 * GPT2_LARGE.layers * 3 * layer
-    assert growing_flops(gpt2, none, GPT2_LARGE, columns=3) == growing_flops(gpt2, none, GPT2_LARGE) + mixing
-    step = learning_step_flops(gpt2, none, GPT2_LARGE, 16, 2, micro_batch_size=2, columns=3)
-    assert step.mixing == 2 * mixing
-    assert learning_step_flops(gpt2, none, GPT2_LARGE, 16, 2, micro_batch_size=2).mixing == 0
+    assert growing_flops(pair(none, 3)) == growing_flops(pair(none)) + mixing
+    alone = BatchSplit(2, 2, 1)
+    assert learning_step_flops(pair(none, 3), 16, alone) == (
+        learning_step_flops(pair(none), 16, alone) + 2 * mixing
+    )

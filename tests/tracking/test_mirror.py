@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from ligo_dist.tracking import mirror as module
-from ligo_dist.tracking.failures import OutOfReach, Refused
 from ligo_dist.tracking.mirror import Mirror
-from ligo_dist.tracking.mlflow import MlflowStore, StoredRun
-from ligo_dist.tracking.points import Point
-from ligo_dist.tracking.record import PARENT, RunRecord, TrackedRun
+from ligo_dist.tracking.mlflow import MlflowStore, OutOfReach, Point, Refused, StoredRun
+from ligo_dist.tracking.record import RunRecord
+from ligo_dist.tracking.state import PARENT, TrackedRun
 
 
 class Store(MlflowStore):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.tracking import Tracker, read_records
+from ligo_dist.tracking.sync import main
 from servers import free_port
 
 if TYPE_CHECKING:
@@ -95,15 +95,6 @@ def test_a_hundred_stages_and_long_values_are_within_the_limits_and_searchable(d
     assert [run.info.run_id for run in found] == [parent.info.run_id]
 
 
-def test_values_that_are_not_finite_pass(desk: Desk) -> None:
-    tracker = desk.tracker()
-    tracker.start_run("journey", {}, {})
-    tracker.log({"train/loss": math.nan, "train/norm": math.inf}, 1)
-    tracker.close()
-    assert math.isnan(desk.runs()["journey"].data.metrics["train/loss"])
-    assert desk.steps("journey", "train/norm") == [1]
-
-
 def test_resumed_run_goes_on_in_the_same_runs_without_repetition(desk: Desk) -> None:
     first = desk.tracker()
     first.start_run("journey", {"seed": 0}, {"host": "a"})
@@ -130,6 +121,10 @@ def test_resumed_run_goes_on_in_the_same_runs_without_repetition(desk: Desk) -> 
     assert desk.steps("journey", "train/loss") == list(range(1, 13))
     assert [record["step"] for record in read_records(desk.run_dir / "metrics.jsonl")] == list(range(1, 13))
     assert desk.warnings == []
+    assert main([str(desk.run_dir)]) == 0
+    assert desk.steps("small", "train/loss") == list(range(1, 11)), (
+        "steps that were taken again are there once"
+    )
 
 
 def test_status_is_running_meanwhile(desk: Desk) -> None:
@@ -144,20 +139,6 @@ def test_status_is_running_meanwhile(desk: Desk) -> None:
     assert desk.runs()["journey"].info.status == "RUNNING"
     again.close("FAILED")
     assert desk.runs()["journey"].info.status == "FAILED"
-
-
-def test_points_that_the_store_missed_are_sent_on_resuming(desk: Desk) -> None:
-    first = desk.tracker(mlflow=False)
-    first.start_run("journey", {}, {})
-    train(first, "small", range(1, 6))
-    first.close("KILLED")
-
-    again = desk.tracker(resume_step=5)
-    again.start_run("journey", {}, {})
-    train(again, "small", range(6, 8))
-    again.close()
-    assert desk.steps("journey", "train/loss") == list(range(1, 8))
-    assert desk.steps("small", "train/loss") == list(range(1, 8))
 
 
 def test_points_that_the_store_missed_in_the_middle_are_sent_on_resuming(desk: Desk) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ligo_dist.tracking import Tracker
-from ligo_dist.tracking.points import points_of
-from ligo_dist.tracking.record import METRICS_FILE, STATE_FILE, RunRecord, read_records
+from ligo_dist.tracking import METRICS_FILE, STATE_FILE, Tracker, read_records
+from ligo_dist.tracking.delivery import points_of
+from ligo_dist.tracking.record import RunRecord
 from ligo_dist.tracking.recovery import records_of
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from ligo_dist.tracking import Tracker
-from ligo_dist.tracking.failures import Refused
-from ligo_dist.tracking.mlflow import MlflowStore
+from ligo_dist.tracking.mlflow import MlflowStore, Refused
 from ligo_dist.tracking.sync import main
 
 if TYPE_CHECKING:
@@ -102,12 +101,12 @@ def test_a_model_that_no_store_knows_is_delivered(
     tracker.close()
     directory.rename(directory.with_name("away"))
     assert main([str(desk.run_dir), "--uri", desk.uri]) == 1
-    assert f"artifact export: there is no {directory} any more" in capsys.readouterr().out
+    assert f"artifact export was not stored: there is no {directory}" in capsys.readouterr().out
     assert versions(desk, model) == []
 
     directory.with_name("away").rename(directory)
     assert main([str(desk.run_dir), "--uri", desk.uri]) == 0
-    assert f"export/model.safetensors, version 1 of the model {model}\n" in capsys.readouterr().out
+    assert f"export/model.safetensors, version 1 of the registered model {model}\n" in capsys.readouterr().out
     assert versions(desk, model) == [(1, desk.runs()["large"].info.run_id)]
     assert main([str(desk.run_dir), "--uri", desk.uri]) == 0
     assert capsys.readouterr().out.endswith("nothing was missing\n")

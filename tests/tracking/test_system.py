@@ -14,9 +14,7 @@ from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-from ligo_dist.engine.world import World, gather_numbers
 from ligo_dist.tracking.system import Gauge, Place, SystemMetrics, build_system_metrics
-from ranks import run_ranks
 
 CPU = torch.device("cpu")
 
@@ -141,13 +139,3 @@ def test_an_accelerator_is_read_through_torch(tmp_path: Path, monkeypatch: pytes
 
 def test_it_can_be_left_alone(tmp_path: Path):
     assert build_system_metrics(None, [Place("a", 0)], 0, CPU, tmp_path) is None
-
-
-def gather(world: World, lengths: int) -> list[list[float]]:
-    return gather_numbers([world.rank + 0.1 * index for index in range(lengths)], world)
-
-
-@pytest.mark.parametrize("world_size", [1, 3])
-def test_numbers_are_gathered_in_the_order_of_the_ranks(world_size: int):
-    rows = [[rank + 0.1 * index for index in range(5)] for rank in range(world_size)]
-    assert run_ranks(gather, world_size, 5) == [rows] * world_size

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ligo_dist.runtime.errors import LigoError
-from ligo_dist.tracking import Tracker, build_tracker, read_records
+from ligo_dist.tracking import Tracker, build_tracker
 
 if TYPE_CHECKING:
     from tests.tracking.conftest import Desk
@@ -21,15 +21,6 @@ def test_other_ranks_record_nothing(tmp_path: Path) -> None:
     tracker.log({}, 1)
     tracker.close()
     assert not (tmp_path / "run").exists()
-
-
-def test_without_mlflow_there_is_what_the_run_directory_keeps(desk: Desk) -> None:
-    tracker = desk.tracker(mlflow=False)
-    tracker.start_run("a", {}, {})
-    tracker.log({"train/loss": 1.0}, 1)
-    tracker.close()
-    assert sorted(path.name for path in desk.run_dir.iterdir()) == ["metrics.jsonl", "tracking.json"]
-    assert len(read_records(desk.run_dir / "metrics.jsonl")) == 1
 
 
 def test_bad_address_is_refused_before_anything_is_written(desk: Desk) -> None:

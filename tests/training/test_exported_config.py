@@ -57,7 +57,7 @@ def exported(
         "run_dir": "runs/x",
         "model": model if directory else {**model, "max_positions": 64},
         "stages": [first, {"name": "b", "size": size, "grow": {}, "train": train}],
-        "data": {"sequence_length": 32},
+        "data": {"source": "stdlib", "sequence_length": 32},
         "tokenizer": {} if directory else {"vocab_size": 600},
     }
     plan = Plan.of(with_source(config_from(raw), ""), 600, 1)

@@ -40,7 +40,7 @@ stages:
   - name: small
     size: {layers: 1, width: 8, heads: 2}
     train: {steps: 1, batch_size: 1, micro_batch_size: 1}
-data: {sequence_length: 64}
+data: {source: stdlib, sequence_length: 64}
 tokenizer: {vocab_size: 512}
 evaluation: {every_steps: 1, sequences: 3, micro_batch_size: 2}
 """
@@ -186,7 +186,7 @@ def test_a_validation_loss_that_is_no_number_stops_the_run(monkeypatch: pytest.M
 
 def test_the_account_adds_tokens_and_flops():
     state = RunState()
-    cost = PhaseCost(flops_per_step=7, hardware_flops_per_step=9)
+    cost = PhaseCost(steps=5, flops=35, hardware_flops=45)
     run(StandIn(), phase(), 0, [Account(state, tokens_per_step=128, cost=cost)])
     assert (state.step, state.tokens, state.flops, state.hardware_flops) == (5, 5 * 8 * 16, 35, 45)
     assert (state.record.tokens, state.record.flops, state.record.hardware_flops) == (640, 35, 45)

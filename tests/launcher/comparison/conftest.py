@@ -17,7 +17,7 @@ stages:
   - name: large
     size: {layers: 3, width: 48, heads: 6}
     grow: {method: lossless, noise: 0.25, learn: {steps: 5, batch_size: 6, schedule: {warmup_steps: 2}}}
-data: {sequence_length: 64}
+data: {source: stdlib, sequence_length: 64}
 tokenizer: {vocab_size: 512}
 compare: {methods: [scratch, stack, ligo], seeds: [0, 4]}
 """

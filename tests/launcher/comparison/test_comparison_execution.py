@@ -14,12 +14,12 @@ import pytest
 
 from launcher.comparison import execution
 from launcher.comparison.execution import run_comparison
-from launcher.comparison.runs import comparison_root, derive_runs
-from launcher.comparison.table import PlannedRun, plan_runs
+from launcher.comparison.runs import ComparedRun, comparison_root, derive_runs
 from launcher.signals import Signals
-from ligo_dist.config import load_config
+from ligo_dist.config import Config, load_config
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.quantities import duration
+from ligo_dist.schedule.plan import Plan
 
 ALL = [f"{method} seed {seed}" for seed in (0, 4) for method in ("source", "scratch", "stack", "ligo")]
 
@@ -41,8 +41,8 @@ class Stand:
     report_code: int = 0
     meanwhile: Callable[[str], None] = lambda name: None
 
-    def start(self, one: PlannedRun) -> int:
-        run = one.run
+    def start(self, run: ComparedRun, plan: Plan) -> int:
+        assert plan.config is run.config
         self.started.append(run.name)
         assert load_config(run.file).values() == run.config.values()
         self.meanwhile(run.name)
@@ -65,8 +65,11 @@ def stand(monkeypatch: pytest.MonkeyPatch) -> Stand:
 
 def run_all(file: Path, stand: Stand, *overrides: str) -> int:
     config = load_config(file, overrides)
-    planned = plan_runs(derive_runs(config, str(file)), 512, 1)
-    return run_comparison(planned, config, comparison_root(config), stand.start)
+    return run_comparison(planned(config), config.compare.baseline, comparison_root(config), stand.start)
+
+
+def planned(config: Config) -> list[tuple[ComparedRun, Plan]]:
+    return [(run, Plan.of(run.config, 512, 1)) for run in derive_runs(config, "set.yaml")]
 
 
 def test_all_run_and_the_report_holds_them_against_scratch(config_file: Path, stand: Stand, capsys) -> None:
@@ -86,8 +89,7 @@ def test_what_is_left_goes_by_the_flops(
     config_file: Path, stand: Stand, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load_config(config_file, ["compare.seeds=[0]", "compare.methods=[scratch, stack]"])
-    planned = plan_runs(derive_runs(config, "set.yaml"), 512, 1)
-    source, scratch, stack = (one.flops for one in planned)
+    source, scratch, stack = (plan.cost.flops for _, plan in planned(config))
     now = 0.0
     monkeypatch.setattr(execution.time, "monotonic", lambda: now)
 
@@ -96,7 +98,7 @@ def test_what_is_left_goes_by_the_flops(
         now += 100.0
 
     stand.meanwhile = work
-    assert run_comparison(planned, config, comparison_root(config), stand.start) == 0
+    assert run_comparison(planned(config), "scratch", comparison_root(config), stand.start) == 0
     err = capsys.readouterr().err
     assert "1/3 source seed 0: in runs/set/seed-0/source\n" in err
     assert f"seed-0/scratch; about {duration(100 * (scratch + stack) / source)} left\n" in err

@@ -28,7 +28,7 @@ stages:
   - name: small
     size: {layers: 2, width: 32, heads: 4}
     train: {steps: 10, batch_size: 12, micro_batch_size: 1}
-data: {sequence_length: 64}
+data: {source: stdlib, sequence_length: 64}
 tokenizer: {vocab_size: 512}
 """
 
@@ -73,9 +73,9 @@ class Hosts:
         kind: Literal["here", "hosts", "allocation"] = "hosts",
     ) -> DoctorReport:
         """The preflight of the configuration, two ranks on each node."""
-        fleet = Fleet([Node(name, (0, 1)) for name in nodes], kind)
-        plan = plan_of(self.config(*overrides), fleet.world_size)
-        return run_preflight(fleet, plan, "127.0.0.1", port or free_port())
+        config = self.config("cluster.master_address=127.0.0.1", *overrides)  # these hosts have no addresses
+        fleet = Fleet([Node(name, (0, 1)) for name in nodes], kind, config.cluster)
+        return run_preflight(fleet, plan_of(config, fleet.world_size), port or free_port())
 
     def files(self) -> set[str]:
         """What is in the working directory."""

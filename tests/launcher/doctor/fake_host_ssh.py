@@ -2,6 +2,7 @@
 
 say, code        end at once, with this on standard error and this exit code
 sleep            seconds before anything is done
+instead          a program that runs in the place of the command
 noise            printed before the command, as a login shell may
 python_options   further options of the command's python
 environment      further environment variables
@@ -34,6 +35,7 @@ def main() -> None:
     sys.stdout.flush()
     if "python_options" in told:
         command = command.replace(" -c ", f" {told['python_options']} -c ", 1)
+    command = told.get("instead", command)
     words = ["sh", "-c", f"exec {command}"]
     if "mount" in told:
         place, options = told["mount"]

@@ -23,6 +23,8 @@ import pytest
 from launcher.command import free_port
 from launcher.doctor import probe
 from launcher.doctor.ssh import Conversation
+from launcher.fleet import Fleet
+from launcher.hosts import Node
 from ligo_dist.config.cluster import Cluster
 from ligo_dist.runtime.machine import processor_flags
 
@@ -37,7 +39,8 @@ def _in_an_empty_directory(tmp_path, monkeypatch):
 @contextmanager
 def started(**cluster: Any) -> Iterator[Conversation]:
     with tempfile.NamedTemporaryFile() as errors:
-        conversation = Conversation("here", Cluster.model_validate(cluster), None, Path(errors.name))
+        fleet = Fleet([Node("here", (0,))], "here", Cluster.model_validate(cluster))
+        conversation = Conversation("here", fleet, Path(errors.name))
         try:
             yield conversation
         finally:
@@ -54,6 +57,7 @@ def look(conversation: Conversation, **asked: Any) -> dict[str, Any]:
             "mark": "of-the-launcher",
             "trace": "of-the-host",
             "port": None,
+            "torch_seconds": None,
             **asked,
         }
     )
@@ -92,43 +96,38 @@ def test_it_is_for_the_standard_library_and_python_3_8_alone():
     assert {name.partition(".")[0] for name in imported} <= sys.stdlib_module_names
 
 
-def test_it_writes_where_the_launcher_sees_it_and_leaves_nothing():
-    Path("runs").mkdir()
+@pytest.fixture
+def run_dir():
+    """A run directory with the launcher's file."""
+    Path("runs/my").mkdir(parents=True)
+    Path("runs/my/of-the-launcher").touch()
+    return Path("runs/my")
+
+
+def files(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_it_writes_where_the_launcher_sees_it_and_leaves_nothing(run_dir):
     with started() as conversation:
-        answer = look(conversation, run_dir="runs/deep/my")
-        assert Path("runs/deep/my/of-the-host").exists()
-        assert (answer["unwritable"], answer["sees_mark"]) == (None, False)
-        Path("runs/deep/my/of-the-launcher").touch()
-        assert look(conversation, run_dir="runs/deep/my", trace="another")["sees_mark"]
-        Path("runs/deep/my/of-the-launcher").unlink()
-    assert list(Path.cwd().rglob("*")) == [Path("runs").absolute()]
+        answer = look(conversation)
+        assert (answer["unwritable"], answer["sees_mark"]) == (None, True)
+        assert files(run_dir) == ["of-the-host", "of-the-launcher"]
+    assert files(run_dir) == ["of-the-launcher"]
 
 
-def test_a_directory_that_somebody_uses_by_now_stays():
+def test_where_it_sees_nothing_of_the_launcher_it_writes_nothing():
     with started() as conversation:
-        look(conversation)
-        Path("runs/my/run.log").write_text("precious")
-    assert [path.name for path in Path("runs/my").iterdir()] == ["run.log"]
-
-
-def test_it_tidies_up_when_the_launcher_is_gone():
-    with started() as conversation:
-        look(conversation)
-        conversation._channel.shutdown(socket.SHUT_RDWR)
-        assert conversation._process.wait(10) == 0
+        assert not look(conversation)["sees_mark"]
     assert list(Path.cwd().iterdir()) == []
-
-
-def test_a_run_directory_under_a_file():
-    Path("runs").write_text("precious")
-    with started() as conversation:
-        assert look(conversation)["unwritable"] == "Not a directory"
 
 
 def test_a_full_disk(can_mount):
     Path("runs").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "runs"], check=True)
     try:
+        Path("runs/my").mkdir()
+        Path("runs/my/of-the-launcher").touch()
         Path("runs/ballast").write_bytes(b"x" * (1 << 16))
         with started() as conversation:
             answer = look(conversation)
@@ -152,12 +151,6 @@ def test_it_listens_as_long_as_it_is_asked():
         socket.create_connection(("127.0.0.1", port))
 
 
-def test_a_port_that_is_taken():
-    with socket.create_server(("127.0.0.1", 0)) as server, started() as conversation:
-        answer = look(conversation, port=server.getsockname()[1])
-    assert answer["cannot_listen"] == "Address already in use"
-
-
 def test_a_port_that_nobody_listens_on():
     with started() as conversation:
         before = time.time()
@@ -177,10 +170,41 @@ def test_a_port_that_nobody_listens_on():
 def test_free_memory_of_accelerators(script, accelerators, monkeypatch):
     if list(Path("/dev").glob("nvidia[0-9]")):
         accelerators = accelerators or [None] * len(list(Path("/dev").glob("nvidia[0-9]")))
+    nvidia_smi(script, monkeypatch)
+    assert probe.accelerators() == accelerators
+
+
+@pytest.mark.parametrize(
+    ("torch", "answer"),
+    [
+        (
+            "import warnings\nclass version: cuda = '13.0'\n"
+            "class cuda:\n"
+            "    def is_available(): warnings.warn('the driver is too old (Triggered internally)')\n"
+            "class distributed: is_available = is_nccl_available = lambda: True\n",
+            {"count": 0, "why": "the driver is too old", "nccl": True},
+        ),
+        (
+            "raise ImportError('no libcudart')",
+            {"count": 0, "why": "ImportError: no libcudart", "nccl": False},
+        ),
+        ("import time; time.sleep(60)", None),
+    ],
+)
+def test_torch_itself_is_asked(torch, answer, monkeypatch):
+    nvidia_smi("echo 81000", monkeypatch)
+    Path("elsewhere").mkdir()
+    Path("elsewhere/torch.py").write_text(torch)
+    with started() as conversation:
+        seconds = 10 if answer else 0.5
+        assert look(conversation, python_path=["elsewhere"], torch_seconds=seconds)["torch"] == answer
+        assert look(conversation)["torch"] is None, "nobody asked"
+
+
+def nvidia_smi(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
     Path("nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", os.getcwd(), prepend=":")
-    assert probe.accelerators() == accelerators
 
 
 @pytest.mark.parametrize(

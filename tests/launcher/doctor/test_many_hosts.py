@@ -15,7 +15,10 @@ NUM_HOSTS = 256
 AWAY = ("h7", "h100", "h255")
 DESCRIPTORS = 512
 """Half of the usual limit: DeepSpeed's launcher will need some of its own."""
-PATIENT = "cluster.preflight_seconds=100"  # one machine is all the hosts
+WORDS = (
+    *("my.yaml", "--hostfile", "hosts", "stages[0].train.batch_size=256"),
+    "cluster.preflight_seconds=100",  # one machine is all the hosts
+)
 
 _SSH = """\
 # Stands in for `ssh OPTIONS HOST COMMAND`: hosts that are there say what the probe would, without its python.
@@ -47,6 +50,7 @@ def many(hosts, monkeypatch):
         "accelerators": [],
         "capabilities": [],
         "processor_flags": [],
+        "torch": None,
         "memory": None,
         "disk": None,
         "unwritable": None,
@@ -67,43 +71,46 @@ def many(hosts, monkeypatch):
 def python(*words: str) -> subprocess.CompletedProcess[str]:
     """What a process says that may open so many files."""
     command = ["sh", "-c", f'ulimit -n {DESCRIPTORS} && exec "$@"', "sh", sys.executable, *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def lines_about_those_away(start: str = "") -> list[str]:
+    return [
+        f"{start}{h}: it does not answer; see whether it is up, or leave it out: --exclude {h}" for h in AWAY
+    ]
 
 
 @pytest.mark.slow
-def test_those_that_do_not_answer_are_named(many):
-    done = python(
-        "-m",
-        "launcher",
-        "doctor",
-        "my.yaml",
-        "--hostfile",
-        "hosts",
-        "stages[0].train.batch_size=256",
-        PATIENT,
-    )
-    assert done.stderr == ""
+def test_doctor_names_those_that_do_not_answer(many):
+    done = python("-m", "launcher", "doctor", *WORDS)
+    assert (done.returncode, done.stderr) == (2, "")
     said = [line for line in done.stdout.splitlines() if line.strip()]
     assert [line.split() for line in said[2:5]] == [[name, "FAILS", *["-"] * 8] for name in AWAY]
-    assert said[5:] == [
-        *(f"{h}: it does not answer; see whether it is up, or leave it out: --exclude {h}" for h in AWAY),
-        f"3 of {NUM_HOSTS} nodes not ready",
-    ]
-    assert done.returncode == 2
+    assert said[5:] == [*lines_about_those_away(), f"3 of {NUM_HOSTS} nodes not ready"]
+    assert many.files() == {"my.yaml", "hosts"}
+
+
+@pytest.mark.slow
+def test_a_run_does_before_it_starts(many):
+    done = python("-m", "launcher", "run", *WORDS)
+    assert (done.returncode, done.stdout) == (2, "")
+    told = [f"ligo-dist: 3 of {NUM_HOSTS} nodes not ready", *lines_about_those_away("  ")]
+    assert done.stderr.splitlines() == told
     assert many.files() == {"my.yaml", "hosts"}
 
 
 _WHO_IS_THERE = """\
 from pathlib import Path
 from launcher.doctor import reachable_nodes
+from launcher.fleet import Fleet
 from launcher.hosts import read_hostfile
 from ligo_dist.config.cluster import Cluster
 
-why = reachable_nodes(read_hostfile(Path("hosts")), Cluster(preflight_seconds=100))
+why = reachable_nodes(Fleet(read_hostfile(Path("hosts")), "hosts", Cluster(preflight_seconds=100)))
 print(len(why), *(name for name, reason in why.items() if reason is not None))
 """
 
 
-def test_those_that_stay_away_are_found(many):
+def test_a_restart_finds_those_that_stay_away(many):
     done = python("-c", _WHO_IS_THERE)
     assert (done.stdout, done.stderr) == (f"{NUM_HOSTS} {' '.join(AWAY)}\n", "")

@@ -5,8 +5,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from ligo_dist.tracking.points import Point, compare, points_of
-from ligo_dist.tracking.record import PARENT, Record
+import pytest
+
+from ligo_dist.tracking import Record
+from ligo_dist.tracking.delivery import compare, points_of
+from ligo_dist.tracking.mlflow import Point
+from ligo_dist.tracking.state import PARENT
 
 
 def points(*places: tuple[int, int], metric: str = "loss") -> list[Point]:
@@ -26,34 +30,30 @@ def test_points_of_a_run() -> None:
     ]
 
 
-def test_what_is_lost_in_the_middle_is_missed() -> None:
-    wanted = points((1, 10), (2, 20), (3, 30), (4, 40))
-    missing, spare = compare(wanted, points((1, 10), (4, 40)))
-    assert missing == points((2, 20), (3, 30))
-    assert spare.total() == 0
-
-
-def test_metrics_are_told_apart() -> None:
-    missing, _ = compare(points((1, 10)) + points((1, 10), metric="norm"), points((1, 10)))
-    assert missing == points((1, 10), metric="norm")
-
-
-def test_two_points_of_one_step_are_two() -> None:
-    wanted = points((10, 100), (10, 101))
-    assert compare(wanted, points((10, 101)))[0] == points((10, 100))
-    assert compare(wanted, [])[0] == wanted
-
-
-def test_a_step_that_was_taken_again_is_not_missed() -> None:
-    there = points((5, 50), (6, 60), (7, 70))  # killed at 7, went on from 4, and is at 6 again
-    missing, spare = compare(points((5, 90), (6, 91)), there)
-    assert missing == []
-    assert spare == Counter({("loss", 7): 1})
-
-
-def test_a_point_of_its_own_time_comes_before_one_of_another() -> None:
-    """Of the second try the store has one of two points, of the first try none: one is missing."""
-    assert compare(points((10, 100), (10, 101)), points((10, 100)))[0] == points((10, 101))
+@pytest.mark.parametrize(
+    ("wanted", "there", "missing", "spare"),
+    [
+        # Lost in the middle.
+        (points((1, 10), (2, 20), (3, 30), (4, 40)), points((1, 10), (4, 40)), points((2, 20), (3, 30)), {}),
+        # Of another metric.
+        (
+            points((1, 10)) + points((1, 10), metric="norm"),
+            points((1, 10)),
+            points((1, 10), metric="norm"),
+            {},
+        ),
+        # Two points of one step are two.
+        (points((10, 100), (10, 101)), points((10, 101)), points((10, 100)), {}),
+        (points((10, 100), (10, 101)), [], points((10, 100), (10, 101)), {}),
+        # Killed at 7, went on from 4, and is at 6 again: what was taken again is not missed.
+        (points((5, 90), (6, 91)), points((5, 50), (6, 60), (7, 70)), [], {("loss", 7): 1}),
+    ],
+)
+def test_what_a_store_misses(
+    wanted: list[Point], there: list[Point], missing: list[Point], spare: dict[tuple[str, int], int]
+) -> None:
+    found, beyond = compare(wanted, there)
+    assert (found, +beyond) == (missing, Counter(spare))
 
 
 def test_delivering_what_is_missing_makes_the_counts_equal() -> None:

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING
 from ligo_dist.engine.world import World
 from ligo_dist.growth.operators import Growth
 from ligo_dist.growth.transfer import OperatorValues
-from ligo_dist.pictures.operator import OperatorNumbers
-from ligo_dist.runtime.files import replace_text
+from ligo_dist.report.operator_numbers import OperatorNumbers
+from ligo_dist.runtime.files import replace_bytes, replace_text
 from ligo_dist.runtime.heartbeat import beating
-from ligo_dist.tracking import Tracker, read_records
+from ligo_dist.tracking import METRICS_FILE, Tracker, read_records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURES_DIRECTORY = "pictures"
+_DIRECTORY = "pictures"
 _LEAST_CHANGE = 0.1
 """Part of the largest coefficient that the colours of a change reach to at least."""
 
 
 @dataclass(frozen=True)
-class Album:
+class RunPictures:
     """Draws a run's pictures on the first rank, and gives them to the tracker as artifacts of the open stage.
 
     What goes wrong with a picture is told, and the run goes on without it. Matplotlib is loaded when the first one is
@@ -34,8 +34,6 @@ class Album:
 
     Attributes:
         run_dir: the run's directory; the pictures lie in `pictures/STAGE`.
-        metrics: the run's metrics file.
-        seed: of the operators' starts.
         world: the ranks.
         tracker: takes the pictures.
         tell: takes messages for the user.
@@ -43,7 +41,6 @@ class Album:
     """
 
     run_dir: Path
-    metrics: Path
     world: World
     tracker: Tracker
     tell: Callable[[str], None]
@@ -70,10 +67,10 @@ class Album:
         if goes_well:
             self._try(stage, lambda: self._draw_operator(stage, numbers))
 
-    def add_curves(self, stage: str) -> None:
+    def add_losses(self, stage: str) -> None:
         """Show how the run went up to the end of a stage."""
         if self.enabled and self.world.is_first:
-            self._try(stage, lambda: self._draw_curves(stage))
+            self._try(stage, lambda: self._draw_losses(stage))
 
     def _try(self, stage: str, action: Callable[[], None]) -> bool:
         """Do something that must not stop the run; whether it succeeded."""
@@ -86,42 +83,46 @@ class Album:
         return True
 
     def _draw_operator(self, stage: str, numbers: OperatorNumbers) -> None:
-        from ligo_dist.pictures.heat_maps import heat_maps, moved_figure
+        from ligo_dist.report.run_figures import heat_maps, moved_figure
 
         path = self._path(stage, "operator.json")
-        path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, json.dumps(numbers.to_dict(), allow_nan=False) + "\n")
         self._keep(path)
-        for name, what in (("depth", "depth coefficients"), ("new_depth", "depth coefficients of new units")):
-            matrices = getattr(numbers, name)
+        for name, what, matrices in (
+            ("depth", "depth coefficients", numbers.depth),
+            ("new_depth", "depth coefficients of new units", numbers.new_depth),
+        ):
             if not matrices:
                 continue
-            now = {role: matrix.values.now for role, matrix in matrices.items()}
-            change = {role: matrix.values.now - matrix.values.start for role, matrix in matrices.items()}
+            now = {role: matrix.now for role, matrix in matrices.items()}
+            change = {role: matrix.now - matrix.start for role, matrix in matrices.items()}
             self._save(stage, f"{name}.png", heat_maps(f"{stage}: {what}", now, numbers.columns))
             title = f"{stage}: how learning changed the {what}"
-            least = _LEAST_CHANGE * max(float(abs(matrix.values.start).max()) for matrix in matrices.values())
+            least = _LEAST_CHANGE * max(float(matrix.start.abs().max()) for matrix in matrices.values())
             self._save(stage, f"{name}_change.png", heat_maps(title, change, numbers.columns, least=least))
-        if numbers.widths:
+        if numbers.moved:
             title = f"{stage}: how far learning moved the width matrices"
-            self._save(stage, "moved.png", moved_figure(title, numbers.widths))
+            self._save(stage, "moved.png", moved_figure(title, numbers.moved))
 
-    def _draw_curves(self, stage: str) -> None:
-        from ligo_dist.pictures.curves import loss_figure
+    def _draw_losses(self, stage: str) -> None:
+        from ligo_dist.report.run_figures import loss_figure
 
-        records = read_records(self.metrics)
-        self._save(stage, "loss.png", loss_figure(f"loss up to the end of {stage}", records))
-
-    def _save(self, stage: str, name: str, figure: Figure | None) -> None:
-        from ligo_dist.pictures.curves import save
-
+        figure = loss_figure(f"loss up to the end of {stage}", read_records(self.run_dir / METRICS_FILE))
         if figure is not None:
-            path = self._path(stage, name)
-            save(figure, path)
-            self._keep(path)
+            self._save(stage, "loss.png", figure)
+
+    def _save(self, stage: str, name: str, figure: Figure) -> None:
+        from ligo_dist.report.drawing import png
+
+        path = self._path(stage, name)
+        replace_bytes(path, png(figure))
+        self._keep(path)
 
     def _path(self, stage: str, name: str) -> Path:
-        return self.run_dir / PICTURES_DIRECTORY / stage / name
+        """Of a file; its directory is made."""
+        path = self.run_dir / _DIRECTORY / stage / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def _keep(self, path: Path) -> None:
-        self.tracker.artifact(path, f"{PICTURES_DIRECTORY}/{path.name}")
+        self.tracker.artifact(path, f"{_DIRECTORY}/{path.name}")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ligo_dist.tracking.parameters import clean_key, clean_tags, flatten
+from ligo_dist.tracking.state import clean_key, clean_tags, flatten
 
 
 def test_nested_parameters_have_dotted_keys() -> None:
@@ -21,9 +21,6 @@ def test_nested_parameters_have_dotted_keys() -> None:
         "stages.0.size.width": "8",
         "stages.1.size.width": "12",
     }
-
-
-def test_no_parameters() -> None:
     assert flatten({}) == {}
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Protocol
 
 from ligo_dist.architectures import Architecture, ModelShape, ParameterSpec
 from ligo_dist.architectures.table import LAYER
@@ -13,27 +13,30 @@ from ligo_dist.growth.layout import GrowthLayout
 from ligo_dist.runtime.zero3 import Zero3
 
 
-@dataclass(frozen=True)
-class Weight:
-    """One tensor that lies in partitions.
-
-    Attributes:
-        name: its name.
-        shape: of the whole tensor.
-        group: the optimizer's group that updates it.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    group: str
+class Tensor(Protocol):
+    """A weight, or what is said of one."""
 
     @property
-    def numel(self) -> int:
-        return math.prod(self.shape)
+    def numel(self) -> int: ...
 
-    def partition(self, ranks: int) -> int:
-        """Elements of a rank's partition, padding included."""
-        return -(-self.numel // ranks)
+
+def partition(tensor: Tensor, ranks: int) -> int:
+    """Elements of a rank's partition, padding included."""
+    return -(-tensor.numel // ranks)
+
+
+def partitioned(tensors: Iterable[Tensor], ranks: int) -> int:
+    """Elements of a rank's partitions of all these tensors, padding included."""
+    return sum(partition(tensor, ranks) for tensor in tensors)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One tensor that an engine trains; `group` is the optimizer's group that updates it."""
+
+    name: str
+    numel: int
+    group: str
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,6 @@ class Module:
         return sum(weight.numel for weight in self.weights)
 
 
-def partitioned(weights: Iterable[Weight], ranks: int) -> int:
-    """Elements of a rank's partitions of all these weights, padding included."""
-    return sum(weight.partition(ranks) for weight in weights)
-
-
 def all_weights(modules: Iterable[Module]) -> list[Weight]:
     """Each weight once."""
     return list({weight.name: weight for module in modules for weight in module.weights}.values())
@@ -61,7 +59,7 @@ def all_weights(modules: Iterable[Module]) -> list[Weight]:
 def model_modules(architecture: Architecture, shape: ModelShape) -> list[Module]:
     """A model's modules in their order; a tied embedding is used at either end."""
     modules = [
-        Module(tuple(_model_weight(spec) for spec in specs), specs[0].layer)
+        Module(tuple(map(_model_weight, specs)), specs[0].layer)
         for specs in _by_owner(_in_order(architecture, shape))
     ]
     if shape.tied:
@@ -75,19 +73,25 @@ def generated_modules(layout: GrowthLayout) -> list[Module]:
     shared: list[Weight] = []
     own: dict[int, list[Weight]] = {layer: [] for layer in range(layout.target.layers)}
     for parameter in layout.operator_parameters:
-        weight = Weight(parameter.name, parameter.shape, parameter.kind)
+        weight = Weight(parameter.name, parameter.numel, parameter.kind)
         (shared if parameter.layer is None else own[parameter.layer]).append(weight)
-    modules: list[Module] = []
-    seen: set[str | int] = set()
-    for spec in _in_order(layout.architecture, layout.target):
-        place = _outermost(spec.name, layout) if spec.layer is None else spec.layer
-        if place not in seen:
-            seen.add(place)
-            mine = [] if spec.layer is None else own[spec.layer]
-            modules.append(Module((*shared, *mine), spec.layer))
+    places = dict.fromkeys(
+        _outermost(spec.name, layout) if spec.layer is None else spec.layer
+        for spec in _in_order(layout.architecture, layout.target)
+    )
+    modules = [
+        Module((*shared, *own[place]), place) if isinstance(place, int) else Module(tuple(shared), None)
+        for place in places
+    ]
     if layout.target.tied:
         modules.append(Module(tuple(shared), None))
     return modules
+
+
+def source_parts(layout: GrowthLayout) -> tuple[list[ParameterSpec], list[ParameterSpec]]:
+    """The source's parameters of one block, and those outside the blocks."""
+    specs = layout.source_by_role.values()
+    return [spec for spec in specs if spec.layer is not None], [spec for spec in specs if spec.layer is None]
 
 
 def tied_specs(architecture: Architecture, shape: ModelShape) -> list[ParameterSpec]:
@@ -99,7 +103,7 @@ def tied_specs(architecture: Architecture, shape: ModelShape) -> list[ParameterS
 
 
 def _model_weight(spec: ParameterSpec) -> Weight:
-    return Weight(spec.name, spec.shape, "matrices" if len(spec.shape) > 1 else "vectors")
+    return Weight(spec.name, spec.numel, "matrices" if len(spec.shape) > 1 else "vectors")
 
 
 def _in_order(architecture: Architecture, shape: ModelShape) -> list[ParameterSpec]:
@@ -138,26 +142,6 @@ class Use:
     held: bool = False
 
 
-@dataclass(frozen=True)
-class Gathered:
-    """What one micro-step gathers.
-
-    Attributes:
-        counts: how often each weight that does not stay whole is gathered, by name.
-        persistent: elements of the weights that stay whole between steps.
-        most: elements that are whole at once, at most, those that are gathered ahead included.
-        at_loss: elements that are whole between the forward and the backward pass.
-        in_flight: elements of the largest group of several weights that is gathered at once: its copies are there
-            twice for a while.
-    """
-
-    counts: dict[str, int]
-    persistent: int
-    most: int
-    at_loss: int
-    in_flight: int
-
-
 def forward_and_backward(modules: Sequence[Module], *, checkpointed: bool) -> list[Use]:
     """The uses of a micro-step. Where a block is checkpointed its last module is met first in the backward pass, and
     that is what makes the block run again."""
@@ -175,28 +159,67 @@ def forward_and_backward(modules: Sequence[Module], *, checkpointed: bool) -> li
     return uses
 
 
-def gathered(uses: Sequence[Use], calls: int, zero3: Zero3) -> Gathered:
-    """What a micro-step gathers whose first `calls` uses are its forward pass."""
-    weights = all_weights(use.module for use in uses)
-    stay = {weight.name for weight in weights if weight.numel <= zero3.persistence_threshold}
-    persistent = sum(weight.numel for weight in weights if weight.name in stay)
-    counts = dict.fromkeys((weight.name for weight in weights if weight.name not in stay), 0)
-    changes = [0] * (len(uses) + 1)
-    for weight, first, last in _stays(uses, zero3.reuse_distance):
-        if weight.name not in stay:
-            counts[weight.name] += 1
-            changes[first] += weight.numel
-            changes[last + 1] -= weight.numel
-    whole = list(accumulate(changes[:-1]))
-    partitioned = [weight.numel for weight in weights if weight.name not in stay]
-    ahead = min(zero3.prefetch_bucket + max(partitioned, default=0), sum(partitioned))
-    return Gathered(
-        counts,
-        persistent,
-        most=min(max(whole, default=0) + ahead, sum(partitioned)) + persistent,
-        at_loss=(whole[calls - 1] if calls else 0) + persistent,
-        in_flight=min(zero3.prefetch_bucket, sum(partitioned)),
-    )
+@dataclass(frozen=True)
+class Trained:
+    """The weights that an engine trains, and what one micro-step gathers of them.
+
+    Attributes:
+        weights: each once.
+        counts: how often each weight that does not stay whole is gathered, by name.
+        persistent: elements of the weights that stay whole between steps.
+        most: elements that are whole at once, at most, those that are gathered ahead included.
+        at_loss: elements that are whole between the forward and the backward pass.
+        in_flight: elements of the largest group of several weights that is gathered at once: its copies are there
+            twice for a while.
+    """
+
+    weights: list[Weight]
+    counts: dict[str, int]
+    persistent: int
+    most: int
+    at_loss: int
+    in_flight: int
+
+    @classmethod
+    def of(cls, modules: Sequence[Module], zero3: Zero3, *, checkpointed: bool = False) -> Trained:
+        """Of an engine that calls these modules one after the other."""
+        weights = all_weights(modules)
+        sizes = {
+            weight.name: weight.numel for weight in weights if weight.numel > zero3.persistence_threshold
+        }
+        persistent = sum(weight.numel for weight in weights if weight.name not in sizes)
+        uses = forward_and_backward(modules, checkpointed=checkpointed)
+        counts = dict.fromkeys(sizes, 0)
+        changes = [0] * (len(uses) + 1)
+        for weight, first, last in _stays(uses, zero3.reuse_distance):
+            if weight.name in sizes:
+                counts[weight.name] += 1
+                changes[first] += weight.numel
+                changes[last + 1] -= weight.numel
+        whole, total = list(accumulate(changes)), sum(sizes.values())
+        ahead = zero3.prefetch_bucket + max(sizes.values(), default=0)
+        return cls(
+            weights,
+            counts,
+            persistent,
+            most=min(max(whole) + ahead, total) + persistent,
+            at_loss=whole[len(modules) - 1] + persistent,
+            in_flight=min(zero3.prefetch_bucket, total),
+        )
+
+    @property
+    def numel(self) -> int:
+        return sum(weight.numel for weight in self.weights)
+
+    def sub_groups(self, ranks: int, most: int) -> list[int]:
+        """Elements of the partitions that the optimizer updates at a time: a group is full where it has `most`."""
+        sizes: dict[str, list[int]] = {}
+        for weight in self.weights:
+            group = sizes.setdefault(weight.group, [0])
+            if group[-1] >= most:
+                group.append(0)
+            group[-1] += partition(weight, ranks)
+        return [size for group in sizes.values() for size in group]
 
 
 def _stays(uses: Sequence[Use], reuse_distance: int) -> Iterator[tuple[Weight, int, int]]:

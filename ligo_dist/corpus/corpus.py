@@ -1,0 +1,76 @@
+"""What is trained on: of text, or of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from ligo_dist.config import Config
+    from ligo_dist.corpus.samples import Samples
+    from ligo_dist.corpus.text_tokenizer import TextTokenizer
+
+
+class Corpus(Protocol):
+    """What is trained on, of text or of images.
+
+    Attributes:
+        train, validation: samples, as the model's objective wants them.
+        fingerprint: of what they hold, whatever it was made from and by which versions of what.
+        description: a line about it.
+        tokenizer: of text; None for images.
+        vocab_size: pieces of it; 0 for images.
+    """
+
+    @property
+    def train(self) -> Samples: ...
+
+    @property
+    def validation(self) -> Samples: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def tokenizer(self) -> TextTokenizer | None: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def library_keys(self) -> dict[str, Any]:
+        """What it says of the library's configuration of a model in training: special tokens' ids, classes' names."""
+        ...
+
+    def exported_keys(self) -> dict[str, Any]:
+        """The same for an export; not what the first stage's own model says of its own tokenizer."""
+        ...
+
+    def write_processor(self, directory: Path) -> None:
+        """Writes what turns text or images into a model's inputs: a tokenizer, or an image processor."""
+        ...
+
+
+def build_corpus(config: Config, source_directory: Path | None = None, show_progress: bool = True) -> Corpus:
+    """Prepares the corpus of a configuration, or finds it in the cache. May be called on all ranks at once.
+
+    Args:
+        config: with what `stages[0].from` says filled in.
+        source_directory: of `stages[0].from`: its tokenizer, or its image processor's numbers, are taken.
+        show_progress: a bar on standard error; only the process that does the work shows one.
+
+    Raises:
+        DataError: a source, tokenizer or cache that cannot be used, too little text for one sequence, or images that
+            do not fit the configuration.
+    """
+    architecture = config.architecture
+    # Not at the top: tokenizing processes and the launcher import this package too, and these take seconds.
+    if architecture.objective == "image_classification":
+        from ligo_dist.corpus.image_corpus import build_image_corpus
+
+        return build_image_corpus(config, architecture, source_directory, show_progress)
+    from ligo_dist.corpus.text_corpus import build_text_corpus
+
+    return build_text_corpus(config, architecture, source_directory, show_progress)
