@@ -57,7 +57,10 @@ def check_before_start(
         raise ConfigError(faults, source)
     if not asks_for_models:
         return plan
-    faults, notes = check_models_apart(config, [stage.shape for stage in plan.stages], _weights_here(config))
+    # Other machines may have what this one lacks for an attention that is asked for.
+    attention = "auto" if num_accelerators is None else config.model.attention
+    shapes = [stage.shape for stage in plan.stages]
+    faults, notes = check_models_apart(config, shapes, _weights_here(config), attention)
     faults += check_deepspeed_keys_apart(config.deepspeed)
     if faults:
         raise ConfigError(faults, source)

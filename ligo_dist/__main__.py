@@ -166,7 +166,7 @@ def _check_models(config: Config, source: Path | None, config_path: str) -> None
     shapes = stage_shapes(config, vocabulary_size(config, source, count_pieces))
     weights = source if source is not None and has_weights(source) else None
     keys, length = config.model.huggingface, config.data.sequence_length
-    faults, _ = check_models(config.architecture, shapes, keys, length, weights)
+    faults, _ = check_models(config.architecture, shapes, keys, length, weights, config.model.attention)
     if faults:
         raise ConfigError(faults, config_path)
 

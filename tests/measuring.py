@@ -20,7 +20,7 @@ from unittest import mock
 import torch
 from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from collectives import counted_bytes, out_of_sight
 from ligo_dist.engine.world import World
@@ -150,9 +150,17 @@ def measuring() -> Iterator[Measured]:
 
 @contextlib.contextmanager
 def counted_flops() -> Iterator[FlopCounterMode]:
-    # Matrix-vector products, with which biases are grown, are not among those that torch counts.
-    mv = {torch.ops.aten.mv: lambda matrix, vector, **_: 2 * matrix[0] * matrix[1]}
-    with FlopCounterMode(display=False, custom_mapping=mv) as counter:
+    # torch counts no matrix-vector products, with which biases are grown, and no attention that is fused on processors.
+    # A backward pass of that is twice the forward one, as the accounting has it.
+    aten = torch.ops.aten
+    counts = {
+        aten.mv: lambda matrix, vector, **_: 2 * matrix[0] * matrix[1],
+        aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda gradient, q, k, v, *_, **__: (
+            2 * sdpa_flop_count(q, k, v)
+        ),
+    }
+    with FlopCounterMode(display=False, custom_mapping=counts) as counter:
         yield counter
 
 

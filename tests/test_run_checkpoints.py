@@ -16,6 +16,7 @@ from ligo_dist.checkpoints.files import read_manifest
 from ligo_dist.engine.tensor_file import WrittenFile
 from ligo_dist.engine.world import World
 from ligo_dist.runtime.errors import CANNOT_GO_ON, MISTAKE
+from ligo_dist.tracking.record import read_state
 from ranks import run_ranks
 from runs import RunFiles, Site, run_warm, worker_main
 
@@ -23,6 +24,17 @@ pytestmark = pytest.mark.slow
 
 Groups = list[tuple[str, float, float]]
 """Kind, learning rate and weight decay of each of the optimizer's groups."""
+
+
+def run_on(world: World, argv: list[str], native: bool, stop_at: int | None) -> int:
+    """The worker on a rank that computes bf16 natively, or does not."""
+    from ligo_dist.training import run
+
+    real, run.has_native_bf16 = run.has_native_bf16, lambda device: native
+    try:
+        return run_and_note(world, argv, stop_at)[0]
+    finally:
+        run.has_native_bf16 = real
 
 
 def run_and_note(world: World, argv: list[str], stop_at: int | None = None) -> tuple[int, list[Groups]]:
@@ -124,6 +136,26 @@ def test_the_groups_differ(noted_run: tuple[RunFiles, list[Groups]]):
     assert depth_rate == width_rate
     (_, rate, decay), (_, other_rate, no_decay) = taken[12]
     assert (rate, decay, no_decay) == (other_rate, 0.1, 0.0)
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_a_run_keeps_the_precision_that_it_began_with(site: Site, native: bool, precision: str):
+    """On a machine where `auto` would be another one; checkpoints and records say what it is."""
+    files = site.config(f"auto-{precision}", "two stages")
+    argv = [str(files.config), "precision=auto"]
+    for here, stop_at in ((native, 4), (not native, None)):
+        (code,) = run_ranks(run_on, 1, argv, here, stop_at, timeout=300)
+        assert code == (CANNOT_GO_ON if stop_at else 0)
+        newest = files.run_dir / "checkpoints" / files.checkpoints()[-1]
+        assert read_manifest(newest).config["precision"] == precision
+    begun, resumed = (line for line in log(files).splitlines() if "precision:" in line)
+    assert f"precision: {precision}, " in begun
+    assert f"precision: {precision}, as the run began; begun here it would be" in resumed
+    state = read_state(files.run_dir)
+    assert state is not None
+    assert {run.parameters["precision"] for _, run in state.runs() if "precision" in run.parameters} == {
+        precision
+    }
 
 
 # --- damaged ---

@@ -14,7 +14,7 @@ from launcher.arguments import add_config, read_config
 from launcher.commands.run import add_start, choose_and_check, start
 from launcher.comparison.checks import check_runs, print_runs
 from launcher.comparison.execution import run_comparison
-from launcher.comparison.runs import ComparedRun, comparison_root, derive_runs
+from launcher.comparison.runs import ComparedRun, as_begun, comparison_root, derive_runs
 from launcher.signals import leave_when_warned
 from ligo_dist.runtime.errors import FINISHED, LigoError
 from ligo_dist.runtime.files import LOCK_FILE
@@ -45,7 +45,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 @leave_when_warned()
 def run(arguments: argparse.Namespace) -> int:
     _write_as_overrides(arguments)
-    config = read_config(arguments)
+    config = as_begun(read_config(arguments))
     fleet, plan = choose_and_check(arguments, config)
     runs, root = derive_runs(config, arguments.config), comparison_root(config)
     check_runs(runs, root, fleet.world_size, arguments.config)

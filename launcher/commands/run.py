@@ -6,14 +6,16 @@ import argparse
 
 from launcher.arguments import add_config, add_hosts, port, positive, read_config
 from launcher.command import next_port, shown, start_command
+from launcher.doctor.probe import capabilities
 from launcher.fleet import Fleet, choose_fleet
 from launcher.preflight import check_before_start
 from launcher.signals import leave_when_warned
 from launcher.supervisor import Supervisor
 from ligo_dist.config import Config, load_config
+from ligo_dist.config.precision import recorded_precision, resolve_precision
 from ligo_dist.runtime.apart import close_apart
 from ligo_dist.runtime.errors import FINISHED, LigoError
-from ligo_dist.runtime.machine import count_accelerators
+from ligo_dist.runtime.machine import count_accelerators, has_native_bf16, processor_flags
 from ligo_dist.schedule.plan import Plan
 
 
@@ -56,7 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
         return start(arguments, plan, fleet)
     from launcher.tables import print_plan
 
+    precision = _precision(config, fleet)
     print_plan(plan)
+    if precision is not None:
+        print(precision)
     meeting = (fleet.meeting_address, next_port(fleet, fleet.directory / config.run_dir))
     command = start_command(fleet, meeting, [arguments.config, *arguments.overrides])
     print(f"\nthe command (number of ranks: {fleet.world_size}):\n{shown(command)}\n\nnothing was started")
@@ -77,6 +82,20 @@ def choose_and_check(
         config, fleet.world_size, here, arguments.config, asks_for_models=asks_for_models
     )
     return fleet, plan
+
+
+def _precision(config: Config, fleet: Fleet) -> str | None:
+    """What `precision: auto` comes to; None where the configuration says it.
+
+    Raises:
+        ConfigError: the configuration asks for what cannot be had in that precision.
+    """
+    recorded = recorded_precision([fleet.directory / config.run_dir])
+    if config.precision == "auto" and recorded is None and not fleet.is_here:
+        return "precision: bf16 if it is native to every host, else fp32"
+    on_processors = count_accelerators() == 0
+    native = has_native_bf16(processor_flags(), capabilities(), on_processors=on_processors)
+    return resolve_precision(config, [native], recorded)[1]
 
 
 def start(arguments: argparse.Namespace, plan: Plan, fleet: Fleet) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from launcher.comparison.runs import ComparedRun
 from launcher.tables import cost_table, print_whole
-from ligo_dist.config import check_world_size, comparable, difference, load_config
+from ligo_dist.config import changes, check_world_size, load_config
 from ligo_dist.runtime import quantities
 from ligo_dist.runtime.errors import ConfigError, Fault, LigoError
 from ligo_dist.runtime.redaction import holds_secret
@@ -95,4 +95,4 @@ def _changes(run: ComparedRun) -> list[str]:
         old = load_config(run.file)
     except LigoError as error:
         return [str(error)]
-    return difference(comparable(old.values()), comparable(run.config.values()))
+    return changes(old.values(), run.config.values())

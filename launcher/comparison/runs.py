@@ -13,6 +13,7 @@ from typing import Any
 
 from ligo_dist.config import Config, config_from
 from ligo_dist.config.compare import SOURCE, Contender, read_contender
+from ligo_dist.config.precision import recorded_precision
 from ligo_dist.config.resolve import is_image_family, learn_steps
 from ligo_dist.config.yaml_text import dump_yaml, set_value
 from ligo_dist.growth.registry import METHODS, SCRATCH  # noqa: TID251 - names alone: no torch
@@ -66,6 +67,15 @@ class ComparedRun:
 def comparison_root(config: Config) -> Path:
     """The directory of the comparison, as the launcher sees it: a shared one on a cluster."""
     return Path(config.cluster.directory or "", config.run_dir)
+
+
+def as_begun(config: Config) -> Config:
+    """The configuration with the precision that a run of the comparison began with, where it leaves that open: on
+    another machine the others would be of another one."""
+    if config.precision != "auto":
+        return config
+    recorded = recorded_precision(sorted(comparison_root(config).glob("seed-*/*")))
+    return config.model_copy(update={"precision": recorded or "auto"})
 
 
 def derive_runs(config: Config, origin: str) -> list[ComparedRun]:

@@ -28,7 +28,9 @@ class Visit:
         packages: their versions, None where they are missing.
         code: hash of this project's code, None where it is missing.
         accelerators: free bytes of each, None where they are not known.
-        torch: what torch sees of them, as `probe.ask_torch` says; None where that is not known.
+        capabilities: compute capabilities of the accelerators, as far as they are known.
+        processor_flags: what the processors can do, in Linux's words.
+        torch: what torch sees of the accelerators, as `probe.ask_torch` says; None where that is not known.
         memory: bytes that processes may still take, None where that is not known.
         disk: free bytes where the run directory is, None where that is not known.
         sees_mark: whether it sees the launcher's file in the run directory.
@@ -46,6 +48,8 @@ class Visit:
     packages: dict[str, str | None]
     code: str | None
     accelerators: list[int | None]
+    capabilities: list[float]
+    processor_flags: list[str]
     torch: dict[str, Any] | None
     memory: int | None
     disk: int | None

@@ -89,6 +89,8 @@ class Machine:
             "packages": package_versions(),
             "code": code_digest(),
             "accelerators": there,
+            "capabilities": capabilities(),
+            "processor_flags": processor_flags(),
             "torch": ask_torch(torch_seconds, python_path) if there and torch_seconds else None,
             "memory": available_memory(),
             "disk": free_disk(run_dir),
@@ -164,17 +166,37 @@ def code_digest() -> str | None:
 
 def accelerators() -> list[int | None]:
     """Free memory of each NVIDIA GPU, in bytes; None where it is not known."""
-    query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    free = [int(text) << 20 if text.isdigit() else None for text in _ask_nvidia("memory.free")]
+    files = [name for name in os.listdir("/dev") if re.fullmatch(r"nvidia\d+", name)]
+    return free or [None] * len(files)
+
+
+def capabilities() -> list[float]:
+    """The compute capability of each NVIDIA GPU, such as 9.0, as far as it is known."""
+    return [float(text) for text in _ask_nvidia("compute_cap") if re.fullmatch(r"\d+\.\d+", text)]
+
+
+def _ask_nvidia(field: str) -> list[str]:
+    """What `nvidia-smi` says of each GPU; nothing where it is missing, or too old to know the field."""
+    query = ["nvidia-smi", "--query-gpu=" + field, "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(
             query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_NVIDIA_SMI_SECONDS, check=False
         )
-        mebibytes = done.stdout.decode().split("\n") if done.returncode == 0 else []
     except (OSError, subprocess.TimeoutExpired):
-        mebibytes = []
-    free = [int(text) << 20 if text.strip().isdigit() else None for text in mebibytes if text.strip()]
-    files = [name for name in os.listdir("/dev") if re.fullmatch(r"nvidia\d+", name)]
-    return free or [None] * len(files)
+        return []
+    lines = done.stdout.decode().split("\n") if done.returncode == 0 else []
+    return [line.strip() for line in lines if line.strip()]
+
+
+def processor_flags() -> list[str]:
+    """As `ligo_dist.runtime.machine` has it."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii") as file:
+            match = re.search(r"^(?:flags|Features)\s*:(.*)$", file.read(), re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        return []
+    return match[1].split() if match else []
 
 
 def ask_torch(seconds: float, python_path: list[str]) -> dict[str, Any] | None:

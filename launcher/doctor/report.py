@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -28,8 +28,10 @@ from launcher.doctor.checks import (
 from launcher.doctor.inspection import Questions, Visit, visit
 from launcher.doctor.probe import code_digest, package_versions
 from launcher.fleet import Fleet
+from ligo_dist.config.precision import recorded_precision, resolve_precision
 from ligo_dist.planning import needs
 from ligo_dist.runtime.errors import LigoError
+from ligo_dist.runtime.machine import has_native_bf16
 from ligo_dist.schedule.plan import Plan
 
 _MOST_ROWS = 20
@@ -138,13 +140,19 @@ def run_preflight(fleet: Fleet, plan: Plan, master_port: int) -> DoctorReport:
 
 
 def _expected(plan: Plan, questions: Questions, visits: Sequence[Visit], *, on_processors: bool) -> Expected:
+    run_dir = Path(questions.directory, questions.run_dir)
+    native = [
+        has_native_bf16(visit.processor_flags, visit.capabilities, on_processors=on_processors)
+        for visit in visits
+    ]
+    plan = replace(plan, config=resolve_precision(plan.config, native, recorded_precision([run_dir]))[0])
     needed = needs(plan, on_gpu=not on_processors)
     written = needed.checkpoints + needed.exports
     return Expected(
         python=platform.python_version(),
         packages=_packages(visits),
         code=code_digest(),
-        disk=max(0, written - disk_held(Path(questions.directory, questions.run_dir))),
+        disk=max(0, written - disk_held(run_dir)),
         memory=rank_memory(plan, needed, on_processors=on_processors),
         on_processors=on_processors,
         questions=questions,

@@ -26,6 +26,7 @@ from torch import Tensor
 from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.tensor_file import WrittenFile, write_tensors
 from ligo_dist.runtime.errors import CheckpointError
+from ligo_dist.runtime.files import MANIFEST
 from ligo_dist.runtime.heartbeat import beat
 from ligo_dist.schedule.state import RunState
 
@@ -141,7 +142,6 @@ def _sync(directory: Path) -> None:
         os.close(descriptor)
 
 
-MANIFEST = "COMPLETE.json"
 _FORMAT = 2
 
 

@@ -7,15 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 _MAY_CHANGE = (
-    "run_dir",
-    "tracking",
-    "checkpoints",
-    "distributed",
-    "profile",
-    "data.workers",
-    "data.cache_dir",
+    *("run_dir", "tracking", "checkpoints", "distributed", "profile", "data.workers", "data.cache_dir"),
+    "model.attention",
 )
-"""What does not change the numbers of a run."""
+"""What does not change the numbers of a run, or their rounding alone."""
 
 _OF_THE_CORPUS = (
     "source", "files", "name", "subset", "split", "document", "include_tests", "text_column", "image_column",
@@ -33,6 +28,8 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What keeps a run that was made with one recorded configuration from going on with another, a line each."""
     same = (key for key in _STANDS_FOR if old.get(key) is not None and old.get(key) == new.get(key))
     of_no_account = [path for key in same for path in _STANDS_FOR[key]]
+    if "auto" in (old.get("precision"), new.get("precision")):  # whatever it is, it stays
+        of_no_account.append("precision")
     return difference(comparable(old, of_no_account), comparable(new, of_no_account))
 
 

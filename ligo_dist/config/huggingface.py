@@ -47,11 +47,13 @@ def check_huggingface_keys_apart(config: Config) -> list[Fault]:
 def asks_the_library(config: Config) -> bool:
     """Whether a configuration asks for models that the tests of the tables do not speak for."""
     of_size = any(stage.size is not None and stage.size.head_size is not None for stage in config.stages)
-    return bool(of_size or config.model.huggingface or config.stages[0].from_ or ":" in config.model.family)
+    model = config.model
+    asked = of_size or model.huggingface or config.stages[0].from_ or ":" in model.family
+    return bool(asked or model.attention != "auto")
 
 
 def check_models_apart(
-    config: Config, shapes: Sequence[ModelShape], directory: Path | None
+    config: Config, shapes: Sequence[ModelShape], directory: Path | None, attention: str = "auto"
 ) -> tuple[list[Fault], list[str]]:
     """`huggingface.check` in a process apart: what is wrong with the stages' models, and a line for everything
     that begins anew or is left out of the first one's weights. None is started if there is nothing to ask.
@@ -60,6 +62,7 @@ def check_models_apart(
         config: completed from its source.
         shapes: of the stages' models.
         directory: with the weights of the source; None: there is none, or they are not here yet.
+        attention: how this machine is to compute it; `auto`: as it can.
 
     Raises:
         LigoError: if that process fails.
@@ -68,7 +71,8 @@ def check_models_apart(
         return [], []
     path = None if directory is None else str(directory)
     plain = [asdict(shape) for shape in shapes]
-    request = [config.model.family, plain, config.model.huggingface, config.data.sequence_length, path]
+    model, length = config.model, config.data.sequence_length
+    request = [model.family, plain, model.huggingface, length, path, attention]
     faults, notes = ask_apart("ligo_dist.huggingface.check", request, "the models", with_torch=True)
     return [Fault(path, message) for path, message in faults], notes
 

@@ -66,6 +66,25 @@ def model_shape(model: Model, data: Data, size: Size, vocab: int) -> ModelShape:
     )
 
 
+FLASH = "flash_attention_2"
+"""Attention that takes bf16 alone."""
+
+
+def attention_of(model: Model, precision: str, *, on_processors: bool) -> str | None:
+    """How the library is to compute attention in `bf16` or `fp32`; None: as it does by itself, which is fused (`sdpa`)
+    where the family has that.
+
+    `auto` goes by `python -m benchmarks.attention`. On a core with AVX512-BF16 a step with `sdpa` took, of one with
+    `eager`, for gpt2, llama and bert: in bf16 1.25, 1.22, 1.26 with 64 positions and 1.33, 0.99, 1.31 with 512; in fp32
+    0.99, 1.00, 0.98 and 0.87, 0.90, 0.90.
+    """
+    if model.attention == FLASH and precision == "fp32":
+        return None
+    if model.attention != "auto":
+        return model.attention
+    return "eager" if on_processors and precision == "bf16" else None
+
+
 def is_image_family(architecture: Architecture) -> bool:
     """Whether the family reads images, not text."""
     return architecture.objective == "image_classification"

@@ -9,7 +9,7 @@ from ligo_dist.architectures import Architecture, architecture_names
 from ligo_dist.config.compare import compare_faults
 from ligo_dist.config.deepspeed_keys import deepspeed_faults
 from ligo_dist.config.faults import suggestion
-from ligo_dist.config.resolve import is_image_family, learn_steps
+from ligo_dist.config.resolve import FLASH, is_image_family, learn_steps
 from ligo_dist.config.schema import Config, Data, Model, Stage, Tokenizer, Tracking
 from ligo_dist.config.section import Section
 from ligo_dist.config.stage_rules import stage_faults
@@ -38,6 +38,7 @@ _NEVER_GIVEN = {
     **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), "tokenizer"),
     **dict.fromkeys(("model_type", "architectures"), "model.family"),
     "tie_word_embeddings": "model.tie_embeddings",
+    "attn_implementation": "model.attention",
     "use_cache": "the project (training keeps no key/value cache)",
     "problem_type": "data.labels (what is learned is the one class of each image)",
     **dict.fromkeys(
@@ -82,9 +83,18 @@ def faults_between(config: Config) -> list[Fault]:
         faults += _data_faults(config.data, config.model, architecture, has_source)
         faults += _tokenizer_faults(config.tokenizer, architecture, has_source)
         faults += stage_faults(config)
+    faults += attention_faults(config)
     faults += compare_faults(config.compare)
     faults += _tracking_faults(config.tracking)
     return faults + deepspeed_faults(config.deepspeed)
+
+
+def attention_faults(config: Config) -> list[Fault]:
+    """A way to compute attention that the precision does not allow."""
+    if config.model.attention != FLASH or config.precision != "fp32":
+        return []
+    wrong = f"{FLASH!r} takes bf16 alone, and precision is fp32; auto or sdpa would be right"
+    return [Fault("model.attention", wrong)]
 
 
 def _unknown_family(family: str, error: ArchitectureError) -> Fault:

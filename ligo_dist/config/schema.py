@@ -46,6 +46,10 @@ class Model(Section):
     tie_embeddings: bool | None = None
     """Whether the embedding is the output head too; `null`: as `stages[0].from`, else as the family does (gpt2
     yes, llama no)."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
+    """How attention is computed in training, in the library's names; exports do not say it. `auto`: fused (`sdpa`)
+    where the family has that, but on processors in bf16 plain (`eager`), which is faster there. `flash_attention_2`
+    (the package flash-attn, bf16 alone) and `flex_attention` take an accelerator."""
     huggingface: dict[str, Any] = {}
     """More keys of the family's Hugging Face configuration class (`rope_theta`, `resid_pdrop`, `attention_bias`, ...).
     Keys that the size, the positions or the vocabulary set are refused, and so are those that say how a model is called
@@ -352,8 +356,10 @@ class Config(Section):
     resumes."""
     seed: CountOrZero = 0
     """Seed of the initial values, of the operator's start, of the order of the data, of dropout."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Precision of the arithmetic; the weights being trained are kept in fp32 either way."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Precision of the arithmetic; the weights being trained are kept in fp32 either way. `auto`: bf16 if every rank
+    computes it natively (GPUs from compute capability 8.0 on; processors with AVX512-BF16 or AMX, on Arm with bf16),
+    else fp32. A run keeps what it began with, wherever it goes on."""
     compile: bool = False
     """Train models whose blocks torch compiles: faster steps, for a minute or so at the beginning of each stage. It
     takes a C++ compiler, on GPUs too. Operators are learned without. The last digits of the losses change."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ligo_dist.engine.shards import unpadded
 from ligo_dist.runtime.environment import export_rank_environment, rank_environment
+from ligo_dist.runtime.machine import BF16_CAPABILITY, processor_flags, processors_have_bf16
 
 T = TypeVar("T")
 
@@ -166,6 +167,16 @@ def start_world(timeout_seconds: float) -> World:
 def get_accelerator_name() -> str:
     """`cpu`, `cuda`, ...: what the ranks compute on."""
     return get_accelerator().device_name()
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether a device computes bf16 natively, rather than in fp32 with a rounding after each step."""
+    if device.type == "cpu":
+        return processors_have_bf16(processor_flags())
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return float(f"{major}.{minor}") >= BF16_CAPABILITY
+    return bool(get_accelerator().is_bf16_supported())
 
 
 def stop_world() -> None:

@@ -18,9 +18,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ligo_dist.architectures import Architecture, ModelShape, get_architecture
+from ligo_dist.engine import get_accelerator_name
 from ligo_dist.huggingface.matching import match_weights
 from ligo_dist.huggingface.models import build_meta_model, huggingface_config
 from ligo_dist.runtime.errors import ArchitectureError, CheckpointError, Fault, innermost_words, shortened
+
+_ON_ACCELERATORS = ("flash_attention_2", "flex_attention")
 
 
 def check_models(
@@ -29,6 +32,7 @@ def check_models(
     keys: Mapping[str, Any],
     sequence_length: int,
     directory: Path | None,
+    attention: str = "auto",
 ) -> tuple[list[Fault], list[str]]:
     """What is wrong with the stages' models, and if nothing is, a line for everything that begins anew or is left out
     of the first one's weights.
@@ -39,8 +43,11 @@ def check_models(
         keys: further keys of the library's configuration.
         sequence_length: tokens per sequence; for text.
         directory: with the weights of the source; None: there is none, or they are not here yet.
+        attention: how this machine is to compute it; `auto`: as it can.
     """
     faults = model_faults(architecture, shapes, keys, sequence_length)
+    if not faults and attention != "auto":
+        faults = _attention_faults(architecture, shapes[0], keys, attention)
     if faults or directory is None:
         return faults, []
     try:
@@ -71,8 +78,25 @@ def model_faults(
     return list(faults.values())
 
 
-def _built(architecture: Architecture, shape: ModelShape, keys: Mapping[str, Any]) -> PreTrainedModel:
-    config = huggingface_config(architecture, shape, keys)
+def _attention_faults(
+    architecture: Architecture, shape: ModelShape, keys: Mapping[str, Any], attention: str
+) -> list[Fault]:
+    """Why a model that can be built cannot have its attention computed so."""
+    if attention in _ON_ACCELERATORS and get_accelerator_name() == "cpu":
+        wrong = "trains on accelerators alone; auto, eager or sdpa would be right"
+        return [Fault("model.attention", f"{attention!r} {wrong}")]
+    try:
+        _built(architecture, shape, keys, attention)
+    except Exception as error:  # whatever the library raises is its verdict
+        wrong = f"{attention!r}: {architecture.model_class} refuses it: {innermost_words(error)}"
+        return [Fault("model.attention", wrong)]
+    return []
+
+
+def _built(
+    architecture: Architecture, shape: ModelShape, keys: Mapping[str, Any], attention: str | None = None
+) -> PreTrainedModel:
+    config = huggingface_config(architecture, shape, keys, attention=attention)
     return build_meta_model(architecture, shape, config, torch.device("cpu"))
 
 
@@ -167,9 +191,8 @@ def differing_blocks(model: PreTrainedModel, architecture: Architecture) -> str 
 
 def answer_apart(request: Any) -> Any:
     """The answer to a question that was asked through `ligo_dist.runtime.apart`."""
-    family, shapes, keys, sequence_length, directory = request
+    family, shapes, keys, sequence_length, directory, attention = request
     path = None if directory is None else Path(directory)
-    faults, notes = check_models(
-        get_architecture(family), [ModelShape(**shape) for shape in shapes], keys, sequence_length, path
-    )
+    models = [ModelShape(**shape) for shape in shapes]
+    faults, notes = check_models(get_architecture(family), models, keys, sequence_length, path, attention)
     return [[fault.path, fault.message] for fault in faults], notes

@@ -17,7 +17,7 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from ligo_dist.architectures import Architecture, ModelShape
-from ligo_dist.engine import get_accelerator_name, partitioned_parameters, partitioned_shapes, partitions
+from ligo_dist.engine import partitioned_parameters, partitioned_shapes, partitions
 from ligo_dist.engine.shards import Shards
 from ligo_dist.engine.world import World, seed_everything
 from ligo_dist.huggingface.versions import initialize_partitioned
@@ -28,7 +28,11 @@ GENERATION_FILE = "generation_config.json"
 
 
 def huggingface_config(
-    architecture: Architecture, shape: ModelShape, extra: Mapping[str, Any], epsilon_factor: float = 1.0
+    architecture: Architecture,
+    shape: ModelShape,
+    extra: Mapping[str, Any],
+    epsilon_factor: float = 1.0,
+    attention: str | None = None,
 ) -> PretrainedConfig:
     """The library's configuration of a model in training: what the shape sets, the user's further keys, no dropout
     unless those ask for it, no key-value cache.
@@ -38,10 +42,12 @@ def huggingface_config(
         shape: of the model.
         extra: further keys.
         epsilon_factor: what the norms' epsilon is multiplied by (`growth.preserves.epsilon_factor`).
+        attention: how it is computed, in the library's names; None: as the library does by itself.
     """
     no_dropout = _no_dropout(getattr(transformers, architecture.config_class))
     no_cache = {"use_cache": False} if architecture.objective == "causal_lm" else {}
-    keys = {**no_dropout, **_fast_attention(), **architecture.library_keys(shape), **extra, **no_cache}
+    computed = {} if attention is None else {"attn_implementation": attention}
+    keys = {**no_dropout, **architecture.library_keys(shape), **extra, **no_cache, **computed}
     return _library_config(architecture, keys, epsilon_factor)
 
 
@@ -95,11 +101,6 @@ def generation_config(
         return json.dumps({**said, **changed}, indent=2) + "\n" if changed else text
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-
-
-def _fast_attention() -> dict[str, str]:
-    """On processors the plain attention: torch's fused one takes over a third of a bf16 step there."""
-    return {"attn_implementation": "eager"} if get_accelerator_name() == "cpu" else {}
 
 
 def _no_dropout(config_class: type[PretrainedConfig]) -> dict[str, float]:

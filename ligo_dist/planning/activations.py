@@ -125,7 +125,7 @@ def _norm(setting: Setting, width: int) -> int:
 def _attention(setting: Setting, shape: ModelShape, length: int) -> int:
     """Attention, per token: queries, keys, values and its output; plain attention the scores' softmax too."""
     queries, number = shape.attention_width, setting.number
-    if not setting.on_gpu:
+    if not setting.fused:
         return 4 * queries * number + shape.heads * length * _score(setting)
     numbers = 2 * queries + 2 * shape.key_value_heads * shape.head_size
     if setting.architecture.rotary and _is_fused(setting.architecture, shape):
@@ -146,7 +146,7 @@ def _score(setting: Setting) -> int:
 def _largest(setting: Setting, shape: ModelShape, length: int) -> int:
     """Bytes per token of a block's largest intermediate."""
     inner = shape.ffn * setting.number
-    if setting.on_gpu:
+    if setting.fused:
         return inner
     taken = FP32 if setting.architecture.softmax_in_fp32 else setting.number
     return max(inner, shape.heads * length * taken)

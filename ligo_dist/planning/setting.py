@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ligo_dist.architectures import Architecture
+from ligo_dist.config.resolve import attention_of
 from ligo_dist.runtime.zero3 import Zero3
 from ligo_dist.schedule.plan import Plan
 
@@ -20,8 +21,8 @@ class Setting:
         architecture: the family.
         ranks: how many work together.
         number: bytes of a number in the precision of the arithmetic: 2 (bf16) or 4 (fp32).
-        on_gpu: attention is fused and keeps no scores, and dropout keeps a byte of each number; on processors every
-            score is kept, and a factor of each number that dropout meets.
+        on_gpu: dropout keeps a byte of each number that it meets; on processors a factor.
+        fused: attention keeps no scores.
         hidden_dropout, attention_dropout: some of it is dropped.
         activation: the library's name of the feed-forward blocks' activation; None: the family's own.
         zero3: sizes by which weights are gathered and gradients reduced.
@@ -31,6 +32,7 @@ class Setting:
     ranks: int = 1
     number: int = 2
     on_gpu: bool = True
+    fused: bool = True
     hidden_dropout: bool = False
     attention_dropout: bool = False
     activation: str | None = None
@@ -38,17 +40,23 @@ class Setting:
 
     @classmethod
     def of(cls, plan: Plan, *, on_gpu: bool = True) -> Setting:
-        """The setting of a plan, on its number of ranks."""
+        """The setting of a plan, on its number of ranks. A precision that is `auto` still is taken for bf16, which
+        every accelerator computes natively that can be planned for."""
         config = plan.config
+        precision = "fp32" if config.precision == "fp32" else "bf16"
+        attention = attention_of(config.model, precision, on_processors=not on_gpu)
         keys = config.model.huggingface
         dropped = [name for name, part in keys.items() if _is_dropout(name) and part]
+        drops_scores = any("att" in name for name in dropped)
         return cls(
             plan.architecture,
             plan.world_size,
-            number=2 if config.precision == "bf16" else 4,
+            number=2 if precision == "bf16" else 4,
             on_gpu=on_gpu,
+            # torch's fused attention drops nothing on processors: it is written out there.
+            fused=attention != "eager" and (on_gpu or not drops_scores),
             hidden_dropout=any("att" not in name for name in dropped),
-            attention_dropout=any("att" in name for name in dropped),
+            attention_dropout=drops_scores,
             activation=keys.get("activation_function", keys.get("hidden_act")),
             zero3=Zero3.from_keys(config.deepspeed),
         )

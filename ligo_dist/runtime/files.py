@@ -11,6 +11,10 @@ from ligo_dist.runtime.errors import CheckpointError
 
 LOCK_FILE = ".lock"
 """Held by whoever uses a run directory."""
+CHECKPOINTS_DIRECTORY = "checkpoints"
+"""Directory of a run's checkpoints, within the run directory."""
+MANIFEST = "COMPLETE.json"
+"""In each checkpoint: says that it is one, and what it is of."""
 EXPORTS_DIRECTORY = "export"
 """Directory of a run's exports, one for each stage, within the run directory."""
 

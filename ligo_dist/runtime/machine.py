@@ -1,4 +1,4 @@
-"""What this machine has, found without torch: processor cores, accelerators."""
+"""What this machine has, found without torch: processor cores, accelerators; and what computes bf16 natively."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+BF16_CAPABILITY = 8.0
+"""NVIDIA GPUs of this compute capability, and of higher ones, compute bf16 natively."""
+
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Processors that compute bf16 natively have one of these, as Linux says it; the last is Arm's."""
+
+CPUINFO = Path("/proc/cpuinfo")
 
 _DEVICE = re.compile(r"nvidia\d+")
 
@@ -15,6 +23,33 @@ _DEVICE = re.compile(r"nvidia\d+")
 def available_cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor_flags(cpuinfo: Path = CPUINFO) -> list[str]:
+    """What the processors can do beyond the least, in Linux's words; empty where it does not say."""
+    try:
+        match = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        return []
+    return match[1].split() if match else []
+
+
+def processors_have_bf16(flags: Iterable[str]) -> bool:
+    """Whether processors with such flags compute bf16 natively, rather than in fp32 with a rounding after each step."""
+    return not _BF16_FLAGS.isdisjoint(flags)
+
+
+def has_native_bf16(flags: Iterable[str], capabilities: Iterable[float], *, on_processors: bool) -> bool:
+    """Whether what ranks compute on does bf16 natively; GPUs of which nothing is known are taken for such.
+
+    Args:
+        flags: of the processors, as `processor_flags`.
+        capabilities: of the GPUs.
+        on_processors: whether the ranks compute on the processors.
+    """
+    if on_processors:
+        return processors_have_bf16(flags)
+    return all(capability >= BF16_CAPABILITY for capability in capabilities)
 
 
 def count_accelerators(environ: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> int:

@@ -13,6 +13,7 @@ from transformers import PretrainedConfig
 
 from ligo_dist.architectures import ModelShape
 from ligo_dist.checkpoints import Snapshot
+from ligo_dist.config.resolve import attention_of
 from ligo_dist.config.source import read_source_config
 from ligo_dist.engine import Engine, engine_config
 from ligo_dist.engine.compiling import compile_blocks
@@ -71,13 +72,20 @@ class Builder:
             return {}
         return read_source_config(self.plan.config.model.family, str(self.source)).said
 
-    def huggingface_config(self, stage: StagePlan) -> PretrainedConfig:
-        """The library's configuration of a stage's model in training."""
-        return self._huggingface_config(stage.shape, stage.epsilon_factor)
+    def huggingface_config(self, stage: StagePlan, precision: str | None = None) -> PretrainedConfig:
+        """The library's configuration of a stage's model in training; `precision`: of what it is to compute, None: as
+        the run does."""
+        return self._huggingface_config(stage.shape, stage.epsilon_factor, precision)
 
-    def _huggingface_config(self, shape: ModelShape, epsilon_factor: float = 1.0) -> PretrainedConfig:
-        keys = {**self.library_keys, **self.plan.config.model.huggingface}
-        return huggingface_config(self.plan.architecture, shape, keys, epsilon_factor)
+    def _huggingface_config(
+        self, shape: ModelShape, epsilon_factor: float = 1.0, precision: str | None = None
+    ) -> PretrainedConfig:
+        config = self.plan.config
+        keys = {**self.library_keys, **config.model.huggingface}
+        attention = attention_of(
+            config.model, precision or config.precision, on_processors=self.world.device.type == "cpu"
+        )
+        return huggingface_config(self.plan.architecture, shape, keys, epsilon_factor, attention)
 
     def model_engine(self, stage: StagePlan) -> Engine:
         """The engine of a stage's model, its weights unset."""

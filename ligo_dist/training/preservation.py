@@ -79,6 +79,6 @@ def check_preserved(
 
 
 def _output(builder: Builder, stage: StagePlan, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
-    config = builder.huggingface_config(stage)
+    config = builder.huggingface_config(stage, "fp32")
     architecture, device = builder.plan.architecture, builder.world.device
     return model_output(architecture, stage.shape, config, weights, inputs, device)

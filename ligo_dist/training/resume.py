@@ -12,8 +12,9 @@ from filelock import FileLock, Timeout
 
 from ligo_dist.checkpoints import Checkpoint, newest_sound
 from ligo_dist.checkpoints.files import remove_leftovers
-from ligo_dist.config import changes
-from ligo_dist.engine.world import World, first_rank_only, raise_together
+from ligo_dist.config import Config, changes
+from ligo_dist.config.precision import recorded_precision, resolve_precision
+from ligo_dist.engine.world import World, first_rank_only, gather_objects, raise_together
 from ligo_dist.runtime.errors import CheckpointError, LigoError
 from ligo_dist.runtime.files import LOCK_FILE
 
@@ -46,6 +47,25 @@ def run_lock(run_dir: Path, world: World) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def agree_on_precision(
+    config: Config, native: bool, run_dir: Path, world: World
+) -> tuple[Config, str | None]:
+    """The configuration with a precision that all ranks can have, the one that the run began with if it has a
+    checkpoint; and a line that tells why it is that, None where it was given. Collective.
+
+    Args:
+        config: the configuration.
+        native: whether this rank computes bf16 natively.
+        run_dir: of the run.
+        world: the ranks.
+
+    Raises:
+        ConfigError: on every rank, if the configuration asks for what cannot be had in that precision.
+    """
+    recorded = first_rank_only(lambda: recorded_precision([run_dir]), world)
+    return resolve_precision(config, gather_objects(native, world), recorded)
 
 
 def find_checkpoint(

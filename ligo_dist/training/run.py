@@ -15,7 +15,13 @@ from ligo_dist.config.yaml_text import dump_yaml
 from ligo_dist.corpus import Corpus
 from ligo_dist.corpus.cache import corpus_name, epochs
 from ligo_dist.engine.shards import Shards
-from ligo_dist.engine.world import World, first_rank_only, gather_objects, raise_together
+from ligo_dist.engine.world import (
+    World,
+    first_rank_only,
+    gather_objects,
+    has_native_bf16,
+    raise_together,
+)
 from ligo_dist.huggingface.kept import has_weights, keep_source, source_fingerprint
 from ligo_dist.huggingface.writer import export_model, rehearse_export
 from ligo_dist.report.pictures import RunPictures
@@ -23,7 +29,7 @@ from ligo_dist.runtime import watchdog
 from ligo_dist.runtime.console import open_console
 from ligo_dist.runtime.environment import rank_environment
 from ligo_dist.runtime.errors import CheckpointError, LigoError, Stopped
-from ligo_dist.runtime.files import EXPORTS_DIRECTORY
+from ligo_dist.runtime.files import CHECKPOINTS_DIRECTORY, EXPORTS_DIRECTORY
 from ligo_dist.runtime.heartbeat import enter
 from ligo_dist.runtime.launch import STOP_FILE, LaunchDirectory, forget_request
 from ligo_dist.runtime.progress import Progress
@@ -43,7 +49,7 @@ from ligo_dist.tracking import (
 from ligo_dist.tracking.system import Place, build_system_metrics, missing_library
 from ligo_dist.training.builder import Builder
 from ligo_dist.training.phase import PhaseRunner
-from ligo_dist.training.resume import find_checkpoint, recorded_config, run_lock
+from ligo_dist.training.resume import agree_on_precision, find_checkpoint, recorded_config, run_lock
 from ligo_dist.training.summary import Locations, StageSummary, show_summary, write_summary
 from ligo_dist.training.trainer import Trainer
 
@@ -56,7 +62,7 @@ class RunPaths:
 
     @property
     def checkpoints(self) -> Path:
-        return self.run_dir / "checkpoints"
+        return self.run_dir / CHECKPOINTS_DIRECTORY
 
     @property
     def metrics(self) -> Path:
@@ -126,6 +132,7 @@ def _run(
     source: Path | None,
     paths: RunPaths,
 ) -> None:
+    config, precision = agree_on_precision(config, has_native_bf16(world.device), paths.run_dir, world)
     of_source = first_rank_only(lambda: source_fingerprint(source) if source else None, world)
     recorded = recorded_config(config.resolved(), corpus.fingerprint, of_source)
     checkpoint, damaged = find_checkpoint(paths.checkpoints, recorded, world)
@@ -158,7 +165,7 @@ def _run(
         trainer = _build_trainer(
             plan, corpus, world, source, paths, recorded, tracker, progress, signals, places
         )
-        _announce(progress, damaged, checkpoint, corpus, plan, world)
+        _announce(progress, precision, damaged, checkpoint, corpus, plan, world)
         trainer.run(checkpoint)
         tracker.set_tags({"export.path": str(paths.export(plan.last.name))})
         first_rank_only(lambda: _conclude(plan, paths, trainer.state), world)
@@ -285,6 +292,7 @@ def _going_on(checkpoints: CheckpointWriter) -> Iterator[None]:
 
 def _announce(
     progress: Progress,
+    precision: str | None,
     damaged: list[str],
     checkpoint: Checkpoint | None,
     corpus: Corpus,
@@ -294,7 +302,7 @@ def _announce(
     ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
     gone_through = epochs(plan.samples, len(corpus.train))
     progress.message(f"{ranks}; {corpus_name(plan.config)}: {corpus.description}; {gone_through}")
-    for line in damaged:
+    for line in ([] if precision is None else [precision]) + damaged:
         progress.message(line)
     if checkpoint is not None:
         progress.message(f"resumed from {checkpoint.path}")

@@ -8,13 +8,33 @@ from typing import Any
 import pytest
 
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
-from ligo_dist.huggingface.check import differing_blocks, model_faults
+from ligo_dist.huggingface import check
+from ligo_dist.huggingface.check import check_models, differing_blocks, model_faults
 from small_models import library_model, small_shape
 
 
 def faults(family: str, keys: dict[str, Any], *shapes: ModelShape) -> list[str]:
     both = shapes or (small_shape(family), small_shape(family, 3))
     return [str(fault) for fault in model_faults(get_architecture(family), both, keys, 6)]
+
+
+@pytest.mark.parametrize(
+    ("family", "attention", "accelerator", "said"),
+    [
+        ("gpt2", "sdpa", "cpu", None),
+        ("llama", "flex_attention", "cpu", "trains on accelerators alone"),
+        ("llama", "flex_attention", "cuda", None),
+        ("gpt2", "flex_attention", "cuda", "GPT2LMHeadModel refuses it: "),
+        ("llama", "flash_attention_3", "cuda", "LlamaForCausalLM refuses it: "),  # not installed
+    ],
+)
+def test_an_attention_that_cannot_be_had(
+    family: str, attention: str, accelerator: str, said: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(check, "get_accelerator_name", lambda: accelerator)
+    faults, _ = check_models(get_architecture(family), [small_shape(family)], {}, 16, None, attention)
+    assert [fault.path for fault in faults] == ([] if said is None else ["model.attention"])
+    assert said is None or said in faults[0].message
 
 
 @pytest.mark.parametrize("family", architecture_names())

@@ -182,6 +182,36 @@ def test_more_ranks_than_accelerators(capsys, monkeypatch):
     assert "--nproc: 2 ranks want an accelerator each, and 1 can be seen" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "gpus", "said"),
+    [
+        (["avx512_bf16"], [], "bf16, which is native here"),
+        (["avx2"], [], "fp32, as bf16 is not native here"),
+        ([], [9.0], "bf16, which is native here"),
+        (["avx512_bf16"], [7.5], "fp32, as bf16 is not native here"),
+    ],
+)
+def test_a_dry_run_says_what_auto_comes_to(capsys, monkeypatch, flags, gpus, said):
+    monkeypatch.setattr(run_command, "processor_flags", lambda: flags)
+    monkeypatch.setattr(run_command, "capabilities", lambda: gpus)
+    monkeypatch.setattr(run_command, "count_accelerators", lambda: len(gpus))
+    assert dry_run() == 0
+    assert f"\nprecision: {said}\n" in capsys.readouterr().out
+
+
+def test_a_dry_run_says_nothing_of_a_precision_that_is_given_and_what_hosts_decide(capsys, tmp_path):
+    assert dry_run("precision=fp32") == 0
+    assert "precision:" not in capsys.readouterr().out
+    (tmp_path / "hosts").write_text("node1 slots=1\n")
+    assert dry_run("--hostfile", "hosts") == 0
+    assert "\nprecision: bf16 if it is native to every host, else fp32\n" in capsys.readouterr().out
+
+
+def test_an_attention_that_cannot_be_had_here(capsys):
+    assert dry_run("model.attention=flex_attention") == 2
+    assert "model.attention: 'flex_attention' trains on accelerators alone" in capsys.readouterr().err
+
+
 def test_overrides_may_stand_anywhere(capsys):
     assert cli.main(["run", "--dry-run", QUICKSTART, "seed=1", "--nproc", "2", "run_dir=there"]) == 0
     assert f"{QUICKSTART} seed=1 run_dir=there" in capsys.readouterr().out

@@ -62,7 +62,7 @@ def length_of(family: str, shape: ModelShape) -> int:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_block_keeps_what_torch_saves(family: str, dtype: torch.dtype, attention: str) -> None:
     shape, saved = block_bytes(family, dtype, attention)
-    setting = Setting(get_architecture(family), 1, dtype.itemsize, on_gpu=attention == "sdpa")
+    setting = Setting(get_architecture(family), 1, dtype.itemsize, fused=attention == "sdpa")
     assert activations(setting, shape, length_of(family, shape), SEQUENCES).block == saved
 
 
@@ -90,6 +90,7 @@ def test_dropout_keeps_what_it_dropped(family: str, dtype: torch.dtype) -> None:
         1,
         dtype.itemsize,
         on_gpu=False,
+        fused=False,
         hidden_dropout=hidden is not None,
         attention_dropout=True,
     )
@@ -116,11 +117,11 @@ def test_a_block_worked_out_by_hand() -> None:
 
 
 def test_plain_attention_grows_with_the_square_of_the_sequence() -> None:
-    setting = Setting(get_architecture("gpt2"), on_gpu=False)
+    setting = Setting(get_architecture("gpt2"), fused=False)
     shape = ModelShape(layers=1, width=8, heads=2, key_value_heads=2, ffn=32, vocab=50, tied=True)
     short, long = (activations(setting, shape, length, 1).block for length in (64, 128))
     assert long - 2 * short == 2 * 2 * (128 * 128 - 2 * 64 * 64)
-    fused = replace(setting, on_gpu=True)
+    fused = replace(setting, fused=True)
     short, long = (activations(fused, shape, length, 1).block for length in (64, 128))
     assert long == 2 * short
 

@@ -12,6 +12,7 @@ import transformers
 
 from ligo_dist.config import config_from, with_source
 from ligo_dist.engine.world import World
+from ligo_dist.huggingface.models import build_meta_model
 from ligo_dist.schedule.plan import Plan
 from ligo_dist.training.builder import Builder
 
@@ -102,6 +103,16 @@ def test_what_the_user_says_wins(tmp_path: Path):
         assert (said["resid_pdrop"], said["embd_pdrop"]) == (0.2, 0.1)
         config = builder.huggingface_config(builder.plan.last)
         assert (config.resid_pdrop, config.embd_pdrop, config.use_cache) == (0.2, 0.0, False)
+
+
+def test_how_attention_is_computed_stays_in_training():
+    builder, said, _ = exported("gpt2", None, IDS)
+    stage = builder.plan.last
+    for precision, attention in (("bf16", "eager"), ("fp32", "sdpa")):
+        config = builder.huggingface_config(stage, precision)
+        model = build_meta_model(builder.plan.architecture, stage.shape, config, builder.world.device)
+        assert model.config._attn_implementation == attention
+    assert not any("attn_implementation" in key for key in said)
 
 
 @pytest.mark.parametrize(

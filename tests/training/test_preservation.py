@@ -109,7 +109,7 @@ def checked(
 ) -> float | None:
     """What `check_preserved` says of a source and its target: grown (one weight perturbed, if any), or at the start."""
     from engines import partitions
-    from ligo_dist.config.schema import Stage
+    from ligo_dist.config.schema import Model, Stage
     from ligo_dist.growth.sharded import SourceShards
     from ligo_dist.growth.transfer import initial_operator
     from ligo_dist.schedule.plan import GrowPlan, StagePlan
@@ -123,7 +123,7 @@ def checked(
     grown = growth.grow_dense(weights, start(growth, start_of))
     if perturbed is not None:
         grown[perturbed].view(-1)[3] += 0.1
-    config = SimpleNamespace(model=SimpleNamespace(huggingface={}))
+    config = SimpleNamespace(model=Model(family=family))
     plan: Any = SimpleNamespace(architecture=growth.architecture, config=config)
     unused: Any = None
     grow = GrowPlan(growth, start_of, unused, "fresh")

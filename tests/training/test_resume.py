@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from ligo_dist.config import load_config
 from ligo_dist.engine.world import World
 from ligo_dist.runtime.errors import CheckpointError, LigoError
-from ligo_dist.training.resume import find_checkpoint, recorded_config, run_lock
+from ligo_dist.training.resume import agree_on_precision, find_checkpoint, recorded_config, run_lock
 from ranks import run_ranks
 from snapshots import ALONE, save
+
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -81,6 +84,22 @@ def test_every_changed_key_is_named(tmp_path: Path):
         assert any(key in line and before in line and after in line for line in lines[1:-1]), (key, lines)
     assert len(lines) == 6
     assert path.exists()
+
+
+def agree(world: World, run_dir: Path) -> tuple[str, str | None]:
+    found, line = agree_on_precision(load_config(QUICKSTART), world.rank != 1, run_dir, world)
+    return found.precision, line
+
+
+def test_the_ranks_agree_on_a_precision(tmp_path: Path):
+    """The one that all of them compute natively, or that the run's checkpoint was made with."""
+    fp32 = ("fp32", "precision: fp32, as bf16 is not native to 1 of 2 ranks")
+    assert run_ranks(agree, 2, tmp_path) == [fp32, fp32]
+    save_with(tmp_path / "checkpoints", config(precision="bf16"))
+    (bf16, line), other = run_ranks(agree, 2, tmp_path)
+    assert other == (bf16, line)
+    assert bf16 == "bf16"
+    assert "as the run began" in line
 
 
 SAME_RESULT: dict[str, dict[str, Any]] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launcher.comparison.runs import ComparedRun, derive_runs
+from launcher.comparison.runs import ComparedRun, as_begun, derive_runs
 from ligo_dist.config import load_config
 from ligo_dist.config.resolve import learn_steps
 from ligo_dist.config.source import SourceConfig, complete
@@ -37,6 +37,18 @@ def test_the_runs_in_their_order(config_file: Path) -> None:
     )
     assert {run.config.seed for name, run in runs.items() if name.endswith("4")} == {4}
     assert [run.needs for run in runs.values()][:4] == [None, None, *[Path("runs/set/seed-0/source")] * 2]
+
+
+def test_all_are_of_the_precision_that_the_first_began_with(config_file: Path) -> None:
+    """On another machine `auto` may stand for another one."""
+    config = load_config(config_file)
+    assert as_begun(config) == config
+    manifest = Path("runs/set/seed-0/source/checkpoints/step-00000010-0-train/COMPLETE.json")
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text('{"config": {"precision": "fp32"}}')
+    assert {run.config.precision for run in derive_runs(as_begun(config), "set.yaml")} == {"fp32"}
+    given = load_config(config_file, ["precision=bf16"])
+    assert as_begun(given) == given
 
 
 def test_all_share_what_is_not_their_own(config_file: Path) -> None:

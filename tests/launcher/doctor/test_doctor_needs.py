@@ -5,6 +5,7 @@ import pytest
 from launcher.doctor.checks import TOLERANCE, RankMemory, disk_held, rank_memory
 from launcher.preflight import plan_of
 from ligo_dist.planning import Needs, needs
+from ligo_dist.runtime.machine import processor_flags, processors_have_bf16
 
 WIDTH = 32
 PARAMETERS = (512 + 64) * WIDTH + 2 * (12 * WIDTH**2 + 13 * WIDTH) + 2 * WIDTH
@@ -30,6 +31,23 @@ def test_what_a_resumed_run_has_written_already(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x" * size)
     assert disk_held(tmp_path) == 120
+
+
+def test_memory_is_for_the_precision_that_the_hosts_compute_natively_or_the_run_began_with(hosts):
+    size = "stages[0].size={layers: 100, width: 32768, heads: 256}"  # of no machine
+
+    def held(*overrides: str) -> str:
+        report = hosts.check(size, *overrides, nodes=("node1",))
+        (memory,) = [check for check in report.failures if check.name == "memory"]
+        return memory.found.partition("at least ")[2]
+
+    by_precision = {precision: held(f"precision={precision}") for precision in ("bf16", "fp32")}
+    native, other = ("bf16", "fp32") if processors_have_bf16(processor_flags()) else ("fp32", "bf16")
+    assert held() == by_precision[native] != by_precision[other]
+    manifest = hosts.directory / "runs/test/checkpoints/step-00000001-0-train/COMPLETE.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(f'{{"config": {{"precision": "{other}"}}}}')
+    assert held() == by_precision[other]
 
 
 @pytest.mark.parametrize("keys", ["{}", "{zero_optimization: {offload_optimizer: {device: none}}}"])

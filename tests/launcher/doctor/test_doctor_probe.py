@@ -26,6 +26,7 @@ from launcher.doctor.ssh import Conversation
 from launcher.fleet import Fleet
 from launcher.hosts import Node
 from ligo_dist.config.cluster import Cluster
+from ligo_dist.runtime.machine import processor_flags
 
 SOURCE = Path(probe.__file__).read_text()
 
@@ -204,6 +205,21 @@ def nvidia_smi(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
     Path("nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", os.getcwd(), prepend=":")
+
+
+@pytest.mark.parametrize(
+    ("script", "capabilities"),
+    [("printf '9.0\\n[N/A]\\n8.6\\n'", [9.0, 8.6]), ("echo 'no field compute_cap'; exit 2", [])],
+)
+def test_capabilities_of_accelerators(script, capabilities, monkeypatch):
+    Path("nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    Path("nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", os.getcwd(), prepend=":")
+    assert probe.capabilities() == capabilities
+
+
+def test_flags_of_processors_are_those_that_the_ranks_find():
+    assert probe.processor_flags() == processor_flags()
 
 
 def test_a_digest_of_the_code_changes_with_it():

@@ -48,6 +48,8 @@ def many(hosts, monkeypatch):
         "packages": probe.package_versions(),
         "code": probe.code_digest(),
         "accelerators": [],
+        "capabilities": [],
+        "processor_flags": [],
         "torch": None,
         "memory": None,
         "disk": None,
