@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ligo_dist.tracking.address import how_to_open, tracking_address
+from ligo_dist.tracking.address import how_to_open, locks_warning, tracking_address
 from ligo_dist.tracking.environment import SOURCE_PATH, SOURCE_RUN, environment_tags, source_tags
 from ligo_dist.tracking.record import (
     METRICS_FILE,
@@ -77,6 +77,8 @@ def build_tracker(
         from ligo_dist.tracking.mlflow import MlflowStore, import_mlflow
 
         import_mlflow()  # here and not in the thread, where it would race with the imports of the training
+        if (message := locks_warning(address)) is not None:
+            warn(message)
         store = MlflowStore(address, tracking.experiment, record.state.identity, run_dir)
     if resume_step is not None and (lost := recorded - record.recorded) > 0:
         from ligo_dist.tracking.recovery import recover

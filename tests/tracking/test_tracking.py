@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from ligo_dist.runtime.errors import LigoError
@@ -27,3 +28,16 @@ def test_bad_address_is_refused_before_anything_is_written(desk: Desk) -> None:
     with pytest.raises(LigoError, match="unknown scheme"):
         desk.tracker(uri="gopher://server")
     assert not desk.run_dir.exists()
+
+
+def test_a_store_whose_locks_may_not_hold_is_told_and_used(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everywhere = [SimpleNamespace(mountpoint="/", fstype="nfs4")]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: everywhere)
+    tracker = desk.tracker()
+    tracker.start_run("told", {}, {})
+    tracker.close()
+    (warning,) = desk.warnings
+    assert "network file system (nfs4)" in warning
+    assert desk.has_begun("told")
