@@ -30,6 +30,7 @@ from ligo_dist.corpus.images import Images, find_images, open_images
 from ligo_dist.corpus.order import is_validation
 from ligo_dist.corpus.samples import ImageSamples
 from ligo_dist.runtime.errors import DataError
+from ligo_dist.runtime.machine import available_cores
 
 if TYPE_CHECKING:
     from ligo_dist.architectures import Architecture, ModelShape
@@ -166,6 +167,7 @@ def _directory(config: Config, shape: ModelShape, show_progress: bool) -> tuple[
             shape.channels,
             data.streaming,
             cache_dir / "documents" / cache_key(inputs["source"]),
+            data.workers or available_cores(),
         )
         return _write(images, data.validation_fraction, directory, show_progress)
 

@@ -6,6 +6,7 @@ import builtins
 import io
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +331,28 @@ def test_every_mode_keeps_its_grey_values(mode: str, suffix: str, channels: int,
     images = list(open_images(source, "image", "label", 8, channels, False, tmp_path))
     for image, expected in zip(images, (RAMP, np.rot90(RAMP)), strict=True):
         assert all(np.array_equal(channel, expected) for channel in image.pixels)
+
+
+def test_images_are_decoded_side_by_side_in_their_order(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoding goes on only while two threads are at it; and no further than a few images ahead."""
+    source = find_images("images", [], str(folders), None, "train", "image", None)
+    alone = list(open_images(source, "image", "label", 8, 3, False, tmp_path))
+    meeting, decode, begun = threading.Barrier(2, timeout=30), datasets.Image.decode_example, []
+
+    def decode_together(*given: Any) -> Image.Image:
+        begun.append(given)
+        meeting.wait()
+        return decode(*given)
+
+    monkeypatch.setattr(datasets.Image, "decode_example", decode_together)
+    together = iter(open_images(source, "image", "label", 8, 3, False, tmp_path, workers=2))
+    first = next(together)
+    assert len(begun) < len(alone) / 2
+    for image, expected in zip([first, *together], alone, strict=True):
+        assert np.array_equal(image.pixels, expected.pixels)
+        assert image.label == expected.label
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("I", "tif"), ("F", "tif"), ("LAB", "tif")])
