@@ -48,6 +48,10 @@ MIDDLE = 0.5
 between 0 and 1 become values between -1 and 1 (Dosovitskiy et al. 2021, their released models)."""
 
 
+_RESIZING = {"do_resize": True, "resample": 2, "do_center_crop": False}  # 2: bilinear
+"""How images get their size here, as image processors name it."""
+
+
 @dataclass(frozen=True)
 class ImageCorpus:
     """Images that are ready to be trained on; see `Corpus`.
@@ -95,9 +99,8 @@ class ImageCorpus:
         processor = {
             "image_processor_type": "ViTImageProcessor",
             "do_convert_rgb": channels == 3,
-            "do_resize": True,
+            **_RESIZING,
             "size": {"height": height, "width": width},
-            "resample": 2,  # bilinear
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
@@ -276,6 +279,13 @@ def _normalisation(source_directory: Path | None, channels: int) -> tuple[list[f
     """Mean and standard deviation of each channel, of values from 0 to 1: what the source's own image processor says,
     else the middle."""
     said = {} if source_directory is None else _said(source_directory, PROCESSOR_FILE)
+    other = {key: said[key] for key, ours in _RESIZING.items() if said.get(key, ours) != ours}
+    if other:
+        logger.warning(
+            "stages[0].from: its %s has %s; here images are resized whole to a square, bilinear, as the export says",
+            PROCESSOR_FILE,
+            ", ".join(f"{key}: {json.dumps(value)}" for key, value in other.items()),
+        )
     mean, deviation = said.get("image_mean"), said.get("image_std")
     if said.get("do_normalize") is False:
         mean, deviation = [0.0] * channels, [1.0] * channels

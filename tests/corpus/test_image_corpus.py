@@ -268,6 +268,22 @@ def test_the_processor_makes_what_the_model_was_trained_on(tmp_path: Path, folde
         assert compared > 10
 
 
+def test_what_of_the_sources_processor_is_not_followed_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "preprocessor_config.json"
+    for said in (
+        {"do_resize": True, "resample": 2, "size": {"height": 384, "width": 384}},
+        {"image_mean": [0.5]},
+    ):
+        file.write_text(json.dumps(said))
+        _build(_config(tmp_path, source="digits"), tmp_path)
+    assert "preprocessor_config.json has" not in caplog.text
+    file.write_text(json.dumps({"do_center_crop": True, "resample": 3, "do_resize": True}))
+    _build(_config(tmp_path, source="digits"), tmp_path)
+    assert "has resample: 3, do_center_crop: true; here images are resized whole" in caplog.text
+
+
 def test_the_sources_processor_says_how_to_normalise(tmp_path: Path) -> None:
     config = _config(tmp_path, source="digits")
     said = {"image_mean": [0.25], "image_std": [0.125]}
