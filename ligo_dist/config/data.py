@@ -72,7 +72,7 @@ class Data(Section):
     sequence_length: Count = 128
     """Tokens per sequence; at most the model's positions. For text."""
     workers: Count | None = None
-    """Processes that tokenize; `null`: one per core."""
+    """Processes that tokenize, or threads that decode images; `null`: one per core."""
     cache_dir: PathText = "data/cache"
     """Where tokenizers and packed tokens are kept; any number of runs may share it."""
 

@@ -193,6 +193,7 @@ def make_once(directory: Path, make: Callable[[Path], None], fault: Callable[[Pa
     The others wait. The work is done in a directory beside it that is renamed when it is complete, so a
     process that is killed leaves nothing that could be taken for the result; the next one removes what it
     left. What another process has made meanwhile is taken as it is: looking at large files in turn takes long.
+    Where locks do not hold, several do the work, and the first one's is taken.
 
     Args:
         make: fills the empty directory it is given.
@@ -302,7 +303,13 @@ def _make(directory: Path, make: Callable[[Path], None]) -> None:
     try:
         make(partial)
         _sync(partial)
-        partial.rename(directory)
+        try:
+            partial.rename(directory)
+        except OSError:
+            if not directory.is_dir():
+                raise
+            # Not every network disk's locks hold between hosts: another one has made the same meanwhile.
+            logger.info("another process has made %s meanwhile", directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

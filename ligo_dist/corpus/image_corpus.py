@@ -30,6 +30,7 @@ from ligo_dist.corpus.images import Images, find_images, open_images
 from ligo_dist.corpus.order import is_validation
 from ligo_dist.corpus.samples import ImageSamples
 from ligo_dist.runtime.errors import DataError
+from ligo_dist.runtime.machine import available_cores
 
 if TYPE_CHECKING:
     from ligo_dist.architectures import Architecture, ModelShape
@@ -45,6 +46,10 @@ PROCESSOR_FILE = "preprocessor_config.json"
 MIDDLE = 0.5
 """Mean and standard deviation of each channel, unless the source's image processor says something else: values
 between 0 and 1 become values between -1 and 1 (Dosovitskiy et al. 2021, their released models)."""
+
+
+_RESIZING = {"do_resize": True, "resample": 2, "do_center_crop": False}  # 2: bilinear
+"""How images get their size here, as image processors name it."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +99,8 @@ class ImageCorpus:
         processor = {
             "image_processor_type": "ViTImageProcessor",
             "do_convert_rgb": channels == 3,
-            "do_resize": True,
+            **_RESIZING,
             "size": {"height": height, "width": width},
-            "resample": 2,  # bilinear
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
@@ -166,6 +170,7 @@ def _directory(config: Config, shape: ModelShape, show_progress: bool) -> tuple[
             shape.channels,
             data.streaming,
             cache_dir / "documents" / cache_key(inputs["source"]),
+            data.workers or available_cores(),
         )
         return _write(images, data.validation_fraction, directory, show_progress)
 
@@ -274,6 +279,13 @@ def _normalisation(source_directory: Path | None, channels: int) -> tuple[list[f
     """Mean and standard deviation of each channel, of values from 0 to 1: what the source's own image processor says,
     else the middle."""
     said = {} if source_directory is None else _said(source_directory, PROCESSOR_FILE)
+    other = {key: said[key] for key, ours in _RESIZING.items() if said.get(key, ours) != ours}
+    if other:
+        logger.warning(
+            "stages[0].from: its %s has %s; here images are resized whole to a square, bilinear, as the export says",
+            PROCESSOR_FILE,
+            ", ".join(f"{key}: {json.dumps(value)}" for key, value in other.items()),
+        )
     mean, deviation = said.get("image_mean"), said.get("image_std")
     if said.get("do_normalize") is False:
         mean, deviation = [0.0] * channels, [1.0] * channels

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +40,9 @@ class LabelledImage(NamedTuple):
 _Rows = tuple[Callable[[], Iterable[tuple[Any, Any]]], list[str] | None, int | None]
 """Pairs of an image and a label; names of the classes; how many pairs. Each of the latter None where it is unknown."""
 
+_IN_FLIGHT_PER_WORKER = 4
+"""Images that wait for their turn, so that a large one holds nobody up."""
+
 _EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"}
 """Modes of pillow with no more than 8 bits a channel, which it converts itself; transparency is dropped."""
 
@@ -51,6 +56,7 @@ class Images:
         rows: gives pairs of an image and a label, each time from the start.
         names: of the classes, where the source knows them.
         count: how many, where it is known before reading.
+        workers: threads that decode.
     """
 
     source: DataSource
@@ -61,13 +67,23 @@ class Images:
     channels: int
     names: list[str] | None
     count: int | None
+    workers: int
 
     def __iter__(self) -> Iterator[LabelledImage]:
         """Raises DataError for an image that cannot be decoded and a label that is no number from 0 on."""
-        with explained(self.source):
+        pending: deque[Future[LabelledImage]] = deque()
+        # Pillow decodes and resizes without holding the interpreter, so that threads do it side by side.
+        with explained(self.source), ThreadPoolExecutor(self.workers) as pool:
             rows = itertools.islice(self.rows(), self.source.max_documents)
             for number, (image, label) in enumerate(rows):
-                yield LabelledImage(self._pixels(image, number), self._label(label, number))
+                pending.append(pool.submit(self._labelled, image, label, number))
+                if len(pending) >= self.workers * _IN_FLIGHT_PER_WORKER:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
+    def _labelled(self, image: Any, label: Any, number: int) -> LabelledImage:
+        return LabelledImage(self._pixels(image, number), self._label(label, number))
 
     def _pixels(self, value: Any, number: int) -> NDArray[np.uint8]:
         path = None
@@ -132,6 +148,7 @@ def open_images(
     channels: int,
     streaming: bool,
     cache_dir: Path,
+    workers: int = 1,
 ) -> Images:
     """Opens the images of a source.
 
@@ -140,6 +157,7 @@ def open_images(
         channels: 1: as grey values; 3: as colours.
         streaming: read those of the hub from where they are; other ones always are.
         cache_dir: of the Arrow cache.
+        workers: threads that decode; the images and their order do not depend on them.
 
     Raises:
         DataError: unreachable, unreadable, or without the columns.
@@ -158,7 +176,7 @@ def open_images(
             rows, names, count = _tables(source, image_column, label_column)
         if count is not None and source.max_documents is not None:
             count = min(count, source.max_documents)
-        return Images(source, rows, image_column, label_column, size, channels, names, count)
+        return Images(source, rows, image_column, label_column, size, channels, names, count, workers)
 
 
 def _decoded(value: Any) -> Any:

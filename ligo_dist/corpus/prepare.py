@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -41,6 +40,7 @@ from ligo_dist.corpus.text_tokenizer import TextTokenizer
 from ligo_dist.corpus.tokenizer import TOKENIZER_FILE, SentencePieceTokenizer
 from ligo_dist.corpus.tokenizer_training import SAMPLE_BYTES, WINDOW_BYTES, train_tokenizer
 from ligo_dist.runtime.errors import DataError
+from ligo_dist.runtime.machine import available_cores
 
 if TYPE_CHECKING:
     from ligo_dist.config import Config
@@ -137,7 +137,12 @@ def prepare_corpus(
             )
             with progress_bar("tokenizing", documents.count, show_progress) as advance:
                 statistics = pack(
-                    documents, tokenizer, validation_fraction, directory, workers or _num_cores(), advance
+                    documents,
+                    tokenizer,
+                    validation_fraction,
+                    directory,
+                    workers or available_cores(),
+                    advance,
                 )
         _keep_tokenizer(tokenizer, directory)
         if (unknown := check_known(statistics.values(), tokenizer.origin)) is not None:
@@ -245,10 +250,6 @@ def _check(given: TextTokenizer | None) -> Check:
         return file_fault(directory / VALIDATION_DOCUMENTS, **index["documents"])
 
     return fault
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -133,7 +133,10 @@ def barrier() -> None:
 
 def seed_everything(*parts: int) -> None:
     """Seed torch, numpy and random from a few integers: the same parts, the same random numbers."""
-    state = np.random.SeedSequence([part % 2**63 for part in parts]).generate_state(2, np.uint64)
+    # By themselves the parts (5,) and (5, 0) would be one: zeros at the end are taken for nothing.
+    count = (len(parts),) if len(parts) > 1 else ()
+    sequence = np.random.SeedSequence([part % 2**63 for part in parts], spawn_key=count)
+    state = sequence.generate_state(2, np.uint64)
     torch.manual_seed(int(state[0] % 2**63))
     np.random.seed(int(state[1] % 2**32))
     random.seed(int(state[1]))

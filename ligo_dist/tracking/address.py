@@ -9,6 +9,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
+
 from ligo_dist.runtime.errors import LigoError, did_you_mean
 from ligo_dist.runtime.redaction import redact
 
@@ -17,6 +19,10 @@ SERVERS = ("http", "https")
 DATABRICKS = ("databricks", "databricks-uc", "uc")
 EMBEDDED = "sqlite:///"
 """What the URI of a database file begins with; its path follows."""
+_NETWORK = re.compile(
+    r"(fuse\.)?(nfs\d?|cifs|smb\w*|lustre|gpfs|beegfs\w*|ceph\S*|glusterfs|panfs|wekafs|orangefs|pvfs2|afs|9p|sshfs|juicefs)"
+)
+"""File systems of other machines, by the names that the system gives them."""
 _OPTIONS = re.compile(r"\w+=[^&]*(&\w+=[^&]*)*")
 _ESCAPED = re.compile(r"%[0-9a-fA-F]{2}")
 
@@ -81,6 +87,18 @@ def database_file(address: str) -> Path | None:
     return Path(path.partition("?")[0]) if scheme.partition("+")[0].lower() == "sqlite" else None
 
 
+def locks_warning(address: str) -> str | None:
+    """What is to be told of an SQLite store on a network file system; None: it lies elsewhere, or is another store."""
+    file = database_file(address)
+    kind = None if file is None else _file_system(file.resolve())
+    if kind is None or not _NETWORK.fullmatch(kind):
+        return None
+    return (
+        f"MLflow: {file} lies on a network file system ({kind}), where the locks of SQLite may not hold: let one run at"
+        " a time write to it, or give tracking.uri, a server or a file on a disk of this machine"
+    )
+
+
 def artifact_directory(address: str, run_dir: Path) -> Path | None:
     """Where artifacts go, `mlartifacts` beside the SQLite file or the run; None where a server decides it."""
     if (file := database_file(address)) is not None:
@@ -94,6 +112,12 @@ def how_to_open(address: str) -> str:
     if address.lower().startswith(DATABASES) and redact(address) == address:
         return f"mlflow ui --backend-store-uri {shlex.quote(address)}"
     return redact(address)
+
+
+def _file_system(path: Path) -> str | None:
+    """The kind of file system that a path lies on, or will; None where the system does not say."""
+    kinds = {Path(mount.mountpoint): mount.fstype for mount in psutil.disk_partitions(all=True)}
+    return next((kinds[place] for place in path.parents if place in kinds), None)
 
 
 def _names_host(uri: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ligo_dist.tracking.address import tracking_address
+from ligo_dist.tracking.address import locks_warning, tracking_address
 from ligo_dist.tracking.record import RunRecord, Tracker
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def build_tracker(
         from ligo_dist.tracking.mlflow import MlflowStore, import_mlflow
 
         import_mlflow()  # here and not in the thread, where it would race with the imports of the training
+        if (message := locks_warning(address)) is not None:
+            warn(message)
         store = MlflowStore(address, tracking.experiment, record.state.identity, run_dir)
     if resume_step is not None and (lost := recorded - record.recorded) > 0:
         from ligo_dist.tracking.recovery import recover

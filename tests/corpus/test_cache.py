@@ -95,6 +95,19 @@ def test_threads_that_start_together_do_the_work_once(tmp_path: Path, damaged: b
     assert _sound(tmp_path / "key") is None
 
 
+def test_where_locks_do_not_hold_the_first_one_done_is_taken(tmp_path: Path) -> None:
+    """Another host makes the same while this one does, as on a network disk."""
+
+    def make_beside_another(directory: Path) -> None:
+        _make(directory)
+        (tmp_path / "key").mkdir()
+        (tmp_path / "key" / "result").write_text("made by the other")
+
+    make_once(tmp_path / "key", make_beside_another, _sound)
+    assert (tmp_path / "key" / "result").read_text() == "made by the other"
+    assert not list(tmp_path.glob("key.partial-*"))
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match=r"data.cache_dir: '.*file' cannot be used: "):

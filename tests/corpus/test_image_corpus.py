@@ -6,6 +6,7 @@ import builtins
 import io
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,22 @@ def test_the_processor_makes_what_the_model_was_trained_on(tmp_path: Path, folde
         assert compared > 10
 
 
+def test_what_of_the_sources_processor_is_not_followed_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "preprocessor_config.json"
+    for said in (
+        {"do_resize": True, "resample": 2, "size": {"height": 384, "width": 384}},
+        {"image_mean": [0.5]},
+    ):
+        file.write_text(json.dumps(said))
+        _build(_config(tmp_path, source="digits"), tmp_path)
+    assert "preprocessor_config.json has" not in caplog.text
+    file.write_text(json.dumps({"do_center_crop": True, "resample": 3, "do_resize": True}))
+    _build(_config(tmp_path, source="digits"), tmp_path)
+    assert "has resample: 3, do_center_crop: true; here images are resized whole" in caplog.text
+
+
 def test_the_sources_processor_says_how_to_normalise(tmp_path: Path) -> None:
     config = _config(tmp_path, source="digits")
     said = {"image_mean": [0.25], "image_std": [0.125]}
@@ -330,6 +347,28 @@ def test_every_mode_keeps_its_grey_values(mode: str, suffix: str, channels: int,
     images = list(open_images(source, "image", "label", 8, channels, False, tmp_path))
     for image, expected in zip(images, (RAMP, np.rot90(RAMP)), strict=True):
         assert all(np.array_equal(channel, expected) for channel in image.pixels)
+
+
+def test_images_are_decoded_side_by_side_in_their_order(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoding goes on only while two threads are at it; and no further than a few images ahead."""
+    source = find_images("images", [], str(folders), None, "train", "image", None)
+    alone = list(open_images(source, "image", "label", 8, 3, False, tmp_path))
+    meeting, decode, begun = threading.Barrier(2, timeout=30), datasets.Image.decode_example, []
+
+    def decode_together(*given: Any) -> Image.Image:
+        begun.append(given)
+        meeting.wait()
+        return decode(*given)
+
+    monkeypatch.setattr(datasets.Image, "decode_example", decode_together)
+    together = iter(open_images(source, "image", "label", 8, 3, False, tmp_path, workers=2))
+    first = next(together)
+    assert len(begun) < len(alone) / 2
+    for image, expected in zip([first, *together], alone, strict=True):
+        assert np.array_equal(image.pixels, expected.pixels)
+        assert image.label == expected.label
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("I", "tif"), ("F", "tif"), ("LAB", "tif")])

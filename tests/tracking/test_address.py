@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from ligo_dist.runtime.errors import LigoError
-from ligo_dist.tracking.address import artifact_directory, how_to_open, tracking_address
+from ligo_dist.tracking.address import artifact_directory, how_to_open, locks_warning, tracking_address
 
 RUN = Path("/data/runs/journey")
 
@@ -106,3 +108,25 @@ def test_password_is_not_shown_in_a_command() -> None:
 def test_place_that_the_address_is_from_is_named() -> None:
     with pytest.raises(LigoError, match=r"^--uri: 'mlruns'"):
         tracking_address("mlruns", RUN, "--uri")
+
+
+@pytest.mark.parametrize(
+    ("mounts", "uri", "kind"),
+    [
+        ({"/": "ext4", "/data": "nfs4"}, None, "nfs4"),
+        ({"/": "lustre"}, None, "lustre"),
+        ({"/": "ext4", "/data": "fuse.sshfs"}, "sqlite:////data/m.db?timeout=5", "fuse.sshfs"),
+        ({"/": "nfs", "/data": "xfs"}, None, None),
+        ({"/": "ext4", "/data/run": "nfs"}, None, None),  # the file lies beside the run
+        ({"/": "nfs"}, "http://server:5000", None),
+        ({}, None, None),
+    ],
+)
+def test_a_database_on_a_network_file_system_is_told(
+    monkeypatch: pytest.MonkeyPatch, mounts: dict[str, str], uri: str | None, kind: str | None
+) -> None:
+    found = [SimpleNamespace(mountpoint=place, fstype=fstype) for place, fstype in mounts.items()]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: found)
+    message = locks_warning(tracking_address(uri, RUN))
+    assert (message is None) == (kind is None)
+    assert kind is None or f"network file system ({kind})" in str(message)
