@@ -38,7 +38,7 @@ defaults:
   train:
     steps: 5
     batch_size: 8
-    micro_batch_size: 2
+    micro_batch_size: 4
     optimizer: {{learning_rate: 3e-3}}
     schedule: {{kind: wsd, warmup_steps: 2, decay_steps: 2}}
   grow: {{learn: {{steps: 5, optimizer: {{learning_rate: 1e-3}}, schedule: {{warmup_steps: 1}}}}}}
@@ -46,7 +46,7 @@ stages: {stages}
 data: {{source: text, files: ['{texts}/*.py'], document: paragraph, validation_fraction: 0.2, sequence_length: 32,
         workers: 1, cache_dir: '{cache}'}}
 tokenizer: {{vocab_size: 420}}
-evaluation: {{every_steps: 3, sequences: 7, micro_batch_size: 2}}
+evaluation: {{every_steps: 3, sequences: 7, micro_batch_size: 4}}
 tracking: {{mlflow: false, log_every_steps: 1, pictures: false}}
 checkpoints: {{every_steps: 2, keep: 2}}
 distributed: {{timeout_seconds: 120}}
@@ -68,7 +68,7 @@ MODELS: dict[str, dict[str, Any]] = {
             },
             {
                 "name": "large",
-                "size": {"layers": 7, "width": 48, "heads": 6, "ffn": 201},
+                "size": {"layers": 5, "width": 48, "heads": 6, "ffn": 201},
                 "grow": {
                     "method": "lossless",
                     "optimizer_state": "asymmetric",

@@ -15,7 +15,7 @@ from runs import ROOT, Site, environment, launcher
 
 pytestmark = pytest.mark.slow
 
-METHODS = ("scratch", "stack", "ligo")
+METHODS = ("scratch", "ligo")
 
 
 class Comparison:
@@ -42,8 +42,8 @@ class Comparison:
 
 
 @pytest.fixture(scope="module")
-def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    return Comparison(Site.make(tmp_path_factory.mktemp("comparison")))
+def comparison(site: Site) -> Comparison:
+    return Comparison(site)
 
 
 @pytest.fixture(scope="module")

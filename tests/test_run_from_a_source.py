@@ -21,11 +21,6 @@ SHAPE = ModelShape(2, 24, 3, 3, 96, tied=True, vocab=424, positions=32)
 """That of the runs' first stage, but with more rows of the embedding than the tokenizer has pieces."""
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    return Site.make(tmp_path_factory.mktemp("site"))
-
-
 def save_source(directory: Path, seed: int = 0) -> PreTrainedModel:
     model = library_model("gpt2", SHAPE, seed, layer_norm_epsilon=1e-3, activation_function="relu")
     model.save_pretrained(directory, max_shard_size="20KB")
@@ -47,23 +42,22 @@ def validation_loss(files: RunFiles, model: PreTrainedModel) -> float:
     return model.eval()(input_ids=ids, labels=ids).loss.item()
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
-def test_a_model_that_is_taken_as_it_is(site: Site, world_size: int):
-    files = site.config(f"taken-{world_size}")
-    directory = site.directory / f"source-{world_size}"
+def test_a_model_that_is_taken_as_it_is(site: Site):
+    files = site.config("taken", "two stages")
+    directory = site.directory / "source-taken"
     model = save_source(directory)
-    assert run_warm(files, world_size, *overrides(directory, "stages[0].train=null")) == (0, "")
+    assert run_warm(files, 2, *overrides(directory, "stages[0].train=null")) == (0, "")
     numbers = files.numbers()
-    source_loss = numbers["medium", "grow", 5, "grow/source_loss"]
+    source_loss = numbers["large", "grow", 5, "grow/source_loss"]
     assert source_loss == pytest.approx(validation_loss(files, model), abs=1e-4)
     # `lossless-dense` starts at the source's loss; it was learned for some steps since.
-    assert numbers["medium", "learn", 1, "learn/loss"] < source_loss + 1
+    assert numbers["large", "learn", 1, "learn/loss"] < source_loss + 1
     grown = AutoModelForCausalLM.from_pretrained(files.run_dir / "export" / "large")
     assert (grown.config.activation_function, grown.config.vocab_size) == ("relu", SHAPE.vocab)
 
 
 def test_a_model_that_is_trained_on_and_the_run_resumed(site: Site):
-    files = site.config("trained")
+    files = site.config("trained", "two stages")
     directory = site.directory / "source-trained"
     model = save_source(directory)
     steps = overrides(directory, "evaluation.every_steps=1")
@@ -99,7 +93,7 @@ def test_another_model_in_its_place_is_refused(site: Site):
 
 
 def test_weights_that_do_not_fit_stop_all_ranks_with_one_message(site: Site):
-    files = site.config("unfit")
+    files = site.config("unfit", "two stages")
     directory = site.directory / "source-unfit"
     save_source(directory)
     (directory / "config.json").write_text(

@@ -31,6 +31,7 @@ LAST_STEP = 22
 
 _QUICK = (
     "defaults.train.batch_size=12",
+    "defaults.train.micro_batch_size=2",
     "evaluation={every_steps: 4, sequences: 6, micro_batch_size: 1, compare_random: false}",
     "cluster.gloo_interface=eth0",
     "cluster.backoff_seconds=0.5",

@@ -60,6 +60,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     raw["model"] = {"family": family, "max_positions": LENGTH, "vocab_size": 2048}
     raw |= {"stages": SCHEDULES[family], "precision": precision}
     raw["data"]["sequence_length"] = LENGTH
+    raw["defaults"]["train"]["micro_batch_size"] = raw["evaluation"]["micro_batch_size"] = 2
     raw["evaluation"]["every_steps"] = 100
     raw["checkpoints"] = {"every_steps": 100, "keep": 10, "export_stages": True}
     files.config.write_text(yaml.safe_dump(raw))

@@ -14,11 +14,6 @@ SAMPLES, TOKENS = 8, 32
 """Of a batch, and of a sample."""
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    return Site.make(tmp_path_factory.mktemp("site"))
-
-
 def finished(site: Site, name: str, *stages: str) -> RunFiles:
     files = site.config(name)
     assert run_warm(files, 1, f"stages=[{', '.join(stages)}]", "evaluation.compare_random=false") == (0, "")
@@ -48,19 +43,25 @@ def test_every_phase_begins_its_schedule_anew(site: Site):
 # --- the optimizer's state ---
 
 
+CONSTANT = "{schedule: {kind: constant, warmup_steps: 0, decay_steps: null}, steps: "
+
+
+@pytest.fixture(scope="module")
+def one_stage(site: Site) -> RunFiles:
+    return finished(site, "one-stage", stage("small", SMALL, f"{CONSTANT}10}}"))
+
+
 @pytest.mark.parametrize("state", ["grown", "asymmetric", "fresh"])
-def test_what_does_not_grow_trains_on_as_if_nothing_had_been(site: Site, state: str):
+def test_what_does_not_grow_trains_on_as_if_nothing_had_been(site: Site, one_stage: RunFiles, state: str):
     """Moments and their count come along: two stages of one size are one stage, unless the optimizer starts anew."""
-    constant = "{schedule: {kind: constant, warmup_steps: 0, decay_steps: null}, steps: "
-    whole = finished(site, f"whole-{state}", stage("small", SMALL, f"{constant}10}}"))
     grow = f"{{method: lossless-dense, optimizer_state: {state}, learn: {{steps: 0}}}}"
     halves = finished(
         site,
         f"halves-{state}",
-        stage("small", SMALL, f"{constant}5}}"),
-        stage("again", SMALL, f"{constant}5}}", grow),
+        stage("small", SMALL, f"{CONSTANT}5}}"),
+        stage("again", SMALL, f"{CONSTANT}5}}", grow),
     )
-    expected, found = by_step(whole), by_step(halves)
+    expected, found = by_step(one_stage), by_step(halves)
     assert set(expected) == set(found) == set(range(1, 11))
     assert [found[step] for step in range(1, 7)] == [expected[step] for step in range(1, 7)]
     if state == "fresh":
