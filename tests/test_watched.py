@@ -24,14 +24,19 @@ from runs import ROOT, RunFiles, Site, assert_same_weights, environment, run_war
 pytestmark = pytest.mark.slow
 
 _HANG_SECONDS = "cluster.hang_seconds=8.0"
-_LONG = "stages[0].train.steps=60"
+_LONG = ["stages[0].train.steps=40", "stages[1].train.steps=40"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return Site.make(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(scope="module")
 def whole_run(site: Site) -> RunFiles:
     """A run on two ranks that nobody disturbed."""
-    files = site.config("watched-whole", "two stages")
-    assert run_warm(files, 2, _LONG) == (0, "")
+    files = site.config("whole", "two stages")
+    assert run_warm(files, 2, *_LONG) == (0, "")
     return files
 
 
@@ -57,7 +62,7 @@ def typed(by: str, files: RunFiles) -> list[str]:
         "ligo_dist",
         str(files.config),
         _HANG_SECONDS,
-        _LONG,
+        *_LONG,
     ]
 
 
@@ -161,35 +166,23 @@ def check_ends(fault: Callable[[Started], None], started: Started) -> None:
         assert ends[0]["reason"].startswith("has not got on for ") or "closed" in "".join(ends[0]["lines"])
 
 
-# What has started the ranks dies once of either kind; the rest meets the ranks alike, whoever has started them. A rank
-# killed under `deepspeed` is struck on several hosts, in `cluster/test_runs.py`.
-STRIKES = (
-    ("deepspeed", request_stop),
-    ("torchrun", kill),
-    ("torchrun", kill_parent),
-    ("deepspeed", kill_parent),
-    ("torchrun", freeze),
-    ("deepspeed", warn),
-)
-
-
-def test_nothing_survives_and_the_last_checkpoint_resumes(site: Site, whole_run: RunFiles):
+@pytest.mark.parametrize("by", ["deepspeed", "torchrun"])
+def test_nothing_survives_and_the_last_checkpoint_resumes(site: Site, whole_run: RunFiles, by: str):
     """One run, struck again and again; a file that asks it to stop is seen within two seconds, the rest at once."""
-    files = site.config("struck", "two stages")
-    for by, fault in STRIKES:
+    files = site.config(by, "two stages")
+    for fault in (request_stop, kill, freeze, kill_parent, warn):
         with struck(by, files) as started:
             fault(started)
         check_ends(fault, started)
-    assert run_warm(files, 2, _LONG) == (0, "")
+    assert run_warm(files, 2, *_LONG) == (0, "")
     assert files.numbers() == whole_run.numbers()
     assert_same_weights(files, whole_run)
 
 
-def test_a_process_that_a_person_starts_outlives_the_shell(site: Site):
+def test_a_process_that_a_person_starts_outlives_the_shell(site: Site, whole_run: RunFiles):
     """It is no rank: nobody has told it so."""
     files = site.config("alone", "two stages")
-    short = "'stages=[{name: small, size: {layers: 1, width: 8, heads: 2}, train: {steps: 4}}]'"
-    command = f"{sys.executable} -m ligo_dist {files.config} {short} & echo $!"
+    command = f"{sys.executable} -m ligo_dist {files.config} & echo $!"
     environ = {name: value for name, value in environment().items() if name != "RANK"}
     done = subprocess.run(["sh", "-c", command], env=environ, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     pid = int(done.stdout.splitlines()[0])
