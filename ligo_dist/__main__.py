@@ -116,7 +116,7 @@ def _watch(cluster: Cluster, signals: StopSignals) -> Watch:
 def _work(
     config: Config | LigoError, config_path: str, cluster: Cluster, signals: StopSignals, watch: Watch
 ) -> None:
-    from ligo_dist.training.run import run
+    from ligo_dist.training.run import run_schedule
 
     export_rank_environment()
     enter("preparation")
@@ -127,7 +127,7 @@ def _work(
         launch.forget_environment()
     if world.device.type == "cpu":
         _keep_freed_memory()
-    run(config, corpus, world, sys.orig_argv, signals, watch, source)
+    run_schedule(config, corpus, world, sys.orig_argv, signals, watch, source)
 
 
 def _prepare(config: Config | LigoError, config_path: str) -> _Prepared:

@@ -1,6 +1,6 @@
 """The configuration: one YAML file, checked as a whole before anything starts. Imports no torch."""
 
-from ligo_dist.config.difference import changes, difference
+from ligo_dist.config.differences import changes, difference
 from ligo_dist.config.huggingface import check_huggingface_keys
 from ligo_dist.config.load import config_from, load_config
 from ligo_dist.config.resolve import model_shape, stage_shapes

@@ -39,7 +39,7 @@ class StoredTensor(Protocol):
 
 
 @dataclass(frozen=True)
-class _Sliced:
+class SafetensorsTensor:
     """A tensor in a safetensors file; only what is asked for is read."""
 
     path: Path
@@ -90,7 +90,7 @@ def _read_safetensors(path: Path) -> Mapping[str, StoredTensor]:
     with safe_open(path, framework="pt") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         return {
-            name: _Sliced(path, name, tuple(part.get_shape()), _FLOATS.get(part.get_dtype()))
+            name: SafetensorsTensor(path, name, tuple(part.get_shape()), _FLOATS.get(part.get_dtype()))
             for name, part in slices.items()
         }
 

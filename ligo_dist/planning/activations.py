@@ -61,7 +61,7 @@ class Activations:
         return max(self.loss, self.block_input + self.block)
 
 
-def activations(
+def activation_bytes(
     setting: Setting, shape: ModelShape, length: int, sequences: int, *, checkpointed: bool = False
 ) -> Activations:
     """The activations of a micro-batch.

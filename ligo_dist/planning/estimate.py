@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ligo_dist.planning.activations import Activations, activations
+from ligo_dist.planning.activations import Activations, activation_bytes
 from ligo_dist.planning.gathering import (
     Module,
     Trained,
@@ -181,7 +181,7 @@ def _fitted(plan: Plan, setting: Setting, block: Sequence[tuple[int, ...]]) -> S
 
 def _kept(plan: Plan, setting: Setting, stage: StagePlan, phase: PhasePlan) -> Activations:
     """Of a micro-batch of a phase."""
-    return activations(
+    return activation_bytes(
         setting,
         stage.shape,
         plan.tokens_per_sample,
@@ -193,7 +193,7 @@ def _kept(plan: Plan, setting: Setting, stage: StagePlan, phase: PhasePlan) -> A
 def _evaluated(plan: Plan, setting: Setting, stage: StagePlan) -> Activations:
     """Of a micro-batch of the evaluation."""
     sequences = plan.config.evaluation.micro_batch_size
-    return activations(setting, stage.shape, plan.tokens_per_sample, sequences)
+    return activation_bytes(setting, stage.shape, plan.tokens_per_sample, sequences)
 
 
 @dataclass(frozen=True)

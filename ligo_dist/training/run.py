@@ -76,7 +76,7 @@ class RunPaths:
         return self.run_dir / EXPORTS_DIRECTORY / stage
 
 
-def run(
+def run_schedule(
     config: Config,
     corpus: Corpus,
     world: World,

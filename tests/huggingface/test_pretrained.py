@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from engines import whole
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
 from ligo_dist.engine.world import World
-from ligo_dist.huggingface.files import _Sliced, stored_tensors
+from ligo_dist.huggingface.files import SafetensorsTensor, stored_tensors
 from ligo_dist.huggingface.hub import weights_fingerprint
 from ligo_dist.huggingface.models import initial_shards
 from ligo_dist.huggingface.reader import read_shards
@@ -114,14 +114,14 @@ def test_a_rank_reads_no_more_than_its_part_and_the_rows_around_it(family, rank,
     """Counted where the files are asked: beyond a partition come the rows in which it begins and ends, nothing else."""
     model = save(family, tmp_path, max_shard_size="10KB")
     asked: Counter[str] = Counter()
-    read_rows = _Sliced.rows
+    read_rows = SafetensorsTensor.rows
 
-    def counted(self: _Sliced, start: int, stop: int) -> Tensor:
+    def counted(self: SafetensorsTensor, start: int, stop: int) -> Tensor:
         rows = read_rows(self, start, stop)
         asked[self.name] += rows.numel()
         return rows
 
-    monkeypatch.setattr(_Sliced, "rows", counted)
+    monkeypatch.setattr(SafetensorsTensor, "rows", counted)
     monkeypatch.setattr("ligo_dist.huggingface.reader.raise_together", lambda failure, world: None)
     architecture, world = get_architecture(family), World(rank, 4, torch.device("cpu"))
     read_shards(tmp_path, architecture, small_shape(family), model.config, world)

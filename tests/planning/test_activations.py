@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
 from ligo_dist.huggingface.models import huggingface_config
-from ligo_dist.planning.activations import activations
+from ligo_dist.planning.activations import activation_bytes
 from ligo_dist.planning.setting import Setting
 from small_models import random_batch, small_shape
 
@@ -63,7 +63,7 @@ def length_of(family: str, shape: ModelShape) -> int:
 def test_a_block_keeps_what_torch_saves(family: str, dtype: torch.dtype, attention: str) -> None:
     shape, saved = block_bytes(family, dtype, attention)
     setting = Setting(get_architecture(family), 1, dtype.itemsize, fused=attention == "sdpa")
-    assert activations(setting, shape, length_of(family, shape), SEQUENCES).block == saved
+    assert activation_bytes(setting, shape, length_of(family, shape), SEQUENCES).block == saved
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_block_keeps_what_torch_saves(family: str, dtype: torch.dtype, attenti
 def test_another_activation_keeps_other_tensors(family: str, key: str, activation: str) -> None:
     shape, saved = block_bytes(family, torch.float32, "sdpa", **{key: activation})
     setting = Setting(get_architecture(family), number=4, activation=activation)
-    assert activations(setting, shape, LENGTH, SEQUENCES).block == saved
+    assert activation_bytes(setting, shape, LENGTH, SEQUENCES).block == saved
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
@@ -94,13 +94,13 @@ def test_dropout_keeps_what_it_dropped(family: str, dtype: torch.dtype) -> None:
         hidden_dropout=hidden is not None,
         attention_dropout=True,
     )
-    assert activations(setting, shape, length_of(family, shape), SEQUENCES).block == saved
+    assert activation_bytes(setting, shape, length_of(family, shape), SEQUENCES).block == saved
 
 
 def test_a_block_worked_out_by_hand() -> None:
     setting = Setting(get_architecture("llama"))
     shape = ModelShape(layers=2, width=8, heads=4, key_value_heads=2, ffn=24, vocab=50, tied=False)
-    plain, again = (activations(setting, shape, 16, 3, checkpointed=each) for each in (False, True))
+    plain, again = (activation_bytes(setting, shape, 16, 3, checkpointed=each) for each in (False, True))
     # Two norms: an fp32 input of 8, its root mean square, and two bf16 tensors of 8. Attention: 8 query elements and 8
     # of output, 4 key and 4 value elements, a number in fp32 per head. Four tensors of the inner width.
     token = 2 * (8 * 4 + 4 + 2 * 8 * 2) + (8 + 8 + 4 + 4) * 2 + 4 * 4 + 4 * 24 * 2
@@ -119,15 +119,15 @@ def test_a_block_worked_out_by_hand() -> None:
 def test_plain_attention_grows_with_the_square_of_the_sequence() -> None:
     setting = Setting(get_architecture("gpt2"), fused=False)
     shape = ModelShape(layers=1, width=8, heads=2, key_value_heads=2, ffn=32, vocab=50, tied=True)
-    short, long = (activations(setting, shape, length, 1).block for length in (64, 128))
+    short, long = (activation_bytes(setting, shape, length, 1).block for length in (64, 128))
     assert long - 2 * short == 2 * 2 * (128 * 128 - 2 * 64 * 64)
     fused = replace(setting, fused=True)
-    short, long = (activations(fused, shape, length, 1).block for length in (64, 128))
+    short, long = (activation_bytes(fused, shape, length, 1).block for length in (64, 128))
     assert long == 2 * short
 
 
 def test_a_classifier_has_few_logits_and_a_model_of_features_none() -> None:
     shape = small_shape("vit", labels=7)
-    assert activations(Setting(get_architecture("vit")), shape, 10, 3).loss == 3 * 7 * 12
+    assert activation_bytes(Setting(get_architecture("vit")), shape, 10, 3).loss == 3 * 7 * 12
     shape = small_shape("bert_encoder")
-    assert activations(Setting(get_architecture("bert_encoder")), shape, 10, 3).loss == 0
+    assert activation_bytes(Setting(get_architecture("bert_encoder")), shape, 10, 3).loss == 0
