@@ -19,11 +19,9 @@ from datetime import date
 import torch
 
 from benchmarks.provenance import commit, processor
-from ligo_dist.architectures import get_architecture
-from ligo_dist.architectures.table import ModelShape
-from ligo_dist.engine import Engine, OptimizerSettings, engine_config, start_world, stop_world
-from ligo_dist.engine.world import World
-from ligo_dist.huggingface.models import build_partitioned_model, huggingface_config, initial_shards
+from ligo_dist.architectures import ModelShape, get_architecture
+from ligo_dist.engine import Engine, OptimizerSettings, World, engine_config, start_world, stop_world
+from ligo_dist.huggingface import build_partitioned_model, huggingface_config, initial_shards
 
 VOCAB, WIDTH, HEADS, LAYERS, TOKENS = 1024, 256, 4, 4, 2048
 ADAM = OptimizerSettings(1e-4, (0.9, 0.95), 1e-8, 0.1, 1.0)

@@ -10,10 +10,9 @@ from pathlib import Path
 from benchmarks.checkpoint_cost import WAYS, Step
 from benchmarks.small_training import SmallTraining
 from ligo_dist.checkpoints import CheckpointWriter
-from ligo_dist.engine import start_world, stop_world
-from ligo_dist.engine.world import World, barrier
-from ligo_dist.schedule.state import RunState
-from ligo_dist.training.builder import snapshot_of
+from ligo_dist.engine import World, barrier, start_world, stop_world
+from ligo_dist.schedule import RunState
+from ligo_dist.training import snapshot_of
 
 WARM_UP = 5
 

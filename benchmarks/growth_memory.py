@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks.processes import run_on_ranks
 from benchmarks.provenance import commit, processor
 from ligo_dist.architectures import ModelShape, ParameterSpec, get_architecture
-from ligo_dist.growth.operators import Growth
+from ligo_dist.growth import Growth
 
 MEGABYTE = 1e6
 FP32 = 4

@@ -14,16 +14,31 @@ from transformers import PretrainedConfig
 
 from benchmarks.growth_memory import TOKENS, build_growth
 from benchmarks.processes import PeakMemory
-from ligo_dist.engine import Engine, OptimizerSettings, engine_config, start_world, stop_world
-from ligo_dist.engine.shards import Shards, partition_size, shard_of
-from ligo_dist.engine.world import World, gather_tensor, seed_everything
-from ligo_dist.growth.learner import LearnedGrowth, operator_name
-from ligo_dist.growth.methods import initial_value
-from ligo_dist.growth.operators import Growth
-from ligo_dist.growth.registry import get_method
-from ligo_dist.growth.sharded import SourceShards
-from ligo_dist.growth.transfer import gathered_operator, grown_shards, initial_operator_shards
-from ligo_dist.huggingface.models import build_meta_model, build_partitioned_model, huggingface_config
+from ligo_dist.engine import (
+    Engine,
+    OptimizerSettings,
+    Shards,
+    World,
+    engine_config,
+    gather_tensor,
+    partition_size,
+    seed_everything,
+    shard_of,
+    start_world,
+    stop_world,
+)
+from ligo_dist.growth import (
+    Growth,
+    LearnedGrowth,
+    SourceShards,
+    gathered_operator,
+    get_method,
+    grown_shards,
+    initial_operator_shards,
+    initial_value,
+    operator_name,
+)
+from ligo_dist.huggingface import build_meta_model, build_partitioned_model, huggingface_config
 
 ADAM = OptimizerSettings(1e-4, (0.9, 0.95), 1e-8, 0.0, 1.0)
 STEPS = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from ligo_dist.tracking.environment import git_state
+from ligo_dist.tracking import git_state
 
 
 def commit() -> str:

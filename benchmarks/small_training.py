@@ -5,10 +5,16 @@ from __future__ import annotations
 import torch
 
 from ligo_dist.architectures import ModelShape, get_architecture
-from ligo_dist.engine import Engine, OptimizerSettings, StepResult, engine_config
-from ligo_dist.engine.shards import partition_size
-from ligo_dist.engine.world import World, seed_everything
-from ligo_dist.huggingface.models import build_partitioned_model, huggingface_config
+from ligo_dist.engine import (
+    Engine,
+    OptimizerSettings,
+    StepResult,
+    World,
+    engine_config,
+    partition_size,
+    seed_everything,
+)
+from ligo_dist.huggingface import build_partitioned_model, huggingface_config
 
 VOCAB, LENGTH, SEQUENCES = 4096, 64, 2
 ADAM = OptimizerSettings(1e-4, (0.9, 0.95), 1e-8, 0.1, 1.0)

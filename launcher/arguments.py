@@ -6,8 +6,7 @@ import argparse
 import json
 from collections.abc import Iterable
 
-from ligo_dist.config import Config, load_config
-from ligo_dist.config.source import with_source_apart
+from ligo_dist.config import Config, load_config, with_source_apart
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.redaction import holds_secret
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from launcher.fleet import Fleet
-from ligo_dist.config.cluster import Cluster
+from ligo_dist.config import Cluster
 from ligo_dist.runtime.launch import LaunchDirectory
 from ligo_dist.runtime.machine import count_accelerators
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from launcher.fleet import ssh_words
-from ligo_dist.config.cluster import Cluster
+from ligo_dist.config import Cluster
 from ligo_dist.runtime.launch import HANG_VARIABLE, VARIABLE, LaunchDirectory
 from ligo_dist.runtime.redaction import names_secret
 

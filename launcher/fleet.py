@@ -12,7 +12,7 @@ from typing import Literal
 
 from launcher.hosts import Node, read_hostfile, select_nodes
 from launcher.slurm import allocated_nodes
-from ligo_dist.config.cluster import Cluster
+from ligo_dist.config import Cluster
 from ligo_dist.runtime.errors import LigoError
 
 HERE = "127.0.0.1"

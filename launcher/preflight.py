@@ -6,19 +6,19 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from ligo_dist.config import Config, check_world_size
-from ligo_dist.config.deepspeed_keys import check_deepspeed_keys_apart
-from ligo_dist.config.huggingface import check_huggingface_keys_apart, check_models_apart
-from ligo_dist.config.resolve import is_image_family
-from ligo_dist.corpus.cache import find_prepared, vocabulary_size
-from ligo_dist.corpus.text_files import find_files
-from ligo_dist.corpus.text_tokenizer import count_pieces_apart
-from ligo_dist.huggingface.hub import find_weight_files, resolve_directory
-from ligo_dist.huggingface.kept import locate_source
+from ligo_dist.config import (
+    Config,
+    check_deepspeed_keys_apart,
+    check_huggingface_keys_apart,
+    check_models_apart,
+    check_world_size,
+    is_image_family,
+)
+from ligo_dist.corpus import count_pieces_apart, find_files, find_prepared, vocabulary_size
+from ligo_dist.huggingface import find_weight_files, locate_source, resolve_directory
 from ligo_dist.runtime.errors import CheckpointError, ConfigError, DataError, Fault, LigoError
-from ligo_dist.schedule.plan import Plan
-from ligo_dist.tracking import tracking_address
-from ligo_dist.tracking.address import database_file
+from ligo_dist.schedule import Plan
+from ligo_dist.tracking import database_file, tracking_address
 
 
 def check_before_start(

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ligo_dist.config.cluster import Cluster, Slurm
+from ligo_dist.config import Cluster, Slurm
 from ligo_dist.runtime.errors import REQUEUE, Fault, LigoError
 
 _WARNING_SECONDS = 60

@@ -12,8 +12,7 @@ from launcher.command import next_port, shown, start_command
 from launcher.environment import launcher_environment, ranks_environment
 from launcher.fleet import Fleet, with_own_hostfile
 from launcher.signals import Signals
-from ligo_dist.config import Config
-from ligo_dist.config.yaml_text import dump_yaml
+from ligo_dist.config import Config, dump_yaml
 from ligo_dist.runtime.console import TERMINAL_VARIABLE
 from ligo_dist.runtime.errors import FAILED, FINISHED, HOPELESS, MISTAKE, MORE_NODES, REQUEUE, LigoError
 from ligo_dist.runtime.launch import STOP_FILE, LaunchDirectory, forget_request, remove_stale_environments

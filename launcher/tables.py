@@ -14,12 +14,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ligo_dist.corpus.cache import describe_prepared
+from ligo_dist.corpus import describe_prepared
 from ligo_dist.planning import SECONDS_PER_BLOCK, Forecast, export_bytes
 from ligo_dist.runtime import quantities
 from ligo_dist.runtime.zero3 import Zero3
-from ligo_dist.schedule.plan import Plan, StagePlan
-from ligo_dist.schedule.state import TRAIN
+from ligo_dist.schedule import TRAIN, Plan, StagePlan
 
 _WIDEST = 1000
 

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from ligo_dist.config import (
+    Cluster,
     Config,
+    asks_the_library,
     check_huggingface_keys,
     check_world_size,
     load_config,
     stage_shapes,
     with_source,
 )
-from ligo_dist.config.cluster import Cluster
-from ligo_dist.config.huggingface import asks_the_library
 from ligo_dist.runtime import heartbeat, watchdog
 from ligo_dist.runtime.console import tell_error, tell_failure
 from ligo_dist.runtime.environment import export_rank_environment, rank_environment
@@ -36,7 +36,7 @@ from ligo_dist.runtime.watch import Watch
 
 if TYPE_CHECKING:
     from ligo_dist.corpus import Corpus
-    from ligo_dist.engine.world import World
+    from ligo_dist.engine import World
 
 _Prepared: TypeAlias = "tuple[Config, Corpus, Path | None]"
 
@@ -116,7 +116,7 @@ def _watch(cluster: Cluster, signals: StopSignals) -> Watch:
 def _work(
     config: Config | LigoError, config_path: str, cluster: Cluster, signals: StopSignals, watch: Watch
 ) -> None:
-    from ligo_dist.training.run import run_schedule
+    from ligo_dist.training import run_schedule
 
     export_rank_environment()
     enter("preparation")
@@ -133,10 +133,8 @@ def _work(
 def _prepare(config: Config | LigoError, config_path: str) -> _Prepared:
     """The completed configuration, the corpus, and the directory of the first stage's model, if it begins with one."""
     from ligo_dist.corpus import build_corpus
-    from ligo_dist.engine.check import refused_keys
-    from ligo_dist.engine.world import environment_world_size
-    from ligo_dist.huggingface.hub import resolve_directory
-    from ligo_dist.huggingface.kept import locate_source
+    from ligo_dist.engine import environment_world_size, refused_keys
+    from ligo_dist.huggingface import locate_source, resolve_directory
 
     if isinstance(config, LigoError):
         raise config
@@ -158,10 +156,8 @@ def _check_models(config: Config, source: Path | None, config_path: str) -> None
     Raises:
         ConfigError: every model that cannot.
     """
-    from ligo_dist.corpus.cache import vocabulary_size
-    from ligo_dist.corpus.text_tokenizer import count_pieces
-    from ligo_dist.huggingface.check import check_models
-    from ligo_dist.huggingface.kept import has_weights
+    from ligo_dist.corpus import count_pieces, vocabulary_size
+    from ligo_dist.huggingface import check_models, has_weights
 
     shapes = stage_shapes(config, vocabulary_size(config, source, count_pieces))
     weights = source if source is not None and has_weights(source) else None
@@ -176,8 +172,7 @@ def _meet(prepare: Callable[[], _Prepared]) -> tuple[World, _Prepared]:
 
     A rank that fails to prepare meets them too, so that all end with its error, told once.
     """
-    from ligo_dist.engine import start_world
-    from ligo_dist.engine.world import raise_together
+    from ligo_dist.engine import raise_together, start_world
 
     prepared, failure = None, None
     seconds = _FAILED_SECONDS
@@ -207,7 +202,7 @@ def _leave(code: int) -> NoReturn:
 def _wait_for_the_others() -> None:
     """All ranks end alike: whatever has started them ends those that are left soon after one has, and the first may
     have something to record still."""
-    from ligo_dist.engine.world import barrier
+    from ligo_dist.engine import barrier
 
     heartbeat.stop()
     with contextlib.suppress(RuntimeError):

@@ -10,16 +10,19 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from ligo_dist.architectures import ModelShape, get_architecture
-from ligo_dist.engine import Engine, OptimizerSettings, StepResult, engine_config
-from ligo_dist.engine.compiling import compile_blocks
-from ligo_dist.engine.shards import Shards, shard_of
-from ligo_dist.engine.world import World, gather_tensor
-from ligo_dist.growth.learner import LearnedGrowth, operator_name
-from ligo_dist.growth.methods import initial_value
-from ligo_dist.growth.operators import Growth
-from ligo_dist.growth.registry import get_method
-from ligo_dist.growth.sharded import SourceShards
-from ligo_dist.huggingface.models import build_meta_model, build_partitioned_model, huggingface_config
+from ligo_dist.engine import (
+    Engine,
+    OptimizerSettings,
+    Shards,
+    StepResult,
+    World,
+    compile_blocks,
+    engine_config,
+    gather_tensor,
+    shard_of,
+)
+from ligo_dist.growth import Growth, LearnedGrowth, SourceShards, get_method, initial_value, operator_name
+from ligo_dist.huggingface import build_meta_model, build_partitioned_model, huggingface_config
 from small_models import library_model, weights_of
 
 SETTINGS = OptimizerSettings(1e-2, (0.9, 0.95), 1e-8, weight_decay=0.1, gradient_clipping=1.0)

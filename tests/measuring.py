@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from collectives import counted_bytes, out_of_sight
-from ligo_dist.engine.world import World
+from ligo_dist.engine import World
 from ranks import run_ranks
 from runs import RunFiles
 
@@ -73,11 +73,7 @@ def _run(world: World, argv: list[str]) -> Measured:
 def measuring() -> Iterator[Measured]:
     """Measure what happens inside."""
     from ligo_dist.engine import Engine
-    from ligo_dist.training import grower
-    from ligo_dist.training.builder import Builder
-    from ligo_dist.training.grower import Grower
-    from ligo_dist.training.hooks import SaveCheckpoint
-    from ligo_dist.training.phase import PhaseRunner
+    from ligo_dist.training import Builder, Grower, PhaseRunner, SaveCheckpoint, grower
 
     measured, place, before = Measured(), ["", ""], _alive()
     steps: Counter[tuple[str, str]] = Counter()

@@ -9,10 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ligo_dist.architectures import ModelShape, get_architecture
-from ligo_dist.growth.methods import initial_value
-from ligo_dist.growth.operators import Growth
-from ligo_dist.growth.preserves import epsilon_factor
-from ligo_dist.growth.registry import Method, get_method
+from ligo_dist.growth import Growth, Method, epsilon_factor, get_method, initial_value
 from small_models import library_model, load_weights, small_shape, weights_of
 
 

@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from ligo_dist.architectures import ModelShape
-from ligo_dist.architectures.llama import CONFIG_KEYS, LLAMA
+from ligo_dist.architectures import CONFIG_KEYS, LLAMA, ModelShape
 
 
 def _table(shape: ModelShape) -> dict[str, str]:

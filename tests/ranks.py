@@ -26,7 +26,7 @@ from multiprocessing.process import BaseProcess
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ligo_dist.engine.world import World
+    from ligo_dist.engine import World
 
 START_SECONDS = 300.0
 """How long workers may take to import everything, on a machine that is busy with other things."""

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ligo_dist.config import load_config
 from ligo_dist.corpus import build_corpus
-from ligo_dist.engine.world import World
+from ligo_dist.engine import World
 from ranks import run_ranks
 
 ROOT = Path(__file__).parents[1]

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from ligo_dist.checkpoints import CheckpointWriter, Snapshot
-from ligo_dist.engine.shards import shard_of
-from ligo_dist.engine.world import World
-from ligo_dist.schedule.state import TRAIN, RunState
+from ligo_dist.engine import World, shard_of
+from ligo_dist.schedule import TRAIN, RunState
 
 ALONE = World(0, 1, torch.device("cpu"))
 SHAPES = {"a.weight": (5, 7), "a.bias": (3,), "scale": (1,), "b": (4, 2)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ligo_dist.architectures.table import LAYER, Architecture, Dim, ModelShape
+from ligo_dist.architectures import LAYER, Architecture, Dim, ModelShape
 
 
 def tensor_parallel_faults(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -76,6 +77,22 @@ def test_what_is_allowed_is_allowed(path: str, line: str) -> None:
 @pytest.mark.parametrize("path", sorted({path for path, _ in OFFENCES + ALLOWED[:-1]}))
 def test_the_files_are_there(path: str) -> None:
     assert (ROOT / path).is_file(), "a rule about a file that was renamed guards nothing"
+
+
+def test_a_package_is_imported_by_its_face() -> None:
+    """By the others, the launcher, benchmarks and tests; `runtime` has none, as its modules have nothing in common."""
+    deep = []
+    for top in ("ligo_dist", "launcher", "tests", "benchmarks"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            parts = path.relative_to(ROOT).parts
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.ImportFrom) or node.module is None:
+                    continue
+                module = node.module.split(".")
+                is_deep = module[0] == "ligo_dist" and len(module) > 2 and module[1] != "runtime"
+                if is_deep and module[:2] != list(parts[:2]):
+                    deep.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.module}")
+    assert deep == []
 
 
 UPWARD = [

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from ligo_dist.engine.world import World, gather_objects, sum_over_ranks
+from ligo_dist.engine import World, gather_objects, sum_over_ranks
 from ranks import RanksError, run_ranks
 
 

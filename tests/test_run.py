@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from launcher.cli import main as launch
-from ligo_dist.engine.world import World
+from ligo_dist.engine import World
 from ligo_dist.report import write_report
 from ligo_dist.runtime.errors import CANNOT_GO_ON
 from ligo_dist.tracking import read_records
@@ -142,7 +142,7 @@ def refused(files: RunFiles, capsys: pytest.CaptureFixture[str], *overrides: str
 def test_mistakes_that_are_seen_before_the_start(
     site: Site, whole_run: RunFiles, capsys: pytest.CaptureFixture[str], override: str, nproc: int, said: str
 ):
-    from ligo_dist.corpus.tokenizer_training import train_tokenizer
+    from ligo_dist.corpus import train_tokenizer
 
     tokenizer = site.directory / "other.model"
     if not tokenizer.exists():

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from ligo_dist.checkpoints.files import read_manifest
-from ligo_dist.engine.tensor_file import WrittenFile
-from ligo_dist.engine.world import World
+from ligo_dist.checkpoints import read_manifest
+from ligo_dist.engine import World, WrittenFile
 from ligo_dist.runtime.errors import CANNOT_GO_ON, MISTAKE
-from ligo_dist.tracking.state import read_state
+from ligo_dist.tracking import read_state
 from ranks import run_ranks
 from runs import RunFiles, Site, run_warm, worker_main
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from launcher.cli import main as launch
-from ligo_dist.engine.world import World
+from ligo_dist.engine import World
 from ranks import run_ranks
 from runs import (
     ROOT,

@@ -18,7 +18,7 @@ from launcher.comparison.runs import ComparedRun, as_begun, comparison_root, der
 from launcher.signals import leave_when_warned
 from ligo_dist.runtime.errors import FINISHED, LigoError
 from ligo_dist.runtime.files import LOCK_FILE
-from ligo_dist.schedule.plan import Plan
+from ligo_dist.schedule import Plan
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

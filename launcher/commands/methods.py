@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from launcher.tables import listing, print_listing
-from ligo_dist.growth.registry import DEPTHS, METHODS, WIDTHS  # noqa: TID251 - names alone: no torch
+from ligo_dist.growth import DEPTHS, METHODS, WIDTHS  # noqa: TID251 - names alone: no torch
 from ligo_dist.runtime.errors import FINISHED
 
 

@@ -7,9 +7,13 @@ import argparse
 from launcher.arguments import fraction, positive
 from launcher.preflight import plan_of
 from launcher.tables import print_forecast
-from ligo_dist.config import Config, check_world_size, load_config
-from ligo_dist.config.deepspeed_keys import check_deepspeed_keys_apart
-from ligo_dist.config.source import with_source_apart
+from ligo_dist.config import (
+    Config,
+    check_deepspeed_keys_apart,
+    check_world_size,
+    load_config,
+    with_source_apart,
+)
 from ligo_dist.planning import DEFAULT_GPU, Forecast, get_gpu, gpu_names
 from ligo_dist.runtime.errors import FINISHED, MISTAKE, ConfigError, LigoError
 

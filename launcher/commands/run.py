@@ -11,12 +11,11 @@ from launcher.fleet import Fleet, choose_fleet
 from launcher.preflight import check_before_start
 from launcher.signals import leave_when_warned
 from launcher.supervisor import Supervisor
-from ligo_dist.config import Config, load_config
-from ligo_dist.config.precision import recorded_precision, resolve_precision
+from ligo_dist.config import Config, load_config, recorded_precision, resolve_precision
 from ligo_dist.runtime.apart import close_apart
 from ligo_dist.runtime.errors import FINISHED, LigoError
 from ligo_dist.runtime.machine import count_accelerators, has_native_bf16, processor_flags
-from ligo_dist.schedule.plan import Plan
+from ligo_dist.schedule import Plan
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launcher.arguments import refuse_secrets
 from ligo_dist.runtime.errors import LigoError
-from ligo_dist.tracking.sync import check_run_dir
+from ligo_dist.tracking import check_run_dir
 
 _MODULE = "ligo_dist.tracking.sync"
 """Run in a process of its own: it imports mlflow."""

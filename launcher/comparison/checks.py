@@ -11,8 +11,7 @@ from ligo_dist.config import changes, check_world_size, load_config
 from ligo_dist.runtime import quantities
 from ligo_dist.runtime.errors import ConfigError, Fault, LigoError
 from ligo_dist.runtime.redaction import holds_secret
-from ligo_dist.schedule.costs import PhaseCost
-from ligo_dist.schedule.plan import Plan
+from ligo_dist.schedule import PhaseCost, Plan
 from ligo_dist.tracking import METRICS_FILE
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from launcher.comparison.runs import ComparedRun
 from launcher.signals import Signals
-from ligo_dist.config.compare import SOURCE
+from ligo_dist.config import SOURCE
 from ligo_dist.runtime.errors import FAILED, FINISHED, MISTAKE, MORE_NODES, REQUEUE, LigoError
 from ligo_dist.runtime.files import replace_text
 from ligo_dist.runtime.quantities import duration
 from ligo_dist.runtime.redaction import redact
-from ligo_dist.schedule.plan import Plan
+from ligo_dist.schedule import Plan
 
 _REPORT = "ligo_dist.report"
 """Run in a process of its own: it draws. It says itself where the picture is."""

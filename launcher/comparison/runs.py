@@ -11,17 +11,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ligo_dist.config import Config, config_from
-from ligo_dist.config.compare import SOURCE, Contender, read_contender
-from ligo_dist.config.precision import recorded_precision
-from ligo_dist.config.resolve import is_image_family, learn_steps
-from ligo_dist.config.yaml_text import dump_yaml, set_value
-from ligo_dist.growth.registry import METHODS, SCRATCH  # noqa: TID251 - names alone: no torch
+from ligo_dist.config import (
+    SOURCE,
+    Config,
+    Contender,
+    config_from,
+    dump_yaml,
+    is_image_family,
+    learn_steps,
+    read_contender,
+    recorded_precision,
+    set_value,
+)
+from ligo_dist.growth import METHODS, SCRATCH  # noqa: TID251 - names alone: no torch
 from ligo_dist.runtime.errors import ConfigError, Fault
-from ligo_dist.runtime.files import EXPORTS_DIRECTORY
-from ligo_dist.tracking import tracking_address
-from ligo_dist.tracking.address import database_file
-from ligo_dist.training.summary import SUMMARY_FILE
+from ligo_dist.runtime.files import EXPORTS_DIRECTORY, SUMMARY_FILE
+from ligo_dist.tracking import database_file, tracking_address
 
 _LEARN_STEPS = METHODS["ligo"].learn_steps
 """Of a method that is to be learned, where neither it nor the configuration says for how long."""

@@ -20,7 +20,7 @@ from ligo_dist.planning import Needs
 from ligo_dist.runtime import quantities
 from ligo_dist.runtime.files import EXPORTS_DIRECTORY
 from ligo_dist.runtime.zero3 import Zero3
-from ligo_dist.schedule.plan import Plan
+from ligo_dist.schedule import Plan
 
 TOLERANCE = 0.15
 """The plan's memory is right to within this part (docs/accounting.md): with so much less a run may still fit."""

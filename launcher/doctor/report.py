@@ -28,11 +28,11 @@ from launcher.doctor.checks import (
 from launcher.doctor.inspection import Questions, Visit, visit
 from launcher.doctor.probe import code_digest, package_versions
 from launcher.fleet import Fleet
-from ligo_dist.config.precision import recorded_precision, resolve_precision
+from ligo_dist.config import recorded_precision, resolve_precision
 from ligo_dist.planning import needs
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.machine import has_native_bf16
-from ligo_dist.schedule.plan import Plan
+from ligo_dist.schedule import Plan
 
 _MOST_ROWS = 20
 """Of more machines than these, only those that fail are shown."""

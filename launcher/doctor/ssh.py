@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from launcher.doctor import probe
 from launcher.fleet import Fleet
-from ligo_dist.config.cluster import Cluster
+from ligo_dist.config import Cluster
 from ligo_dist.runtime.errors import LigoError
 
 _SSH_FAILED = 255

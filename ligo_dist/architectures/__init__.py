@@ -1,7 +1,9 @@
 """The model families that can be grown. Adding one is adding a table: see `table.py` for how it is written."""
 
 from ligo_dist.architectures.families import architecture_names, get_architecture
+from ligo_dist.architectures.llama import CONFIG_KEYS, LLAMA
 from ligo_dist.architectures.table import (
+    LAYER,
     Architecture,
     Axis,
     Dim,
@@ -9,9 +11,13 @@ from ligo_dist.architectures.table import (
     Objective,
     ParameterSpec,
     Segment,
+    fits_attribute,
 )
 
 __all__ = [
+    "CONFIG_KEYS",
+    "LAYER",
+    "LLAMA",
     "Architecture",
     "Axis",
     "Dim",
@@ -20,5 +26,6 @@ __all__ = [
     "ParameterSpec",
     "Segment",
     "architecture_names",
+    "fits_attribute",
     "get_architecture",
 ]

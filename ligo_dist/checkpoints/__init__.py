@@ -5,8 +5,27 @@ writer    saving while the run goes on
 reader    the newest one that is sound, and its partitions
 """
 
-from ligo_dist.checkpoints.files import Checkpoint, Snapshot
+from ligo_dist.checkpoints.files import (
+    MANIFEST,
+    Checkpoint,
+    Snapshot,
+    read_manifest,
+    remove_leftovers,
+    remove_old,
+    write_rank_file,
+)
 from ligo_dist.checkpoints.reader import newest_sound, read_groups
 from ligo_dist.checkpoints.writer import CheckpointWriter
 
-__all__ = ["Checkpoint", "CheckpointWriter", "Snapshot", "newest_sound", "read_groups"]
+__all__ = [
+    "MANIFEST",
+    "Checkpoint",
+    "CheckpointWriter",
+    "Snapshot",
+    "newest_sound",
+    "read_groups",
+    "read_manifest",
+    "remove_leftovers",
+    "remove_old",
+    "write_rank_file",
+]

@@ -23,12 +23,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ligo_dist.engine.shards import Shards
-from ligo_dist.engine.tensor_file import WrittenFile, write_tensors
+from ligo_dist.engine import Shards, WrittenFile, write_tensors
 from ligo_dist.runtime.errors import CheckpointError
 from ligo_dist.runtime.files import MANIFEST
 from ligo_dist.runtime.heartbeat import beat
-from ligo_dist.schedule.state import RunState
+from ligo_dist.schedule import RunState
 
 _UNFINISHED, _LEAVING, _DAMAGED = ".writing-", ".removing-", "damaged-"
 _NAME = re.compile(r"step-(\d+)-(\d+)-(learn|train)")

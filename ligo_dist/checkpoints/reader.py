@@ -18,8 +18,7 @@ from ligo_dist.checkpoints.files import (
     read_manifest,
     set_aside,
 )
-from ligo_dist.engine.shards import Shards, overlaps, padded, partition_size
-from ligo_dist.engine.world import World, first_rank_only, raise_together
+from ligo_dist.engine import Shards, World, first_rank_only, overlaps, padded, partition_size, raise_together
 from ligo_dist.runtime.errors import CheckpointError
 from ligo_dist.runtime.heartbeat import beat
 

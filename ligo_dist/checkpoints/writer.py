@@ -24,12 +24,18 @@ from ligo_dist.checkpoints.files import (
     write_manifest,
     write_rank_file,
 )
-from ligo_dist.engine.tensor_file import WrittenFile
-from ligo_dist.engine.world import World, first_rank_only, gather_objects, raise_together, sum_over_ranks
+from ligo_dist.engine import (
+    World,
+    WrittenFile,
+    first_rank_only,
+    gather_objects,
+    raise_together,
+    sum_over_ranks,
+)
 from ligo_dist.runtime.errors import CheckpointError
 from ligo_dist.runtime.files import make_empty
 from ligo_dist.runtime.heartbeat import SECONDS, beat
-from ligo_dist.schedule.state import RunState
+from ligo_dist.schedule import RunState
 
 
 class CheckpointWriter:

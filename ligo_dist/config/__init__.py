@@ -1,22 +1,86 @@
 """The configuration: one YAML file, checked as a whole before anything starts. Imports no torch."""
 
+from ligo_dist.config.cluster import Cluster, Slurm
+from ligo_dist.config.compare import SOURCE, Contender, read_contender
+from ligo_dist.config.deepspeed_keys import (
+    ALLOWED,
+    OWNED,
+    ZERO_OWNED,
+    check_deepspeed_keys_apart,
+    deepspeed_faults,
+)
 from ligo_dist.config.differences import changes, difference
-from ligo_dist.config.huggingface import check_huggingface_keys
-from ligo_dist.config.load import config_from, load_config
-from ligo_dist.config.resolve import model_shape, stage_shapes
-from ligo_dist.config.rules import check_world_size
-from ligo_dist.config.schema import Config
-from ligo_dist.config.source import with_source
+from ligo_dist.config.faults import suggestion
+from ligo_dist.config.huggingface import (
+    asks_the_library,
+    check_huggingface_keys,
+    check_huggingface_keys_apart,
+    check_models_apart,
+)
+from ligo_dist.config.load import apply_overrides, config_from, load_config
+from ligo_dist.config.precision import recorded_precision, resolve_precision
+from ligo_dist.config.profile import Profile
+from ligo_dist.config.resolve import (
+    attention_of,
+    is_image_family,
+    learn_batch,
+    learn_steps,
+    method_of,
+    model_shape,
+    stage_shapes,
+    tokens_per_sample,
+)
+from ligo_dist.config.rules import check_world_size, owned_huggingface_keys
+from ligo_dist.config.schema import Config, Learn, Model, Stage, Tokenizer, Train
+from ligo_dist.config.source import SourceConfig, complete, read_source_config, with_source, with_source_apart
+from ligo_dist.config.yaml_text import dump_yaml, parse_yaml, set_value
 
 __all__ = [
+    "ALLOWED",
+    "OWNED",
+    "SOURCE",
+    "ZERO_OWNED",
+    "Cluster",
     "Config",
+    "Contender",
+    "Learn",
+    "Model",
+    "Profile",
+    "Slurm",
+    "SourceConfig",
+    "Stage",
+    "Tokenizer",
+    "Train",
+    "apply_overrides",
+    "asks_the_library",
+    "attention_of",
     "changes",
+    "check_deepspeed_keys_apart",
     "check_huggingface_keys",
+    "check_huggingface_keys_apart",
+    "check_models_apart",
     "check_world_size",
+    "complete",
     "config_from",
+    "deepspeed_faults",
     "difference",
+    "dump_yaml",
+    "is_image_family",
+    "learn_batch",
+    "learn_steps",
     "load_config",
+    "method_of",
     "model_shape",
+    "owned_huggingface_keys",
+    "parse_yaml",
+    "read_contender",
+    "read_source_config",
+    "recorded_precision",
+    "resolve_precision",
+    "set_value",
     "stage_shapes",
+    "suggestion",
+    "tokens_per_sample",
     "with_source",
+    "with_source_apart",
 ]

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ligo_dist.config.faults import suggestion
 from ligo_dist.config.section import CountOrZero, Section, Text
-from ligo_dist.growth.registry import METHODS, SCRATCH
+from ligo_dist.growth import METHODS, SCRATCH
 from ligo_dist.runtime.errors import Fault
 
 _LEARN, _FIXED = "learn", "fixed"

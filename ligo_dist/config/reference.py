@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 from ligo_dist.config.deepspeed_keys import ALLOWED, OWNED, ZERO_OWNED
 from ligo_dist.config.schema import Config
 from ligo_dist.config.section import Section
-from ligo_dist.growth.registry import DEPTHS, METHODS, WIDTHS
+from ligo_dist.growth import DEPTHS, METHODS, WIDTHS
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ligo_dist.architectures import Architecture, ModelShape, get_architecture
-from ligo_dist.architectures.table import fits_attribute
+from ligo_dist.architectures import Architecture, ModelShape, fits_attribute, get_architecture
 from ligo_dist.config.schema import Config, Data, Grow, Learn, Model, Size, Train
-from ligo_dist.growth.registry import METHODS, Method, get_method
+from ligo_dist.growth import METHODS, Method, get_method
 from ligo_dist.runtime.errors import ConfigError, Fault
 
 PARTIAL_ROTARY_KEYS = ("partial_rotary_factor", "rotary_pct")

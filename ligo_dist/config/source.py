@@ -19,8 +19,7 @@ from ligo_dist.config.load import config_from
 from ligo_dist.config.resolve import PARTIAL_ROTARY_KEYS, is_image_family
 from ligo_dist.config.rules import owned_huggingface_keys
 from ligo_dist.config.schema import Config, Size
-from ligo_dist.huggingface.hub import resolve_directory
-from ligo_dist.huggingface.kept import locate_source
+from ligo_dist.huggingface import locate_source, resolve_directory
 from ligo_dist.runtime.apart import ask_apart
 from ligo_dist.runtime.errors import ArchitectureError, ConfigError, Fault, LigoError, innermost_words
 

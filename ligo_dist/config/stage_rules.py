@@ -10,8 +10,7 @@ from ligo_dist.architectures import Architecture, ModelShape
 from ligo_dist.config.faults import suggestion
 from ligo_dist.config.resolve import groups_heads, learn_steps, method_of, model_shape, rotary_part
 from ligo_dist.config.schema import Config, Grow, Schedule, Size, Stage, Train
-from ligo_dist.growth.preserves import refusals
-from ligo_dist.growth.registry import DEPTHS, MAY_BE_TIED, METHODS, WIDTHS
+from ligo_dist.growth import DEPTHS, MAY_BE_TIED, METHODS, WIDTHS, refusals
 from ligo_dist.runtime.errors import Fault
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

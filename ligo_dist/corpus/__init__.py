@@ -1,5 +1,6 @@
 """The corpus: documents -> tokens -> packed blocks -> samples -> batches, or images -> samples -> batches."""
 
-from ligo_dist.corpus.corpus import Corpus, build_corpus
+import lazy_loader
 
-__all__ = ["Corpus", "build_corpus"]
+# Some of it loads torch, and not everybody who needs the rest has the seconds for that.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

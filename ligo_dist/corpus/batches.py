@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ligo_dist.corpus.order import sample_indices
 from ligo_dist.corpus.samples import NOT_PREDICTED, Samples
-from ligo_dist.schedule.batch_split import BatchSplit
+from ligo_dist.schedule import BatchSplit
 
 
 class MicroBatch(NamedTuple):

@@ -26,13 +26,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ligo_dist.config.resolve import is_image_family
+from ligo_dist.config import is_image_family
 from ligo_dist.runtime.errors import DataError, shortened
 from ligo_dist.runtime.files import replace_text
 
 if TYPE_CHECKING:
-    from ligo_dist.config import Config
-    from ligo_dist.config.schema import Tokenizer
+    from ligo_dist.config import Config, Tokenizer
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from ligo_dist.config.resolve import stage_shapes, tokens_per_sample
+from ligo_dist.config import stage_shapes, tokens_per_sample
 from ligo_dist.corpus.cache import (
     cache_key,
     file_fault,

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
 from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
-from ligo_dist.huggingface.hub import resolve_directory
+from ligo_dist.huggingface import resolve_directory
 from ligo_dist.runtime.apart import ask_apart
 from ligo_dist.runtime.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
-    from ligo_dist.config.schema import Tokenizer as TokenizerSettings
+    from ligo_dist.config import Tokenizer as TokenizerSettings
 
 
 class TextTokenizer(Protocol):
@@ -118,7 +118,7 @@ def count_pieces_apart(settings: TokenizerSettings, source_directory: Path | Non
 
 def answer_apart(request: Any) -> int | str | None:
     """The answer to a question that was asked through `ligo_dist.runtime.apart`."""
-    from ligo_dist.config.schema import Tokenizer as TokenizerSettings
+    from ligo_dist.config import Tokenizer as TokenizerSettings
 
     settings, directory = request
     try:

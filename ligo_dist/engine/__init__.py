@@ -5,9 +5,41 @@ call is there.
 """
 
 from ligo_dist.engine import importing  # noqa: F401 - before all that imports DeepSpeed
-from ligo_dist.engine.adamw import ADAM_MOMENTS
+from ligo_dist.engine.adamw import ADAM_MOMENTS, build_adamw, set_steps
+from ligo_dist.engine.check import ZERO_KEYS, refused_keys
+from ligo_dist.engine.compiling import compile_blocks
 from ligo_dist.engine.engine import Engine, EvaluationResult, StepResult
-from ligo_dist.engine.world import get_accelerator_name, start_world, stop_world
+from ligo_dist.engine.feeding import fed, made_ahead
+from ligo_dist.engine.shards import (
+    Shards,
+    overlaps,
+    padded,
+    partition_range,
+    partition_size,
+    partitioned,
+    shard_of,
+    unpadded,
+)
+from ligo_dist.engine.tensor_file import WrittenFile, write_tensors
+from ligo_dist.engine.world import (
+    World,
+    all_gather,
+    barrier,
+    environment_world_size,
+    first_rank_only,
+    gather_numbers,
+    gather_objects,
+    gather_tensor,
+    get_accelerator_name,
+    has_native_bf16,
+    max_over_ranks,
+    raise_together,
+    reduce_scatter_mean,
+    seed_everything,
+    start_world,
+    stop_world,
+    sum_over_ranks,
+)
 from ligo_dist.engine.zero3 import (
     engine_config,
     partitioned_parameters,
@@ -19,16 +51,47 @@ from ligo_dist.runtime.adamw import OptimizerSettings
 
 __all__ = [
     "ADAM_MOMENTS",
+    "ZERO_KEYS",
     "Engine",
     "EvaluationResult",
     "OptimizerSettings",
+    "Shards",
     "StepResult",
+    "World",
+    "WrittenFile",
+    "all_gather",
+    "barrier",
+    "build_adamw",
+    "compile_blocks",
     "engine_config",
+    "environment_world_size",
+    "fed",
+    "first_rank_only",
+    "gather_numbers",
+    "gather_objects",
+    "gather_tensor",
     "get_accelerator_name",
+    "has_native_bf16",
+    "made_ahead",
+    "max_over_ranks",
+    "overlaps",
+    "padded",
+    "partition_range",
+    "partition_size",
+    "partitioned",
     "partitioned_parameters",
     "partitioned_shapes",
     "partitions",
+    "raise_together",
+    "reduce_scatter_mean",
+    "refused_keys",
+    "seed_everything",
+    "set_steps",
+    "shard_of",
     "start_world",
     "stop_world",
+    "sum_over_ranks",
+    "unpadded",
+    "write_tensors",
     "written_by_first_rank",
 ]

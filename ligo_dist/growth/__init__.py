@@ -1,0 +1,6 @@
+"""Growing: the operator and where it starts, dense on one process and sharded over the ranks, learned and applied."""
+
+import lazy_loader
+
+# Some of it loads torch, and not everybody who needs the rest has the seconds for that.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

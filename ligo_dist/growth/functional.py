@@ -9,13 +9,12 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from ligo_dist.architectures import Architecture, ModelShape, ParameterSpec
-from ligo_dist.engine.shards import Shards
-from ligo_dist.engine.world import World, gather_tensor
+from ligo_dist.engine import Shards, World, gather_tensor
 from ligo_dist.growth.learner import GeneratedModule, WeightGenerator, parameters_by_module
 from ligo_dist.growth.operators import Growth
 from ligo_dist.growth.sharded import SourceShards
 from ligo_dist.growth.transfer import OperatorValues
-from ligo_dist.huggingface.models import build_meta_model
+from ligo_dist.huggingface import build_meta_model
 from ligo_dist.runtime.heartbeat import beat
 
 Weights = Callable[[dict[str, ParameterSpec]], dict[str, Tensor]]

@@ -19,8 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from ligo_dist.architectures import Architecture, ModelShape, ParameterSpec
-from ligo_dist.engine import partitioned_parameters
-from ligo_dist.engine.world import World
+from ligo_dist.engine import World, partitioned_parameters
 from ligo_dist.growth.operators import Growth
 from ligo_dist.growth.sharded import SourceShards
 

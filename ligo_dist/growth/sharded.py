@@ -17,8 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ligo_dist.engine.shards import Shards, padded, partition_range, partition_size, partitioned, unpadded
-from ligo_dist.engine.world import World, all_gather, reduce_scatter_mean
+from ligo_dist.engine import (
+    Shards,
+    World,
+    all_gather,
+    padded,
+    partition_range,
+    partition_size,
+    partitioned,
+    reduce_scatter_mean,
+    unpadded,
+)
 from ligo_dist.growth.algebra import mix_depth
 from ligo_dist.growth.operators import Growth
 

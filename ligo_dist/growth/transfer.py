@@ -12,8 +12,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from ligo_dist.engine.shards import Shards, partition_range, shard_of
-from ligo_dist.engine.world import World, gather_tensor
+from ligo_dist.engine import Shards, World, gather_tensor, partition_range, shard_of
 from ligo_dist.growth.depth import is_new_layer
 from ligo_dist.growth.methods import Method, initial_value
 from ligo_dist.growth.operators import Growth

@@ -17,9 +17,14 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from ligo_dist.architectures import Architecture, ModelShape
-from ligo_dist.engine import partitioned_parameters, partitioned_shapes, partitions
-from ligo_dist.engine.shards import Shards
-from ligo_dist.engine.world import World, seed_everything
+from ligo_dist.engine import (
+    Shards,
+    World,
+    partitioned_parameters,
+    partitioned_shapes,
+    partitions,
+    seed_everything,
+)
 from ligo_dist.huggingface.versions import initialize_partitioned
 from ligo_dist.runtime.errors import CheckpointError
 

@@ -11,8 +11,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from ligo_dist.architectures import Architecture, ModelShape
-from ligo_dist.engine.shards import Shards, padded, partition_range, partition_size
-from ligo_dist.engine.world import World, raise_together
+from ligo_dist.engine import Shards, World, padded, partition_range, partition_size, raise_together
 from ligo_dist.huggingface.files import StoredTensor
 from ligo_dist.huggingface.matching import Match, match_weights
 from ligo_dist.huggingface.models import build_meta_model, initial_shards

@@ -13,9 +13,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from ligo_dist.architectures import ParameterSpec
-from ligo_dist.engine.shards import Shards
-from ligo_dist.engine.tensor_file import write_tensors
-from ligo_dist.engine.world import World, first_rank_only, gather_tensor
+from ligo_dist.engine import Shards, World, first_rank_only, gather_tensor, write_tensors
 from ligo_dist.huggingface.models import GENERATION_FILE
 from ligo_dist.runtime.errors import CheckpointError, LigoError
 from ligo_dist.runtime.files import make_empty, replace_directory, restore_replaced

@@ -3,22 +3,61 @@
 `docs/internals/accounting.md` has every formula; `tests/planning` holds them against whole runs that are measured.
 """
 
-from ligo_dist.planning.estimate import Needs, PhaseEstimate, estimate_phases, export_bytes, needs
+from ligo_dist.planning.activations import activation_bytes
+from ligo_dist.planning.estimate import (
+    Needs,
+    PhaseEstimate,
+    estimate_phases,
+    export_bytes,
+    fewest_ranks,
+    needs,
+)
 from ligo_dist.planning.forecast import SECONDS_PER_BLOCK, Forecast
-from ligo_dist.planning.hardware import DEFAULT_GPU, get_gpu, gpu_names, gpu_of_device
-from ligo_dist.planning.traffic import Traffic
+from ligo_dist.planning.gathering import (
+    Module,
+    Trained,
+    Weight,
+    all_weights,
+    forward_and_backward,
+    generated_modules,
+    model_modules,
+    partitioned,
+    whole_blocks,
+)
+from ligo_dist.planning.hardware import DEFAULT_GPU, GPUS_PER_NODE, get_gpu, gpu_names, gpu_of_device
+from ligo_dist.planning.memory import Memory, peak_of
+from ligo_dist.planning.setting import Setting
+from ligo_dist.planning.traffic import Traffic, engine_traffic, generation_traffic, transfer_traffic
 
 __all__ = [
     "DEFAULT_GPU",
+    "GPUS_PER_NODE",
     "SECONDS_PER_BLOCK",
     "Forecast",
+    "Memory",
+    "Module",
     "Needs",
     "PhaseEstimate",
+    "Setting",
     "Traffic",
+    "Trained",
+    "Weight",
+    "activation_bytes",
+    "all_weights",
+    "engine_traffic",
     "estimate_phases",
     "export_bytes",
+    "fewest_ranks",
+    "forward_and_backward",
+    "generated_modules",
+    "generation_traffic",
     "get_gpu",
     "gpu_names",
     "gpu_of_device",
+    "model_modules",
     "needs",
+    "partitioned",
+    "peak_of",
+    "transfer_traffic",
+    "whole_blocks",
 ]

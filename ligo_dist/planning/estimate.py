@@ -20,9 +20,7 @@ from ligo_dist.planning.memory import Memory, growing_peaks, learning_peaks, pea
 from ligo_dist.planning.setting import FP32, Setting
 from ligo_dist.planning.traffic import Traffic, engine_traffic, generation_traffic, transfer_traffic
 from ligo_dist.runtime.zero3 import Zero3
-from ligo_dist.schedule.costs import PhaseCost
-from ligo_dist.schedule.plan import GrowPlan, PhasePlan, Plan, StagePlan
-from ligo_dist.schedule.state import LEARN, TRAIN
+from ligo_dist.schedule import LEARN, TRAIN, GrowPlan, PhaseCost, PhasePlan, Plan, StagePlan
 
 GROW = "grow"
 MOST_RANKS = 1 << 20

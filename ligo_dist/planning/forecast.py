@@ -8,7 +8,7 @@ from functools import cached_property
 
 from ligo_dist.planning.estimate import GROW, MOST_RANKS, PhaseEstimate, estimate_phases, fewest_ranks
 from ligo_dist.planning.hardware import Gpu
-from ligo_dist.schedule.plan import Plan, StagePlan
+from ligo_dist.schedule import Plan, StagePlan
 
 SECONDS_PER_BLOCK = 0.001
 """The least time of a block's forward and backward pass, however small it is: some hundred kernels to launch, and

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import Protocol
 
-from ligo_dist.architectures import Architecture, ModelShape, ParameterSpec
-from ligo_dist.architectures.table import LAYER
-from ligo_dist.growth.layout import GrowthLayout
+from ligo_dist.architectures import LAYER, Architecture, ModelShape, ParameterSpec
+from ligo_dist.growth import GrowthLayout
 from ligo_dist.runtime.zero3 import Zero3
 
 

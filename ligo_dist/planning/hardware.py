@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ligo_dist.config.faults import suggestion
+from ligo_dist.config import suggestion
 from ligo_dist.runtime.errors import LigoError
 
 RESERVED = 0.1

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ligo_dist.architectures import ParameterSpec, Segment
-from ligo_dist.growth.layout import GrowthLayout
+from ligo_dist.growth import GrowthLayout
 from ligo_dist.planning.activations import Activations
 from ligo_dist.planning.gathering import Trained, partition, partitioned, source_parts
 from ligo_dist.planning.setting import FP32, Setting

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ligo_dist.architectures import Architecture
-from ligo_dist.config.resolve import attention_of
+from ligo_dist.config import attention_of
 from ligo_dist.runtime.zero3 import Zero3
-from ligo_dist.schedule.plan import Plan
+from ligo_dist.schedule import Plan
 
 FP32 = 4
 """Bytes of a number of master weights, gradients, moments, and of everything that growing makes."""

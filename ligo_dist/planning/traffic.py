@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ligo_dist.growth.layout import GrowthLayout
+from ligo_dist.growth import GrowthLayout
 from ligo_dist.planning.gathering import Trained, partition, partitioned, source_parts, tied_specs
 from ligo_dist.planning.setting import FP32, Setting
 

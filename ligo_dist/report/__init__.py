@@ -1,17 +1,6 @@
 """What came of runs: loss against FLOPs and time, and what growing saved. While a run goes on, `pictures` draws it."""
 
-from ligo_dist.report.compare import Report, build_report
-from ligo_dist.report.report import PICTURE, check_arguments, write_report
-from ligo_dist.report.tables import show
-from ligo_dist.report.verdicts import notes, verdict
+import lazy_loader
 
-__all__ = [
-    "PICTURE",
-    "Report",
-    "build_report",
-    "check_arguments",
-    "notes",
-    "show",
-    "verdict",
-    "write_report",
-]
+# Some of it loads torch, and not everybody who needs the rest has the seconds for that.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ligo_dist.growth.operators import Growth, OperatorParameter
-from ligo_dist.growth.transfer import OperatorValues
+from ligo_dist.growth import Growth, OperatorParameter, OperatorValues
 
 
 @dataclass(frozen=True)

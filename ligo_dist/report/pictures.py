@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ligo_dist.engine.world import World
-from ligo_dist.growth.operators import Growth
-from ligo_dist.growth.transfer import OperatorValues
+from ligo_dist.engine import World
+from ligo_dist.growth import Growth, OperatorValues
 from ligo_dist.report.operator_numbers import OperatorNumbers
 from ligo_dist.runtime.files import replace_bytes, replace_text
 from ligo_dist.runtime.heartbeat import beating

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 from torch import Tensor
 
-from ligo_dist.growth.layout import OperatorParameter
+from ligo_dist.growth import OperatorParameter
 from ligo_dist.report.drawing import BLACK, COLOURS, legend_below, new_figure, plot, style
 from ligo_dist.report.read import FLOPS, GROW_SECONDS, LOSS, TOKENS
 from ligo_dist.tracking import Record

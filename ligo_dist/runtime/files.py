@@ -17,6 +17,8 @@ MANIFEST = "COMPLETE.json"
 """In each checkpoint: says that it is one, and what it is of."""
 EXPORTS_DIRECTORY = "export"
 """Directory of a run's exports, one for each stage, within the run directory."""
+SUMMARY_FILE = "summary.json"
+"""What a finished run came to, in its directory."""
 
 
 def make_empty(path: Path, what: str) -> None:

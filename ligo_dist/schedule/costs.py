@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ligo_dist.architectures import Architecture, ModelShape
-from ligo_dist.growth.layout import GrowthLayout
+from ligo_dist.growth import GrowthLayout
 from ligo_dist.schedule.batch_split import BatchSplit
 from ligo_dist.schedule.flops import growing_flops, learning_step_flops, training_step_flops
 

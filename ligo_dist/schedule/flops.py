@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator
 
 from ligo_dist.architectures import Architecture, Axis, ModelShape, ParameterSpec
-from ligo_dist.growth.layout import GrowthLayout
+from ligo_dist.growth import GrowthLayout
 from ligo_dist.schedule.batch_split import BatchSplit
 
 _BACKWARD = 2

@@ -12,11 +12,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ligo_dist.architectures import Architecture, ModelShape
-from ligo_dist.config import Config, stage_shapes
-from ligo_dist.config.resolve import learn_batch, learn_steps, method_of, tokens_per_sample
-from ligo_dist.config.schema import Learn, Stage, Train
-from ligo_dist.growth.layout import GrowthLayout
-from ligo_dist.growth.registry import Method
+from ligo_dist.config import (
+    Config,
+    Learn,
+    Stage,
+    Train,
+    learn_batch,
+    learn_steps,
+    method_of,
+    stage_shapes,
+    tokens_per_sample,
+)
+from ligo_dist.growth import GrowthLayout, Method
 from ligo_dist.runtime.adamw import OptimizerSettings
 from ligo_dist.schedule.batch_split import BatchSplit
 from ligo_dist.schedule.costs import PhaseCost, StageCost, growing_cost, learning_cost, training_cost
@@ -25,7 +32,7 @@ from ligo_dist.schedule.learning_rate import LearningRate
 from ligo_dist.schedule.state import LEARN, TRAIN
 
 if TYPE_CHECKING:
-    from ligo_dist.growth.operators import Growth
+    from ligo_dist.growth import Growth
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class GrowPlan:
     @cached_property
     def growth(self) -> Growth:
         """The pair with its operator, to be applied: for the ranks, as it loads torch."""
-        from ligo_dist.growth.operators import Growth
+        from ligo_dist.growth import Growth
 
         return Growth.of(self.layout)
 

@@ -12,7 +12,7 @@ from ligo_dist.tracking.address import locks_warning, tracking_address
 from ligo_dist.tracking.record import RunRecord, Tracker
 
 if TYPE_CHECKING:
-    from ligo_dist.config.schema import Config
+    from ligo_dist.config import Config
 
 _logger = logging.getLogger(__name__)
 

@@ -13,25 +13,19 @@ from transformers import PretrainedConfig
 
 from ligo_dist.architectures import ModelShape
 from ligo_dist.checkpoints import Snapshot
-from ligo_dist.config.resolve import attention_of
-from ligo_dist.config.source import read_source_config
-from ligo_dist.engine import Engine, engine_config
-from ligo_dist.engine.compiling import compile_blocks
-from ligo_dist.engine.shards import Shards
-from ligo_dist.engine.world import World
-from ligo_dist.growth.layout import GrowthLayout
-from ligo_dist.growth.learner import LearnedGrowth, operator_name
-from ligo_dist.growth.sharded import SourceShards
-from ligo_dist.huggingface.models import (
+from ligo_dist.config import attention_of, read_source_config
+from ligo_dist.engine import Engine, Shards, World, compile_blocks, engine_config
+from ligo_dist.growth import GrowthLayout, LearnedGrowth, SourceShards, operator_name
+from ligo_dist.huggingface import (
     build_meta_model,
     build_partitioned_model,
     exported_config,
     generation_config,
     huggingface_config,
     initial_shards,
+    read_shards,
 )
-from ligo_dist.huggingface.reader import read_shards
-from ligo_dist.schedule.plan import GrowPlan, PhasePlan, Plan, StagePlan
+from ligo_dist.schedule import GrowPlan, PhasePlan, Plan, StagePlan
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 

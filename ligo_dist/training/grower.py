@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ligo_dist.checkpoints import Snapshot
-from ligo_dist.engine import ADAM_MOMENTS, Engine
-from ligo_dist.engine.shards import Shards
-from ligo_dist.growth.operators import Growth
-from ligo_dist.growth.sharded import SourceShards
-from ligo_dist.growth.transfer import (
+from ligo_dist.engine import ADAM_MOMENTS, Engine, Shards
+from ligo_dist.growth import (
+    Growth,
     OperatorValues,
+    SourceShards,
     gathered_operator,
     grown_moments,
     grown_shards,
@@ -21,8 +20,7 @@ from ligo_dist.growth.transfer import (
     initial_operator_shards,
 )
 from ligo_dist.runtime.heartbeat import beating, enter
-from ligo_dist.schedule.plan import GrowPlan, StagePlan
-from ligo_dist.schedule.state import LEARN, TRAIN
+from ligo_dist.schedule import LEARN, TRAIN, GrowPlan, StagePlan
 from ligo_dist.training.builder import Builder, snapshot_of
 from ligo_dist.training.hooks import cumulative
 from ligo_dist.training.phase import PhaseRunner

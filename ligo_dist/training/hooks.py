@@ -12,17 +12,13 @@ from pathlib import Path
 import psutil
 import torch
 
-from ligo_dist.engine import EvaluationResult
-from ligo_dist.engine.world import World, gather_numbers, max_over_ranks
+from ligo_dist.engine import EvaluationResult, World, gather_numbers, max_over_ranks
 from ligo_dist.planning import gpu_of_device
 from ligo_dist.runtime.errors import NonFiniteLossError, Preempted
 from ligo_dist.runtime.progress import PhaseProgress
 from ligo_dist.runtime.signals import StopReason, StopSignals
-from ligo_dist.schedule.costs import PhaseCost
-from ligo_dist.schedule.plan import Plan
-from ligo_dist.schedule.state import RunState
-from ligo_dist.tracking import Tracker
-from ligo_dist.tracking.system import SystemMetrics
+from ligo_dist.schedule import PhaseCost, Plan, RunState
+from ligo_dist.tracking import SystemMetrics, Tracker
 from ligo_dist.training.loop import Step
 
 

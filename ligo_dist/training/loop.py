@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Protocol
 
-from ligo_dist.corpus.batches import Batches
-from ligo_dist.engine import Engine, StepResult
-from ligo_dist.engine.feeding import fed
-from ligo_dist.engine.world import seed_everything
+from ligo_dist.corpus import Batches
+from ligo_dist.engine import Engine, StepResult, fed, seed_everything
 from ligo_dist.runtime.heartbeat import beating
-from ligo_dist.schedule.plan import PhasePlan
+from ligo_dist.schedule import PhasePlan
 
 
 @dataclass(frozen=True)

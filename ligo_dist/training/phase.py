@@ -8,20 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ligo_dist.checkpoints import CheckpointWriter, Snapshot
-from ligo_dist.corpus import Corpus
-from ligo_dist.corpus.batches import Batches, fixed_batches
-from ligo_dist.engine import Engine, EvaluationResult
-from ligo_dist.engine.feeding import fed
-from ligo_dist.engine.world import World
+from ligo_dist.corpus import Batches, Corpus, fixed_batches
+from ligo_dist.engine import Engine, EvaluationResult, World, fed
 from ligo_dist.runtime.errors import NonFiniteLossError
 from ligo_dist.runtime.heartbeat import beating, enter, where
 from ligo_dist.runtime.progress import PhaseProgress, Progress
 from ligo_dist.runtime.signals import StopSignals
-from ligo_dist.schedule.costs import PhaseCost
-from ligo_dist.schedule.plan import PhasePlan, Plan, StagePlan
-from ligo_dist.schedule.state import TRAIN, RunState
-from ligo_dist.tracking import Tracker
-from ligo_dist.tracking.system import SystemMetrics
+from ligo_dist.schedule import TRAIN, PhaseCost, PhasePlan, Plan, RunState, StagePlan
+from ligo_dist.tracking import SystemMetrics, Tracker
 from ligo_dist.training.hooks import (
     Account,
     CompleteCheckpoint,

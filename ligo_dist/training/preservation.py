@@ -6,16 +6,19 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ligo_dist.corpus import Corpus
-from ligo_dist.corpus.batches import fixed_batches
-from ligo_dist.engine.shards import Shards
-from ligo_dist.engine.world import max_over_ranks
-from ligo_dist.growth.algebra import AxisMap
-from ligo_dist.growth.functional import Weights, gathered_weights, generated_weights, model_output
-from ligo_dist.growth.sharded import SourceShards
-from ligo_dist.growth.transfer import OperatorValues
+from ligo_dist.corpus import Corpus, fixed_batches
+from ligo_dist.engine import Shards, max_over_ranks
+from ligo_dist.growth import (
+    AxisMap,
+    OperatorValues,
+    SourceShards,
+    Weights,
+    gathered_weights,
+    generated_weights,
+    model_output,
+)
 from ligo_dist.runtime.errors import PreservationError
-from ligo_dist.schedule.plan import GrowPlan, StagePlan
+from ligo_dist.schedule import GrowPlan, StagePlan
 from ligo_dist.training.builder import Builder
 
 TOLERANCE = 1e-4

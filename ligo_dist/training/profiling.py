@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile
 
-from ligo_dist.config.profile import Profile
-from ligo_dist.engine.world import World, gather_objects
-from ligo_dist.schedule.plan import PhasePlan
+from ligo_dist.config import Profile
+from ligo_dist.engine import World, gather_objects
+from ligo_dist.schedule import PhasePlan
 from ligo_dist.tracking import Tracker
 from ligo_dist.training.loop import Step
 

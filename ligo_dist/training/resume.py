@@ -10,11 +10,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ligo_dist.checkpoints import Checkpoint, newest_sound
-from ligo_dist.checkpoints.files import remove_leftovers
-from ligo_dist.config import Config, changes
-from ligo_dist.config.precision import recorded_precision, resolve_precision
-from ligo_dist.engine.world import World, first_rank_only, gather_objects, raise_together
+from ligo_dist.checkpoints import Checkpoint, newest_sound, remove_leftovers
+from ligo_dist.config import Config, changes, recorded_precision, resolve_precision
+from ligo_dist.engine import World, first_rank_only, gather_objects, raise_together
 from ligo_dist.runtime.errors import CheckpointError, LigoError
 from ligo_dist.runtime.files import LOCK_FILE
 

@@ -10,21 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ligo_dist.checkpoints import Checkpoint, CheckpointWriter
-from ligo_dist.config import Config
-from ligo_dist.config.yaml_text import dump_yaml
-from ligo_dist.corpus import Corpus
-from ligo_dist.corpus.cache import corpus_name, epochs
-from ligo_dist.engine.shards import Shards
-from ligo_dist.engine.world import (
-    World,
-    first_rank_only,
-    gather_objects,
-    has_native_bf16,
-    raise_together,
-)
-from ligo_dist.huggingface.kept import has_weights, keep_source, source_fingerprint
-from ligo_dist.huggingface.writer import export_model, rehearse_export
-from ligo_dist.report.pictures import RunPictures
+from ligo_dist.config import Config, dump_yaml
+from ligo_dist.corpus import Corpus, corpus_name, epochs
+from ligo_dist.engine import Shards, World, first_rank_only, gather_objects, has_native_bf16, raise_together
+from ligo_dist.huggingface import export_model, has_weights, keep_source, rehearse_export, source_fingerprint
+from ligo_dist.report import RunPictures
 from ligo_dist.runtime import watchdog
 from ligo_dist.runtime.console import open_console
 from ligo_dist.runtime.environment import rank_environment
@@ -35,18 +25,19 @@ from ligo_dist.runtime.launch import STOP_FILE, LaunchDirectory, forget_request
 from ligo_dist.runtime.progress import Progress
 from ligo_dist.runtime.signals import StopSignals
 from ligo_dist.runtime.watch import Watch
-from ligo_dist.schedule.plan import Plan, StagePlan
-from ligo_dist.schedule.state import RunState, StageRecord
+from ligo_dist.schedule import Plan, RunState, StagePlan, StageRecord
 from ligo_dist.tracking import (
     METRICS_FILE,
+    Place,
     Status,
     Tracker,
+    build_system_metrics,
     build_tracker,
     environment_tags,
+    missing_library,
     source_tags,
     tracking_address,
 )
-from ligo_dist.tracking.system import Place, build_system_metrics, missing_library
 from ligo_dist.training.builder import Builder
 from ligo_dist.training.phase import PhaseRunner
 from ligo_dist.training.resume import agree_on_precision, find_checkpoint, recorded_config, run_lock

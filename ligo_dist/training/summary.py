@@ -14,12 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ligo_dist.runtime.files import replace_text
+from ligo_dist.runtime.files import SUMMARY_FILE, replace_text
 from ligo_dist.runtime.quantities import count, duration, flops, loss, percent
 from ligo_dist.runtime.redaction import redact
-from ligo_dist.tracking.address import how_to_open
-
-SUMMARY_FILE = "summary.json"
+from ligo_dist.tracking import how_to_open
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ligo_dist.checkpoints import Checkpoint, read_groups
-from ligo_dist.engine import ADAM_MOMENTS, Engine
-from ligo_dist.engine.shards import Shards
+from ligo_dist.engine import ADAM_MOMENTS, Engine, Shards
 from ligo_dist.runtime.errors import MoreNodes
 from ligo_dist.runtime.heartbeat import enter
-from ligo_dist.schedule.plan import Plan, StagePlan
-from ligo_dist.schedule.state import LEARN, TRAIN, RunState
+from ligo_dist.schedule import LEARN, TRAIN, Plan, RunState, StagePlan
 from ligo_dist.training.builder import Builder, snapshot_of
 from ligo_dist.training.grower import SOURCE_MOMENTS, Grower, LearningEnd, Stopwatch, Trained, restore
 from ligo_dist.training.phase import PhaseRunner

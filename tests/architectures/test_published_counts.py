@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from ligo_dist.architectures import get_architecture
-from ligo_dist.schedule.flops import parameter_count
+from ligo_dist.schedule import parameter_count
 
 PUBLISHED: list[tuple[str, str, int, dict[str, Any]]] = [
     ("gpt2", "GPT-2", 124_439_808, {}),

@@ -13,10 +13,9 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from ligo_dist.checkpoints import CheckpointWriter, Snapshot, files
+from ligo_dist.checkpoints import CheckpointWriter, Snapshot, files, remove_old
 from ligo_dist.checkpoints import writer as writer_module
-from ligo_dist.checkpoints.files import remove_old
-from ligo_dist.engine.world import World, barrier
+from ligo_dist.engine import World, barrier
 from ligo_dist.runtime.errors import CheckpointError
 from ranks import run_ranks
 from snapshots import save, snapshot, state_at, writer

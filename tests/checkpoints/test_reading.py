@@ -12,12 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from ligo_dist.checkpoints import Checkpoint, files, newest_sound, read_groups
-from ligo_dist.checkpoints.files import MANIFEST, remove_leftovers
-from ligo_dist.engine.shards import Shards, partition_size, shard_of
-from ligo_dist.engine.world import World
+from ligo_dist.checkpoints import MANIFEST, Checkpoint, files, newest_sound, read_groups, remove_leftovers
+from ligo_dist.engine import Shards, World, partition_size, shard_of
 from ligo_dist.runtime.errors import CheckpointError
-from ligo_dist.schedule.state import LEARN, TRAIN
+from ligo_dist.schedule import LEARN, TRAIN
 from ranks import run_ranks
 from snapshots import ALONE, GROUPS, SHAPES, full_tensors, save, state_at
 

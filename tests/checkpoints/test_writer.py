@@ -16,13 +16,10 @@ import pytest
 import torch
 
 from engines import build_engine, causal
-from ligo_dist.checkpoints import files, newest_sound, read_groups
+from ligo_dist.checkpoints import MANIFEST, files, newest_sound, read_groups, write_rank_file
 from ligo_dist.checkpoints import writer as module
-from ligo_dist.checkpoints.files import MANIFEST, write_rank_file
-from ligo_dist.engine import tensor_file
-from ligo_dist.engine.tensor_file import WrittenFile
-from ligo_dist.engine.world import World, barrier
-from ligo_dist.training.builder import snapshot_of
+from ligo_dist.engine import World, WrittenFile, barrier, tensor_file
+from ligo_dist.training import snapshot_of
 from ranks import run_ranks
 from small_models import library_model, small_shape, token_ids, weights_of
 from snapshots import ALONE, GROUPS, full_tensors, save, snapshot, state_at, writer

@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from ligo_dist.config import Config, config_from
-from ligo_dist.config.load import apply_overrides
-from ligo_dist.config.yaml_text import parse_yaml
+from ligo_dist.config import Config, apply_overrides, config_from, parse_yaml
 from ligo_dist.runtime.errors import ConfigError, Fault
 
 _RIGHT = """

@@ -4,13 +4,7 @@ from typing import Any
 
 import pytest
 
-from ligo_dist.config.deepspeed_keys import (
-    ALLOWED,
-    OWNED,
-    ZERO_OWNED,
-    check_deepspeed_keys_apart,
-    deepspeed_faults,
-)
+from ligo_dist.config import ALLOWED, OWNED, ZERO_OWNED, check_deepspeed_keys_apart, deepspeed_faults
 from ligo_dist.runtime.zero3 import Zero3
 
 

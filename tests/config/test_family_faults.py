@@ -9,9 +9,7 @@ import pytest
 from example import assert_told, example, faults_of, raw_example
 
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
-from ligo_dist.config import config_from, model_shape, stage_shapes
-from ligo_dist.config.resolve import tokens_per_sample
-from ligo_dist.config.rules import owned_huggingface_keys
+from ligo_dist.config import config_from, model_shape, owned_huggingface_keys, stage_shapes, tokens_per_sample
 from ligo_dist.runtime.errors import ConfigError
 
 _IMAGES = (

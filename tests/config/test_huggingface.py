@@ -5,9 +5,8 @@ import copy
 import pytest
 from example import assert_told, example
 
-from ligo_dist.config import stage_shapes
-from ligo_dist.config.huggingface import check_huggingface_keys, check_huggingface_keys_apart
-from ligo_dist.huggingface.models import huggingface_config
+from ligo_dist.config import check_huggingface_keys, check_huggingface_keys_apart, stage_shapes
+from ligo_dist.huggingface import huggingface_config
 
 _LLAMA = ("model.family=llama",)
 

@@ -7,9 +7,15 @@ import pytest
 import yaml
 from example import example, raw_example
 
-from ligo_dist.config import Config, config_from, difference, load_config
-from ligo_dist.config.load import apply_overrides
-from ligo_dist.config.yaml_text import dump_yaml, parse_yaml
+from ligo_dist.config import (
+    Config,
+    apply_overrides,
+    config_from,
+    difference,
+    dump_yaml,
+    load_config,
+    parse_yaml,
+)
 from ligo_dist.runtime.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"

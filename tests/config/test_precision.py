@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 from example import example
 
-from ligo_dist.config import changes
-from ligo_dist.config.precision import recorded_precision, resolve_precision
-from ligo_dist.config.resolve import attention_of
+from ligo_dist.config import attention_of, changes, recorded_precision, resolve_precision
 from ligo_dist.runtime.errors import ConfigError
 
 

@@ -9,8 +9,14 @@ from typing import Any
 import pytest
 from example import example, raw_example
 
-from ligo_dist.config import Config, config_from, stage_shapes, with_source
-from ligo_dist.config.source import read_source_config, with_source_apart
+from ligo_dist.config import (
+    Config,
+    config_from,
+    read_source_config,
+    stage_shapes,
+    with_source,
+    with_source_apart,
+)
 from ligo_dist.runtime.errors import ConfigError
 
 _GPT2 = {
@@ -282,7 +288,7 @@ def test_a_name_that_the_hub_cannot_give(monkeypatch):
 
 
 def test_a_name_on_the_hub(monkeypatch, tmp_path):
-    from ligo_dist.huggingface.hub import resolve_directory
+    from ligo_dist.huggingface import resolve_directory
 
     asked = []
 

@@ -10,10 +10,13 @@ import pytest
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
-from ligo_dist.corpus.prepare import PackedCorpus, prepare_corpus
-from ligo_dist.corpus.sources import find_source
-from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
-from ligo_dist.corpus.tokenizer_training import train_tokenizer
+from ligo_dist.corpus import (
+    PackedCorpus,
+    SentencePieceTokenizer,
+    find_source,
+    prepare_corpus,
+    train_tokenizer,
+)
 
 WORDS = [
     "def",

@@ -10,9 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ligo_dist.corpus.batches import Batches, MicroBatch, fixed_batches
-from ligo_dist.corpus.packing import PackedBlocks
-from ligo_dist.corpus.samples import CausalSamples
+from ligo_dist.corpus import Batches, CausalSamples, MicroBatch, PackedBlocks, fixed_batches
 from ligo_dist.runtime.errors import DataError
 
 

@@ -17,18 +17,19 @@ import pytest
 from transformers import AutoTokenizer
 
 from ligo_dist.config import Config, config_from
-from ligo_dist.corpus import build_corpus, sources
-from ligo_dist.corpus.cache import describe_prepared
-from ligo_dist.corpus.samples import (
+from ligo_dist.corpus import (
     NOT_PREDICTED,
     CausalSamples,
     MaskedSamples,
+    SentencePieceTokenizer,
+    TextCorpus,
     UnlabelledSamples,
+    build_corpus,
+    describe_prepared,
+    sources,
+    standard_library_files,
+    train_tokenizer,
 )
-from ligo_dist.corpus.text_corpus import TextCorpus
-from ligo_dist.corpus.text_files import standard_library_files
-from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
-from ligo_dist.corpus.tokenizer_training import train_tokenizer
 from ligo_dist.runtime.errors import ConfigError, DataError
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ligo_dist.corpus.cache import cache_key, make_once
+from ligo_dist.corpus import cache_key, make_once
 from ligo_dist.runtime.errors import DataError
 
 

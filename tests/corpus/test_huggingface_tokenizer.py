@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer, GPT2Config, LlamaConfig, PreTrainedConfig
 
-from ligo_dist.corpus.text_files import standard_library_files
-from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
-from ligo_dist.corpus.tokenizer_training import train_tokenizer
+from ligo_dist.corpus import SentencePieceTokenizer, standard_library_files, train_tokenizer
 from ligo_dist.runtime.errors import DataError
 
 

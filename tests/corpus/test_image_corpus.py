@@ -21,11 +21,8 @@ from sklearn.datasets import load_digits
 from transformers import AutoImageProcessor
 
 from ligo_dist.config import Config, config_from
-from ligo_dist.corpus import build_corpus
+from ligo_dist.corpus import ImageCorpus, build_corpus, find_images, is_validation, open_images
 from ligo_dist.corpus import image_corpus as module
-from ligo_dist.corpus.image_corpus import ImageCorpus
-from ligo_dist.corpus.images import find_images, open_images
-from ligo_dist.corpus.order import is_validation
 from ligo_dist.runtime.errors import DataError
 
 

@@ -9,8 +9,7 @@ import pytest
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
-from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
-from ligo_dist.corpus.text_files import standard_library_files
+from ligo_dist.corpus import PretrainedTokenizer, standard_library_files
 
 CL100K = "|".join(
     [

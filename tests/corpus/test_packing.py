@@ -15,10 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ligo_dist.corpus import packing
-from ligo_dist.corpus.order import is_validation
-from ligo_dist.corpus.packing import check_known, check_split, pack, token_dtype
-from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
+from ligo_dist.corpus import (
+    SentencePieceTokenizer,
+    check_known,
+    check_split,
+    is_validation,
+    pack,
+    packing,
+    token_dtype,
+)
 from ligo_dist.runtime.errors import DataError
 
 

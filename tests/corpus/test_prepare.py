@@ -13,11 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ligo_dist.corpus import PackedCorpus, SentencePieceTokenizer, find_source, is_validation
 from ligo_dist.corpus import prepare as prepare_module
-from ligo_dist.corpus.order import is_validation
-from ligo_dist.corpus.prepare import PackedCorpus
-from ligo_dist.corpus.sources import find_source
-from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
 from ligo_dist.runtime.errors import DataError
 
 Prepare = Callable[..., PackedCorpus]

@@ -12,11 +12,14 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
-from ligo_dist.config.schema import Tokenizer
-from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
-from ligo_dist.corpus.text_tokenizer import check_masking, count_pieces_apart
-from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
-from ligo_dist.corpus.tokenizer_training import train_tokenizer
+from ligo_dist.config import Tokenizer
+from ligo_dist.corpus import (
+    PretrainedTokenizer,
+    SentencePieceTokenizer,
+    check_masking,
+    count_pieces_apart,
+    train_tokenizer,
+)
 from ligo_dist.runtime.errors import DataError
 
 TEXT = "Grow the Layer, and the WIDTH.\nA literal [MASK] is text \u2014 and so is <pad>."

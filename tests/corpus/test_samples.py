@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from ligo_dist.corpus.batches import Batches, fixed_batches
-from ligo_dist.corpus.packing import PackedBlocks
-from ligo_dist.corpus.samples import (
+from ligo_dist.corpus import (
     NOT_PREDICTED,
     TRAINING,
     VALIDATION,
+    Batches,
     CausalSamples,
     ImageSamples,
     MaskedSamples,
+    PackedBlocks,
     UnlabelledSamples,
+    fixed_batches,
 )
 
 VOCAB, MASK, SEPARATOR = 300, 4, 2

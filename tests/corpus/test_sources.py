@@ -16,8 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from ligo_dist.corpus import text_files
-from ligo_dist.corpus.sources import DataSource, find_source
+from ligo_dist.corpus import DataSource, find_source, text_files
 from ligo_dist.runtime.errors import DataError
 
 TEXTS = [

@@ -14,7 +14,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from ligo_dist.corpus.sources import Documents, find_source
+from ligo_dist.corpus import Documents, find_source
 from ligo_dist.runtime.errors import DataError
 
 Values = dict[str, Any]

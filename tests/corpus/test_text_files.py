@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ligo_dist.corpus import text_files
-from ligo_dist.corpus.text_files import find_files, standard_library_files, text_documents
+from ligo_dist.corpus import find_files, standard_library_files, text_documents, text_files
 from ligo_dist.runtime.errors import DataError
 
 

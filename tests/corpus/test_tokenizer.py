@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 import sentencepiece
 
-from ligo_dist.corpus.text_files import standard_library_files
-from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
-from ligo_dist.corpus.tokenizer_training import sample_excerpts, train_tokenizer
+from ligo_dist.corpus import SentencePieceTokenizer, sample_excerpts, standard_library_files, train_tokenizer
 from ligo_dist.runtime.errors import DataError
 
 HARD = [

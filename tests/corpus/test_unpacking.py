@@ -14,8 +14,7 @@ from pathlib import Path
 import pyarrow
 import pytest
 
-from ligo_dist.corpus.sources import find_source
-from ligo_dist.corpus.unpacking import unpacked
+from ligo_dist.corpus import find_source, unpacked
 from ligo_dist.runtime.errors import DataError
 
 TEXT = "def grow(width):\r\n    return \u010de\u0161tina, \u6f22\u5b57, \U0001f469\n\n\u2028last\x0bline" * 40

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from engines import build_engine, causal, train_on, whole
-from ligo_dist.config.deepspeed_keys import ALLOWED, ZERO_OWNED
-from ligo_dist.engine.check import ZERO_KEYS
-from ligo_dist.engine.world import World
+from ligo_dist.config import ALLOWED, ZERO_OWNED
+from ligo_dist.engine import ZERO_KEYS, World
 from ranks import run_ranks
 from small_models import library_model, model_shape, token_ids, weights_of
 

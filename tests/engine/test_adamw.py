@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engines import SETTINGS
-from ligo_dist.engine.adamw import ADAM_MOMENTS, build_adamw, set_steps
+from ligo_dist.engine import ADAM_MOMENTS, build_adamw, set_steps
 
 DEVICES = [torch.device("cpu"), torch.device("cuda")]
 

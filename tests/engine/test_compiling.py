@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engines import build_engine, causal, train_on
-from ligo_dist.engine.world import World
+from ligo_dist.engine import World
 from ranks import run_ranks
 from small_models import library_model, model_shape, token_ids, weights_of
 

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from engines import NOTHING_WHOLE, SETTINGS, build_engine, causal, partitions, train_on, whole
 from ligo_dist.architectures import ModelShape
-from ligo_dist.engine import Engine, EvaluationResult, OptimizerSettings, engine_config
-from ligo_dist.engine.world import World, gather_numbers
+from ligo_dist.engine import Engine, EvaluationResult, OptimizerSettings, World, engine_config, gather_numbers
 from ranks import run_ranks
 from small_models import library_model, logits_of, model_shape, token_ids, weights_of
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from engines import SETTINGS, build_engine, partitions, train_on, whole
-from ligo_dist.corpus.batches import Batches
-from ligo_dist.engine import Engine
-from ligo_dist.engine.world import World
-from ligo_dist.schedule.batch_split import BatchSplit
+from ligo_dist.corpus import Batches
+from ligo_dist.engine import Engine, World
+from ligo_dist.schedule import BatchSplit
 from ranks import run_ranks
 from small_models import GivenSamples, library_model, random_batch, small_shape, weights_of
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ligo_dist.engine.feeding import fed, made_ahead
+from ligo_dist.engine import fed, made_ahead
 
 
 class Source:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ligo_dist.engine.check import refused_keys
+from ligo_dist.engine import refused_keys
 
 
 def zero(**keys: Any) -> dict[str, Any]:

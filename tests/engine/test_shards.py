@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ligo_dist.engine.shards import overlaps, padded, partition_range, partition_size, shard_of
+from ligo_dist.engine import overlaps, padded, partition_range, partition_size, shard_of
 
 NUMELS = [1, 2, 3, 7, 12, 13, 100]
 WORLDS = [1, 2, 3, 4, 5, 8]

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ligo_dist.engine.tensor_file import write_tensors
+from ligo_dist.engine import write_tensors
 
 CASES: dict[str, dict[str, Tensor]] = {
     "shapes": {"a": torch.randn(3, 5), "b": torch.randn(7), "scalar": torch.tensor(2.5)},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ligo_dist.engine.world import seed_everything
+from ligo_dist.engine import seed_everything
 
 
 @pytest.fixture(autouse=True)

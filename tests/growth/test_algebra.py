@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ligo_dist.growth.algebra import AxisMap, DimMap, expand_flat_range, expand_width, mix_depth
+from ligo_dist.growth import AxisMap, DimMap, expand_flat_range, expand_width, mix_depth
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -9,10 +9,7 @@ import pytest
 from torch import Tensor
 
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
-from ligo_dist.growth.layout import GrowthLayout
-from ligo_dist.growth.operators import Growth
-from ligo_dist.growth.preserves import epsilon_factor, obstacles
-from ligo_dist.growth.registry import METHODS, Method
+from ligo_dist.growth import METHODS, Growth, GrowthLayout, Method, epsilon_factor, obstacles
 from ligo_dist.runtime.errors import ArchitectureError
 from pairs import grown_model, method_named, pair_of, source_weights, start
 from small_models import (

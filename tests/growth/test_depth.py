@@ -6,9 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ligo_dist.growth.depth import DEPTH_NOISE, is_new_layer, origin
-from ligo_dist.growth.operators import Growth
-from ligo_dist.growth.registry import DEPTHS
+from ligo_dist.growth import DEPTH_NOISE, DEPTHS, Growth, is_new_layer, origin
 from pairs import method_named, pair_of, start
 from small_models import small_shape
 

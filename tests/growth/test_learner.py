@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from ligo_dist.architectures import get_architecture
-from ligo_dist.engine.world import World
-from ligo_dist.growth.learner import GeneratedWeights
-from ligo_dist.growth.operators import Growth
+from ligo_dist.engine import World
+from ligo_dist.growth import GeneratedWeights, Growth
 from ranks import run_ranks
 from small_models import model_shape, random_batch, small_shape, token_ids
 

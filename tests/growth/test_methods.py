@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ligo_dist.engine.world import World
-from ligo_dist.growth import transfer
-from ligo_dist.growth.registry import DEPTHS, WIDTHS
-from ligo_dist.growth.transfer import initial_operator
+from ligo_dist.engine import World
+from ligo_dist.growth import DEPTHS, WIDTHS, initial_operator, transfer
 from pairs import method_named, pair_of, source_weights, start
 from small_models import small_shape
 

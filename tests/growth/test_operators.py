@@ -11,9 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ligo_dist.architectures import get_architecture
-from ligo_dist.growth.algebra import expand_flat_range
-from ligo_dist.growth.layout import growth_faults
-from ligo_dist.growth.operators import Growth, new_units
+from ligo_dist.growth import Growth, expand_flat_range, growth_faults, new_units
 from ligo_dist.runtime.errors import ArchitectureError
 from small_models import Sizes, library_model, model_shape, small_shape, weights_of
 

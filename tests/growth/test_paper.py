@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ligo_dist.architectures import get_architecture
-from ligo_dist.growth.operators import Growth
+from ligo_dist.growth import Growth
 from pairs import method_named, pair_of, start
 from small_models import library_model, small_shape, weights_of
 

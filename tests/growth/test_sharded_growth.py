@@ -17,13 +17,10 @@ from torch import Tensor
 from torch.func import functional_call
 
 from ligo_dist.architectures import architecture_names, get_architecture
-from ligo_dist.corpus.batches import Batches, MicroBatch
-from ligo_dist.engine.shards import padded, partition_size, shard_of
-from ligo_dist.engine.world import World, gather_tensor
-from ligo_dist.growth.depth import is_new_layer
-from ligo_dist.growth.operators import Growth
-from ligo_dist.growth.sharded import SourceShards
-from ligo_dist.schedule.batch_split import BatchSplit
+from ligo_dist.corpus import Batches, MicroBatch
+from ligo_dist.engine import World, gather_tensor, padded, partition_size, shard_of
+from ligo_dist.growth import Growth, SourceShards, is_new_layer
+from ligo_dist.schedule import BatchSplit
 from pairs import method_named, small_pair, start
 from ranks import run_ranks
 from small_models import GivenSamples, library_config, library_model, random_batch, weights_of
@@ -223,7 +220,7 @@ def sharded(world: World, cases: dict[str, Case]) -> dict[str, Numbers]:
 
 
 def sharded_numbers(world: World, case: Case) -> Numbers:
-    from ligo_dist.growth.transfer import gathered_operator, grown_moments, grown_shards
+    from ligo_dist.growth import gathered_operator, grown_moments, grown_shards
 
     growth, source = case.growth, built(world, case)
     operator_shards = shards(world, case.operator())
@@ -250,8 +247,8 @@ def learned(
 ) -> tuple[float, dict[str, Tensor]]:
     """Loss and gradients of a step of learning; the gradients as AdamW got them: its first moment, from zero."""
     from ligo_dist.engine import Engine, OptimizerSettings, engine_config
-    from ligo_dist.growth.learner import LearnedGrowth, operator_name
-    from ligo_dist.huggingface.models import build_meta_model
+    from ligo_dist.growth import LearnedGrowth, operator_name
+    from ligo_dist.huggingface import build_meta_model
 
     growth, config = case.growth, library_config(case.growth.architecture, case.growth.target)
     target = build_meta_model(growth.architecture, growth.target, config, world.device)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from ligo_dist.architectures import get_architecture
-from ligo_dist.growth.operators import Growth, new_units, placed_units
-from ligo_dist.growth.registry import METHODS, SCRATCH, WIDTHS, get_method
+from ligo_dist.growth import METHODS, SCRATCH, WIDTHS, Growth, get_method, new_units, placed_units
 from pairs import grown_model, method_named, pair_of, source_weights, start
 from small_models import random_batch, small_shape
 

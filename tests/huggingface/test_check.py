@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
-from ligo_dist.huggingface import check
-from ligo_dist.huggingface.check import check_models, differing_blocks, model_faults
+from ligo_dist.huggingface import check, check_models, differing_blocks, model_faults
 from small_models import library_model, small_shape
 
 

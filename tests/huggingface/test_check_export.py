@@ -12,11 +12,14 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from ligo_dist.corpus.batches import fixed_batches
-from ligo_dist.corpus.packing import PackedBlocks, pack
-from ligo_dist.corpus.samples import CausalSamples
-from ligo_dist.corpus.tokenizer import SentencePieceTokenizer
-from ligo_dist.corpus.tokenizer_training import train_tokenizer
+from ligo_dist.corpus import (
+    CausalSamples,
+    PackedBlocks,
+    SentencePieceTokenizer,
+    fixed_batches,
+    pack,
+    train_tokenizer,
+)
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "check_export.py"
 SEQUENCES, LENGTH = 10, 16

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 
 from engines import build_engine, causal, engine_model_config, train_on
 from ligo_dist.architectures import ParameterSpec, get_architecture
-from ligo_dist.engine.world import World
+from ligo_dist.engine import World
 from ligo_dist.huggingface import writer
 from ligo_dist.runtime import files
 from ligo_dist.runtime.errors import CheckpointError, DataError, LigoError

@@ -10,9 +10,15 @@ from typing import Any
 
 import pytest
 
+from ligo_dist.huggingface import (
+    has_weights,
+    keep_source,
+    locate_source,
+    resolve_directory,
+    source_fingerprint,
+    weights_fingerprint,
+)
 from ligo_dist.huggingface import kept as module
-from ligo_dist.huggingface.hub import resolve_directory, weights_fingerprint
-from ligo_dist.huggingface.kept import has_weights, keep_source, locate_source, source_fingerprint
 from ligo_dist.runtime.errors import CheckpointError
 
 

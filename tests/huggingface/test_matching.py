@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ligo_dist.architectures import get_architecture
-from ligo_dist.huggingface.matching import Match, match_weights
-from ligo_dist.huggingface.models import build_meta_model
+from ligo_dist.huggingface import Match, build_meta_model, match_weights
 from ligo_dist.runtime.errors import CheckpointError
 from small_models import library_config, small_shape
 

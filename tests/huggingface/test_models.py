@@ -13,8 +13,8 @@ from transformers.initialization import no_init_weights
 
 from engines import build_engine, causal, engine_model_config, whole
 from ligo_dist.architectures import ModelShape, get_architecture
-from ligo_dist.engine.world import World, seed_everything
-from ligo_dist.huggingface.models import build_meta_model, build_partitioned_model, initial_shards
+from ligo_dist.engine import World, seed_everything
+from ligo_dist.huggingface import build_meta_model, build_partitioned_model, initial_shards
 from ranks import run_ranks
 from small_models import model_shape, token_ids
 

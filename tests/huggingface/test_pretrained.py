@@ -16,11 +16,14 @@ from transformers import PreTrainedModel
 
 from engines import whole
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
-from ligo_dist.engine.world import World
-from ligo_dist.huggingface.files import SafetensorsTensor, stored_tensors
-from ligo_dist.huggingface.hub import weights_fingerprint
-from ligo_dist.huggingface.models import initial_shards
-from ligo_dist.huggingface.reader import read_shards
+from ligo_dist.engine import World
+from ligo_dist.huggingface import (
+    SafetensorsTensor,
+    initial_shards,
+    read_shards,
+    stored_tensors,
+    weights_fingerprint,
+)
 from ligo_dist.runtime.errors import CheckpointError
 from ranks import RanksError, run_ranks
 from small_models import library_model, small_shape, weights_of

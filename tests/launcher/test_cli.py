@@ -13,10 +13,15 @@ from launcher.commands import run as run_command
 from ligo_dist import __version__
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
 from ligo_dist.config import load_config
-from ligo_dist.growth.registry import DEPTHS, METHODS, WIDTHS
-from ligo_dist.schedule.batch_split import BatchSplit
-from ligo_dist.schedule.flops import growing_flops, learning_step_flops, parameter_count, training_step_flops
-from ligo_dist.schedule.plan import Plan
+from ligo_dist.growth import DEPTHS, METHODS, WIDTHS
+from ligo_dist.schedule import (
+    BatchSplit,
+    Plan,
+    growing_flops,
+    learning_step_flops,
+    parameter_count,
+    training_step_flops,
+)
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = str(ROOT / "configs" / "quickstart.yaml")
@@ -134,7 +139,7 @@ GONE = {
 
 @pytest.mark.parametrize("gone", GONE)
 def test_what_was_prepared_stands_for_what_has_gone(gone, capsys, tmp_path):
-    from ligo_dist.corpus.cache import remember
+    from ligo_dist.corpus import remember
 
     assert dry_run(*GONE[gone]) == 2
     prepared = tmp_path / "data" / "cache" / "prepared"
@@ -147,7 +152,7 @@ def test_what_was_prepared_stands_for_what_has_gone(gone, capsys, tmp_path):
 
 
 def test_a_tokenizer_of_another_vocabulary(capsys, tmp_path):
-    from ligo_dist.corpus.tokenizer_training import train_tokenizer
+    from ligo_dist.corpus import train_tokenizer
 
     documents = [path.read_bytes() for path in sorted((ROOT / "ligo_dist").rglob("*.py"))]
     (tmp_path / "own.model").write_bytes(train_tokenizer(documents, 600, "bpe"))

@@ -10,7 +10,7 @@ import pytest
 from launcher.command import free_port, shown, start_command
 from launcher.fleet import Fleet, choose_fleet, with_own_hostfile
 from launcher.hosts import Node
-from ligo_dist.config.cluster import Cluster
+from ligo_dist.config import Cluster
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.machine import count_accelerators
 

@@ -7,7 +7,7 @@ import pytest
 
 from launcher.fleet import choose_fleet
 from launcher.hosts import Node, read_hostfile, select_nodes
-from ligo_dist.config.cluster import Cluster
+from ligo_dist.config import Cluster
 from ligo_dist.runtime.errors import LigoError
 
 NODES = [Node("alpha", (0, 1, 2, 3)), Node("beta", (0, 1)), Node("10.0.0.3", (0,))]

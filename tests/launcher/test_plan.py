@@ -12,12 +12,9 @@ import transformers
 from launcher.preflight import check_before_start, plan_of
 from launcher.tables import print_plan
 from ligo_dist.architectures import get_architecture
-from ligo_dist.config import Config, config_from, with_source
-from ligo_dist.config.load import apply_overrides
-from ligo_dist.config.yaml_text import parse_yaml
+from ligo_dist.config import Config, apply_overrides, config_from, parse_yaml, with_source
 from ligo_dist.runtime.errors import ConfigError
-from ligo_dist.schedule.costs import PhaseCost, StageCost
-from ligo_dist.schedule.flops import growing_flops
+from ligo_dist.schedule import PhaseCost, StageCost, growing_flops
 from small_models import library_config, small_shape
 
 _CONFIG = """

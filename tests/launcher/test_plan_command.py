@@ -13,7 +13,7 @@ from launcher.tables import print_forecast
 from ligo_dist.architectures import get_architecture
 from ligo_dist.config import load_config, stage_shapes
 from ligo_dist.planning import Forecast, get_gpu
-from ligo_dist.schedule.plan import Plan
+from ligo_dist.schedule import Plan
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART, LARGE = (str(ROOT / "configs" / name) for name in ("quickstart.yaml", "llama_70b.yaml"))

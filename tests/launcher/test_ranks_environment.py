@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from launcher.environment import launcher_environment, ranks_environment
-from ligo_dist.config.cluster import Cluster
+from ligo_dist.config import Cluster
 from ligo_dist.runtime.launch import LaunchDirectory
 
 ENVIRON = {

@@ -20,8 +20,7 @@ from launcher.fleet import choose_fleet
 from launcher.hosts import Node
 from launcher.sbatch import submission_faults
 from launcher.slurm import allocated_nodes
-from ligo_dist.config import load_config
-from ligo_dist.config.cluster import Cluster
+from ligo_dist.config import Cluster, load_config
 from ligo_dist.runtime.errors import LigoError
 
 if TYPE_CHECKING:

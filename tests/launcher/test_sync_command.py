@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from launcher import cli
 from launcher.commands import sync as sync_command
-from ligo_dist.tracking.record import RunRecord
+from ligo_dist.tracking import RunRecord
 
 
 @pytest.fixture

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from ligo_dist.config import Config, config_from
-from ligo_dist.config.load import apply_overrides
-from ligo_dist.config.yaml_text import parse_yaml
+from ligo_dist.config import Config, apply_overrides, config_from, parse_yaml
 from ligo_dist.planning import Forecast, PhaseEstimate, estimate_phases, get_gpu
-from ligo_dist.schedule.plan import Plan
+from ligo_dist.schedule import Plan
 
 _SCHEDULE = """
 run_dir: runs/test

@@ -10,9 +10,8 @@ import transformers
 from torch import Tensor
 
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
-from ligo_dist.huggingface.models import huggingface_config
-from ligo_dist.planning.activations import activation_bytes
-from ligo_dist.planning.setting import Setting
+from ligo_dist.huggingface import huggingface_config
+from ligo_dist.planning import Setting, activation_bytes
 from small_models import random_batch, small_shape
 
 FAMILIES = [name for name in architecture_names() if get_architecture(name).objective != "features"]

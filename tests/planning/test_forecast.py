@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 from schedules import estimates, forecast
 
-from ligo_dist.planning.estimate import fewest_ranks
-from ligo_dist.planning.memory import Memory, peak_of
+from ligo_dist.planning import Memory, fewest_ranks, peak_of
 
 
 def test_time_is_that_of_the_slower() -> None:

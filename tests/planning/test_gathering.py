@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from ligo_dist.architectures import ModelShape, get_architecture
-from ligo_dist.engine.world import World
-from ligo_dist.planning.gathering import (
+from ligo_dist.engine import World
+from ligo_dist.planning import (
     Module,
+    Setting,
     Trained,
     Weight,
+    engine_traffic,
     forward_and_backward,
     model_modules,
     whole_blocks,
 )
-from ligo_dist.planning.setting import Setting
-from ligo_dist.planning.traffic import engine_traffic
 from ligo_dist.runtime.zero3 import Zero3
 from ranks import run_ranks
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ligo_dist.planning.hardware import GPUS_PER_NODE, get_gpu, gpu_names, gpu_of_device
+from ligo_dist.planning import GPUS_PER_NODE, get_gpu, gpu_names, gpu_of_device
 from ligo_dist.runtime.errors import LigoError
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from ligo_dist.config import load_config
 from ligo_dist.planning import PhaseEstimate, Traffic, estimate_phases, export_bytes
-from ligo_dist.schedule.plan import Plan
+from ligo_dist.schedule import Plan
 from measuring import Measured, measured_run
 from runs import RunFiles, Site
 

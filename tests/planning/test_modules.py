@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ligo_dist.architectures import architecture_names, get_architecture
-from ligo_dist.growth.learner import parameters_by_module
-from ligo_dist.planning.gathering import Module, all_weights, generated_modules, model_modules, partitioned
-from ligo_dist.schedule.flops import parameter_count
+from ligo_dist.growth import parameters_by_module
+from ligo_dist.planning import Module, all_weights, generated_modules, model_modules, partitioned
+from ligo_dist.schedule import parameter_count
 from pairs import pair_of
 from small_models import library_model, outputs_of, random_inputs, small_shape
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ligo_dist.architectures import ModelShape, get_architecture
-from ligo_dist.growth.layout import GrowthLayout
-from ligo_dist.planning.gathering import Trained, Weight
-from ligo_dist.planning.setting import Setting
-from ligo_dist.planning.traffic import Traffic, engine_traffic, generation_traffic, transfer_traffic
+from ligo_dist.growth import GrowthLayout
+from ligo_dist.planning import (
+    Setting,
+    Traffic,
+    Trained,
+    Weight,
+    engine_traffic,
+    generation_traffic,
+    transfer_traffic,
+)
 
 GPT2 = get_architecture("gpt2")
 SOURCE = ModelShape(layers=1, width=1, heads=1, key_value_heads=1, ffn=1, vocab=3, positions=2, tied=True)

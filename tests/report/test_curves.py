@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ligo_dist.report.compare import Spread, cost_to_reach, falling, spread
-from ligo_dist.report.read import Cost, CurvePoint
-from ligo_dist.report.verdicts import saved_percent
+from ligo_dist.report import Cost, CurvePoint, Spread, cost_to_reach, falling, saved_percent, spread
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ligo_dist.growth.algebra import AxisMap
-from ligo_dist.growth.operators import Growth
-from ligo_dist.report.operator_numbers import OperatorNumbers
+from ligo_dist.growth import AxisMap, Growth
+from ligo_dist.report import OperatorNumbers
 from pairs import small_pair, start
 
 

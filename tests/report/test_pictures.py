@@ -11,12 +11,9 @@ import torch
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from ligo_dist.engine.shards import shard_of
-from ligo_dist.engine.world import World
-from ligo_dist.growth.operators import Growth
-from ligo_dist.growth.transfer import gathered_operator
-from ligo_dist.report.operator_numbers import OperatorNumbers
-from ligo_dist.report.pictures import RunPictures
+from ligo_dist.engine import World, shard_of
+from ligo_dist.growth import Growth, gathered_operator
+from ligo_dist.report import OperatorNumbers, RunPictures
 from ligo_dist.tracking import Tracker, read_state
 from pairs import small_pair, start
 from ranks import run_ranks

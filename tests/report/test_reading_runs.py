@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from ligo_dist.report import build_report, notes
-from ligo_dist.report.read import Cost, Run, read_run
+from ligo_dist.report import Cost, Run, build_report, notes, read_run
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.tracking import METRICS_FILE, STATE_FILE, read_state
 from recorded_runs import GROWN, SCRATCH, SMALL, Leg, Recorder

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ligo_dist.report import Report, build_report, show, write_report
-from ligo_dist.report.figures import draw
+from ligo_dist.report import Report, build_report, draw, show, write_report
 from ligo_dist.runtime.errors import LigoError
 from recorded_runs import GROWN, SCRATCH, SMALL, Leg, Recorder, shifted
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from ligo_dist.growth.layout import OperatorParameter
-from ligo_dist.report.run_figures import curves, growths, heat_maps, layer_ticks, loss_figure, moved_figure
+from ligo_dist.growth import OperatorParameter
+from ligo_dist.report import curves, growths, heat_maps, layer_ticks, loss_figure, moved_figure
 from ligo_dist.tracking import Record
 
 

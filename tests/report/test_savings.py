@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from ligo_dist.report import build_report, notes, verdict
-from ligo_dist.report.compare import Comparison, Spread
+from ligo_dist.report import Comparison, Spread, build_report, notes, verdict
 from ligo_dist.tracking import source_tags
 from recorded_runs import GROWN, SCRATCH, SECONDS_PER_FLOP, SMALL, Leg, Recorder, shifted
 

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from ligo_dist.engine.world import World, first_rank_only, raise_together
+from ligo_dist.engine import World, first_rank_only, raise_together
 from ligo_dist.runtime import heartbeat, watchdog
 from ligo_dist.runtime.console import tell, tell_error, tell_failure
 from ligo_dist.runtime.errors import (

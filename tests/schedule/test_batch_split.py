@@ -6,7 +6,7 @@ from itertools import count, product
 
 import pytest
 
-from ligo_dist.schedule.batch_split import BatchSplit
+from ligo_dist.schedule import BatchSplit
 
 MICRO_BATCHES = [1, 2, 3, 8, 64]
 

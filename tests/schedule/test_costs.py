@@ -7,14 +7,16 @@ import dataclasses
 import pytest
 
 from ligo_dist.architectures import ModelShape, get_architecture
-from ligo_dist.growth.layout import GrowthLayout
-from ligo_dist.growth.registry import get_method
-from ligo_dist.schedule.batch_split import BatchSplit
-from ligo_dist.schedule.costs import PhaseCost, growing_cost, learning_cost, training_cost
-from ligo_dist.schedule.flops import (
+from ligo_dist.growth import GrowthLayout, get_method
+from ligo_dist.schedule import (
+    BatchSplit,
+    PhaseCost,
     forward_flops,
+    growing_cost,
     growing_flops,
+    learning_cost,
     learning_step_flops,
+    training_cost,
     training_step_flops,
 )
 

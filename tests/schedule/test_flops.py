@@ -9,11 +9,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
-from ligo_dist.engine.world import World
-from ligo_dist.growth.layout import GrowthLayout
-from ligo_dist.growth.operators import Growth
-from ligo_dist.schedule.batch_split import BatchSplit
-from ligo_dist.schedule.flops import (
+from ligo_dist.engine import World
+from ligo_dist.growth import Growth, GrowthLayout
+from ligo_dist.schedule import (
+    BatchSplit,
     forward_flops,
     growing_flops,
     learning_step_flops,

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ligo_dist.schedule.learning_rate import LearningRate
+from ligo_dist.schedule import LearningRate
 
 
 def rate(kind: str, steps: int = 100, warmup: int = 10, decay: int = 0, final: float = 0.1) -> LearningRate:

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from ligo_dist.runtime.errors import LigoError
-from ligo_dist.tracking.address import artifact_directory, how_to_open, locks_warning, tracking_address
+from ligo_dist.tracking import artifact_directory, how_to_open, locks_warning, tracking_address
 
 RUN = Path("/data/runs/journey")
 

@@ -7,10 +7,7 @@ from collections import Counter
 
 import pytest
 
-from ligo_dist.tracking import Record
-from ligo_dist.tracking.delivery import compare, points_of
-from ligo_dist.tracking.mlflow import Point
-from ligo_dist.tracking.state import PARENT
+from ligo_dist.tracking import PARENT, Point, Record, compare, points_of
 
 
 def points(*places: tuple[int, int], metric: str = "loss") -> list[Point]:

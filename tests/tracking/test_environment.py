@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ligo_dist.tracking.environment import environment_tags, git_state, source_tags
+from ligo_dist.tracking import environment_tags, git_state, source_tags
 from recorded_runs import SMALL, Recorder
 
 

@@ -9,11 +9,18 @@ from typing import Any
 
 import pytest
 
+from ligo_dist.tracking import (
+    PARENT,
+    Mirror,
+    MlflowStore,
+    OutOfReach,
+    Point,
+    Refused,
+    RunRecord,
+    StoredRun,
+    TrackedRun,
+)
 from ligo_dist.tracking import mirror as module
-from ligo_dist.tracking.mirror import Mirror
-from ligo_dist.tracking.mlflow import MlflowStore, OutOfReach, Point, Refused, StoredRun
-from ligo_dist.tracking.record import RunRecord
-from ligo_dist.tracking.state import PARENT, TrackedRun
 
 
 class Store(MlflowStore):

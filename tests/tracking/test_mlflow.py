@@ -12,8 +12,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from ligo_dist.runtime.errors import LigoError
-from ligo_dist.tracking import Tracker, read_records
-from ligo_dist.tracking.sync import main
+from ligo_dist.tracking import Tracker, main, read_records
 from servers import free_port
 
 if TYPE_CHECKING:

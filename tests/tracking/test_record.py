@@ -10,10 +10,18 @@ from typing import Any
 import pytest
 
 from ligo_dist.runtime.errors import LigoError
-from ligo_dist.tracking import METRICS_FILE, STATE_FILE, Tracker, read_records, read_state, record_metrics
+from ligo_dist.tracking import (
+    METRICS_FILE,
+    STATE_FILE,
+    RunRecord,
+    TrackedRun,
+    Tracker,
+    TrackingState,
+    read_records,
+    read_state,
+    record_metrics,
+)
 from ligo_dist.tracking import record as module
-from ligo_dist.tracking.record import RunRecord
-from ligo_dist.tracking.state import TrackedRun, TrackingState
 
 
 def open_record(

@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ligo_dist.tracking import METRICS_FILE, STATE_FILE, Tracker, read_records
-from ligo_dist.tracking.delivery import points_of
-from ligo_dist.tracking.record import RunRecord
-from ligo_dist.tracking.recovery import records_of
+from ligo_dist.tracking import (
+    METRICS_FILE,
+    STATE_FILE,
+    RunRecord,
+    Tracker,
+    points_of,
+    read_records,
+    records_of,
+)
 
 if TYPE_CHECKING:
     from tests.tracking.conftest import Desk

@@ -10,9 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from ligo_dist.tracking import Tracker
-from ligo_dist.tracking.mlflow import MlflowStore, Refused
-from ligo_dist.tracking.sync import main
+from ligo_dist.tracking import MlflowStore, Refused, Tracker, main
 
 if TYPE_CHECKING:
     from tests.tracking.conftest import Desk

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ligo_dist.tracking.state import clean_key, clean_tags, flatten
+from ligo_dist.tracking import clean_key, clean_tags, flatten
 
 
 def test_nested_parameters_have_dotted_keys() -> None:

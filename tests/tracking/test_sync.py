@@ -11,10 +11,16 @@ import pytest
 from filelock import FileLock
 
 from ligo_dist.runtime.errors import LigoError
-from ligo_dist.tracking import Tracker
-from ligo_dist.tracking.mlflow import MlflowStore, Point, Refused
-from ligo_dist.tracking.state import TrackingState
-from ligo_dist.tracking.sync import check_run_dir, main, store_address
+from ligo_dist.tracking import (
+    MlflowStore,
+    Point,
+    Refused,
+    Tracker,
+    TrackingState,
+    check_run_dir,
+    main,
+    store_address,
+)
 from servers import free_port
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-from ligo_dist.tracking.system import Gauge, Place, SystemMetrics, build_system_metrics, missing_library
+from ligo_dist.tracking import Gauge, Place, SystemMetrics, build_system_metrics, missing_library
 
 CPU = torch.device("cpu")
 

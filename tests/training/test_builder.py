@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ligo_dist.config import config_from
-from ligo_dist.config.yaml_text import parse_yaml
-from ligo_dist.engine.world import World
-from ligo_dist.schedule.plan import Plan
-from ligo_dist.training.builder import Builder
+from ligo_dist.config import config_from, parse_yaml
+from ligo_dist.engine import World
+from ligo_dist.schedule import Plan
+from ligo_dist.training import Builder
 from ranks import run_ranks
 
 CONFIG = """

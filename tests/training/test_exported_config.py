@@ -11,10 +11,10 @@ import torch
 import transformers
 
 from ligo_dist.config import config_from, with_source
-from ligo_dist.engine.world import World
-from ligo_dist.huggingface.models import build_meta_model
-from ligo_dist.schedule.plan import Plan
-from ligo_dist.training.builder import Builder
+from ligo_dist.engine import World
+from ligo_dist.huggingface import build_meta_model
+from ligo_dist.schedule import Plan
+from ligo_dist.training import Builder
 
 IDS = {"bos_token_id": 5, "eos_token_id": 6, "pad_token_id": 7}
 """Of the tokenizer."""

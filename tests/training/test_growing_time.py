@@ -9,12 +9,9 @@ import pytest
 
 from ligo_dist.architectures import get_architecture
 from ligo_dist.engine import EvaluationResult
-from ligo_dist.growth.layout import GrowthLayout
-from ligo_dist.growth.registry import get_method
-from ligo_dist.schedule.costs import PhaseCost, StageCost
-from ligo_dist.schedule.state import RunState
-from ligo_dist.training import grower
-from ligo_dist.training.grower import Grower, Stopwatch, Trained
+from ligo_dist.growth import GrowthLayout, get_method
+from ligo_dist.schedule import PhaseCost, RunState, StageCost
+from ligo_dist.training import Grower, Stopwatch, Trained, grower
 from small_models import small_shape
 
 

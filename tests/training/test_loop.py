@@ -16,22 +16,25 @@ from rich.console import Console
 from torch import Tensor
 
 from ligo_dist.checkpoints import CheckpointWriter
-from ligo_dist.config import config_from
-from ligo_dist.config.yaml_text import parse_yaml
-from ligo_dist.engine import EvaluationResult, OptimizerSettings, StepResult
-from ligo_dist.engine.world import World
+from ligo_dist.config import config_from, parse_yaml
+from ligo_dist.engine import EvaluationResult, OptimizerSettings, StepResult, World
 from ligo_dist.runtime import heartbeat
 from ligo_dist.runtime.errors import NonFiniteLossError
 from ligo_dist.runtime.progress import Progress
-from ligo_dist.schedule.costs import PhaseCost
-from ligo_dist.schedule.learning_rate import LearningRate
-from ligo_dist.schedule.plan import PhasePlan, Plan
-from ligo_dist.schedule.state import LEARN, TRAIN, RunState, StageRecord
-from ligo_dist.tracking.system import Place, SystemMetrics
+from ligo_dist.schedule import LEARN, TRAIN, LearningRate, PhaseCost, PhasePlan, Plan, RunState, StageRecord
+from ligo_dist.tracking import Place, SystemMetrics
+from ligo_dist.training import (
+    Account,
+    Evaluate,
+    LogMetrics,
+    PhaseRunner,
+    Step,
+    StopAtNonFinite,
+    run_phase,
+    seconds_at_peak,
+    training_steps,
+)
 from ligo_dist.training import phase as phase_module
-from ligo_dist.training.hooks import Account, Evaluate, LogMetrics, StopAtNonFinite, seconds_at_peak
-from ligo_dist.training.loop import Step, run_phase, training_steps
-from ligo_dist.training.phase import PhaseRunner
 
 CONFIG = """
 run_dir: runs/test

@@ -8,11 +8,10 @@ import signal
 import pytest
 from test_loop import Note, StandIn, phase, run
 
-from ligo_dist.engine.world import World
+from ligo_dist.engine import World
 from ligo_dist.runtime.errors import Preempted
 from ligo_dist.runtime.signals import StopReason, StopSignals
-from ligo_dist.training.hooks import SaveCheckpoint, StopWhenAsked, stop_if_asked
-from ligo_dist.training.loop import Step
+from ligo_dist.training import SaveCheckpoint, Step, StopWhenAsked, stop_if_asked
 from ranks import run_ranks
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ligo_dist.architectures import ModelShape, get_architecture
-from ligo_dist.engine.world import World
+from ligo_dist.engine import World
 from ligo_dist.runtime.errors import PreservationError
 from pairs import grown_model, method_named, pair_of, source_weights, start
 from ranks import RanksError, run_ranks
@@ -35,7 +35,7 @@ def shapes(family: str, layers: int = 3, heads: int = 2) -> tuple[ModelShape, Mo
 
 def from_partitions(world: World, families: tuple[str, ...]) -> dict[str, Tensor]:
     from engines import partitions
-    from ligo_dist.growth.functional import gathered_weights, model_output
+    from ligo_dist.growth import gathered_weights, model_output
 
     outputs = {}
     for family in families:
@@ -50,9 +50,7 @@ def from_partitions(world: World, families: tuple[str, ...]) -> dict[str, Tensor
 
 def from_operator(world: World, families: tuple[str, ...]) -> dict[str, Tensor]:
     from engines import partitions
-    from ligo_dist.growth.functional import generated_weights, model_output
-    from ligo_dist.growth.sharded import SourceShards
-    from ligo_dist.growth.transfer import initial_operator
+    from ligo_dist.growth import SourceShards, generated_weights, initial_operator, model_output
 
     outputs = {}
     for family in families:
@@ -109,12 +107,10 @@ def checked(
 ) -> float | None:
     """What `check_preserved` says of a source and its target: grown (one weight perturbed, if any), or at the start."""
     from engines import partitions
-    from ligo_dist.config.schema import Model, Stage
-    from ligo_dist.growth.sharded import SourceShards
-    from ligo_dist.growth.transfer import initial_operator
-    from ligo_dist.schedule.plan import GrowPlan, StagePlan
-    from ligo_dist.training.builder import Builder
-    from ligo_dist.training.preservation import check_preserved
+    from ligo_dist.config import Model, Stage
+    from ligo_dist.growth import SourceShards, initial_operator
+    from ligo_dist.schedule import GrowPlan, StagePlan
+    from ligo_dist.training import Builder, check_preserved
 
     start_of = method_named(method)
     source_shape, _ = shapes(family)

@@ -15,13 +15,10 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from ligo_dist.config.profile import Profile
-from ligo_dist.engine import OptimizerSettings, StepResult
-from ligo_dist.engine.world import World
-from ligo_dist.schedule.learning_rate import LearningRate
-from ligo_dist.schedule.plan import PhasePlan
-from ligo_dist.training.loop import run_phase
-from ligo_dist.training.profiling import StepProfiler
+from ligo_dist.config import Profile
+from ligo_dist.engine import OptimizerSettings, StepResult, World
+from ligo_dist.schedule import LearningRate, PhasePlan
+from ligo_dist.training import StepProfiler, run_phase
 from ranks import run_ranks
 
 ALONE = World(0, 1, torch.device("cpu"))

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from ligo_dist.config import load_config
-from ligo_dist.engine.world import World
+from ligo_dist.engine import World
 from ligo_dist.runtime.errors import CheckpointError, LigoError
-from ligo_dist.training.resume import agree_on_precision, find_checkpoint, recorded_config, run_lock
+from ligo_dist.training import agree_on_precision, find_checkpoint, recorded_config, run_lock
 from ranks import run_ranks
 from snapshots import ALONE, save
 

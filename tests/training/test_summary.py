@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ligo_dist.training.summary import Locations, StageSummary, show_summary, write_summary
+from ligo_dist.training import Locations, StageSummary, show_summary, write_summary
 
 STAGES = [
     StageSummary("small", 1_110_000, 5_000_000, 3.2e13, None, None, 8.36, 3.101, 72.3),

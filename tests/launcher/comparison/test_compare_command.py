@@ -13,7 +13,7 @@ from launcher.comparison.runs import derive_runs
 from ligo_dist.architectures import get_architecture
 from ligo_dist.config import load_config, stage_shapes
 from ligo_dist.runtime.quantities import flops
-from ligo_dist.schedule.flops import training_step_flops
+from ligo_dist.schedule import training_step_flops
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from launcher.signals import Signals
 from ligo_dist.config import Config, load_config
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.quantities import duration
-from ligo_dist.schedule.plan import Plan
+from ligo_dist.schedule import Plan
 
 ALL = [f"{method} seed {seed}" for seed in (0, 4) for method in ("source", "scratch", "stack", "ligo")]
 

@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 from launcher.comparison.runs import ComparedRun, as_begun, derive_runs
-from ligo_dist.config import load_config
-from ligo_dist.config.resolve import learn_steps
-from ligo_dist.config.source import SourceConfig, complete
+from ligo_dist.config import SourceConfig, complete, learn_steps, load_config
 from ligo_dist.runtime.errors import ConfigError
 
 

@@ -25,7 +25,7 @@ from launcher.doctor import probe
 from launcher.doctor.ssh import Conversation
 from launcher.fleet import Fleet
 from launcher.hosts import Node
-from ligo_dist.config.cluster import Cluster
+from ligo_dist.config import Cluster
 from ligo_dist.runtime.machine import processor_flags
 
 SOURCE = Path(probe.__file__).read_text()

@@ -6,7 +6,7 @@ import pytest
 import ssh_messages
 
 from launcher.doctor.ssh import explain, no_answer
-from ligo_dist.config.cluster import Cluster
+from ligo_dist.config import Cluster
 
 
 def found(code: int, errors: str, **cluster: object) -> str:

@@ -5,7 +5,7 @@ import pytest
 from launcher.doctor.checks import judge_this_machine
 from launcher.fleet import Fleet
 from launcher.hosts import Node
-from ligo_dist.config.cluster import Cluster
+from ligo_dist.config import Cluster
 
 PDSH = "`apt-get install pdsh`, `dnf install pdsh pdsh-rcmd-ssh` or `conda install -c conda-forge pdsh`"
 
