@@ -12,6 +12,7 @@ from ligo_dist.config import (
     check_deepspeed_keys_apart,
     check_world_size,
     load_config,
+    resolve_precision,
     with_source_apart,
 )
 from ligo_dist.planning import DEFAULT_GPU, Forecast, get_gpu, gpu_names
@@ -85,6 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
         faults = check_world_size(config, asked or 1) + check_deepspeed_keys_apart(config.deepspeed)
         if faults:
             raise ConfigError(faults, path)
+        # Every accelerator that can be planned for computes bf16 natively.
+        config, _ = resolve_precision(config, [True])
         forecast = Forecast(plan_of(config, asked or 1), gpu, arguments.hfu, arguments.mfu)
         print_forecast(path, forecast)
         if not forecast.fits and (asked or forecast.fewest is None):

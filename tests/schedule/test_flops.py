@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
 from ligo_dist.engine import World
@@ -19,6 +18,7 @@ from ligo_dist.schedule import (
     parameter_count,
     training_step_flops,
 )
+from measuring import counted_flops
 from ranks import run_ranks
 from small_models import library_model, outputs_of, random_batch, random_inputs, small_shape
 
@@ -58,9 +58,7 @@ def positions(shape: ModelShape, family: str) -> int:
 
 
 def counted(function) -> int:
-    # Matrix-vector products, with which biases are grown, are not among those that torch counts.
-    mv = {torch.ops.aten.mv: lambda matrix, vector, **_: 2 * matrix[0] * matrix[1]}
-    with FlopCounterMode(display=False, custom_mapping=mv) as counter:
+    with counted_flops() as counter:
         function()
     return counter.get_total_flops()
 
