@@ -16,7 +16,7 @@ import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from torch import Tensor
 
-from ligo_dist.engine.shards import unpadded
+from ligo_dist.engine.shards import partition_size, shard_of, unpadded
 from ligo_dist.runtime.environment import export_rank_environment, rank_environment
 from ligo_dist.runtime.machine import BF16_CAPABILITY, processor_flags, processors_have_bf16
 
@@ -200,6 +200,18 @@ def all_gather(local_S: Tensor, world: World) -> Tensor:
 def gather_tensor(shard: Tensor, shape: tuple[int, ...], world: World) -> Tensor:
     """A whole tensor from its partitions, on every rank."""
     return unpadded(all_gather(shard, world), shape)
+
+
+def scatter_tensor(full: Tensor | None, numel: int, owner: int, world: World) -> Tensor:
+    """This rank's partition of a whole tensor of so many elements, which one rank has. Collective."""
+    if world.size == 1:
+        assert full is not None
+        return shard_of(full, 0, 1).to(world.device)
+    shard = torch.empty(partition_size(numel, world.size), device=world.device)
+    ranks = range(world.size)
+    shards = None if full is None else [shard_of(full, rank, world.size).to(world.device) for rank in ranks]
+    dist.scatter(shard, shards, src=owner)
+    return shard
 
 
 def reduce_scatter_mean(values_NS: Tensor, world: World) -> Tensor:

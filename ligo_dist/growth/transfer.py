@@ -12,7 +12,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from ligo_dist.engine import Shards, World, gather_tensor, partition_range, shard_of
+from ligo_dist.engine import Shards, World, gather_tensor, partition_range, scatter_tensor
 from ligo_dist.growth.depth import is_new_layer
 from ligo_dist.growth.methods import Method, initial_value
 from ligo_dist.growth.operators import Growth
@@ -50,10 +50,19 @@ def initial_operator(growth: Growth, method: Method, stream: str, world: World) 
 def initial_operator_shards(
     growth: Growth, method: Method, stream: str, world: World
 ) -> Iterator[tuple[str, Tensor]]:
-    """This rank's partitions of the operator's start, one parameter at a time."""
-    for parameter in growth.operator_parameters:
-        value = initial_value(growth, method, parameter, stream)
-        yield parameter.name, shard_of(value, world.rank, world.size).to(world.device)
+    """This rank's partitions of the operator's start, one parameter at a time. Collective.
+
+    Each is made by one rank alone, as many side by side as there are ranks: an orthogonal one takes cubic time.
+    """
+    parameters = growth.operator_parameters
+    for first in range(0, len(parameters), world.size):
+        several = parameters[first : first + world.size]
+        made = None
+        if world.rank < len(several):
+            made = initial_value(growth, method, several[world.rank], stream)
+        for owner, parameter in enumerate(several):
+            full = made if owner == world.rank else None
+            yield parameter.name, scatter_tensor(full, parameter.numel, owner, world)
 
 
 @torch.no_grad()

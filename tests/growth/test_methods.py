@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ligo_dist.engine import World
-from ligo_dist.growth import DEPTHS, WIDTHS, initial_operator, transfer
+from ligo_dist.engine import World, shard_of
+from ligo_dist.growth import DEPTHS, WIDTHS, initial_operator, initial_operator_shards, transfer
 from pairs import method_named, pair_of, source_weights, start
+from ranks import run_ranks
 from small_models import small_shape
 
 
@@ -39,3 +40,29 @@ def test_each_growth_of_a_run_draws_by_its_own_stream_and_once(monkeypatch: pyte
         assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 0.7
         assert torch.equal(starts[0](name)[growth.source.width :].flatten(), first)
     assert made.count("hidden.out") == 2
+
+
+def started(world: World) -> tuple[list[str], bool]:
+    """What a rank has made of an operator's start, and whether the partitions are those of the whole start."""
+    growth = pair_of("gpt2", *(small_shape("gpt2", layers, layers) for layers in (3, 5)), "lossless-dense")
+    method, made, make = method_named("lossless-dense"), [], transfer.initial_value
+    transfer.initial_value = lambda *of: (made.append(of[2].name), make(*of))[1]
+    try:
+        shards = dict(initial_operator_shards(growth, method, "0/large", world))
+    finally:
+        transfer.initial_value = make
+    whole = initial_operator(growth, method, "0/large", world)
+    equal = (
+        torch.equal(shards[parameter.name], shard_of(whole(parameter.name), world.rank, world.size))
+        for parameter in growth.operator_parameters
+    )
+    return made, all(equal)
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_each_matrix_of_a_start_is_made_by_one_rank(world_size: int):
+    made, are_right = zip(*run_ranks(started, world_size), strict=True)
+    assert all(are_right)
+    names = [name for of_rank in made for name in of_rank]
+    assert len(names) == len(set(names))
+    assert max(map(len, made)) - min(map(len, made)) <= 1
