@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -34,9 +35,8 @@ def fed(micro_batches: Iterable[FedBatch], device: torch.device) -> Iterator[Fed
         computing = torch.cuda.current_stream(device)
         computing.wait_event(event)
         for tensor in batch[0].values():
-            tensor.record_stream(
-                computing
-            )  # its memory goes back to the copies' stream, which must wait for this one
+            # Its memory goes back to the copies' stream, which must wait for this one.
+            tensor.record_stream(computing)
         yield batch
 
 
@@ -53,17 +53,10 @@ def made_ahead(items: Iterable[Given], make: Callable[[Given], Made]) -> Iterato
     iterator = iter(items)
 
     def following() -> list[Made]:
-        return [make(item) for item in _first(iterator)]
+        return [make(item) for item in islice(iterator, 1)]
 
     with ThreadPoolExecutor(1, "feeding") as pool:
         made = pool.submit(following)
         while got := made.result():
             made = pool.submit(following)
             yield from got
-
-
-def _first(items: Iterator[Given]) -> Iterator[Given]:
-    """The next item, or nothing."""
-    for item in items:
-        yield item
-        return
