@@ -7,7 +7,8 @@ from ligo_dist.config.section import Section
 
 class Liger(Section):
     """Fused kernels of the package liger-kernel (`pip install 'ligo_dist[liger]'`), on GPUs, for families that it has
-    them for: llama, mistral, qwen2, qwen3. They compute the same with less memory and traffic; the last digits change."""
+    them for: llama, mistral, qwen2, qwen3. They compute the same with less memory and traffic, but for the last
+    digits."""
 
     fused_linear_cross_entropy: bool = False
     """Output head and loss in one, without the logits, which for a large vocabulary are the largest tensor of a step.

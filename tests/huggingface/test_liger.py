@@ -16,7 +16,6 @@ from ligo_dist.huggingface import (
     build_meta_model,
     build_partitioned_model,
     liger_faults,
-    used_by_root,
 )
 from ranks import run_ranks
 from small_models import library_model, model_shape, token_ids, weights_of
@@ -43,7 +42,7 @@ def steps(world: World, kernels: tuple[str, ...], tied: bool) -> list[tuple[floa
         if kernels:
             apply_liger(model, kernels)
         keys = engine_config("fp32", 2, 1, 1.0, NOTHING_WHOLE)
-        engine = Engine(model, SETTINGS, keys, world, external_parameters=used_by_root(model, kernels))
+        engine = Engine(model, SETTINGS, keys, world)
         engine.write_shards(partitions(world, weights_of(library_model("llama", shape))).items())
         batch = token_ids(4, seed=3).chunk(world.size)[world.rank]
         told = []
