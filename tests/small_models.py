@@ -75,7 +75,7 @@ def library_config(architecture: Architecture, shape: ModelShape, **extra: Any) 
     no_dropout = {
         name: 0.0
         for name in config_class().to_dict()
-        if name.endswith(("_pdrop", "_dropout", "_dropout_prob"))
+        if name.endswith(("_pdrop", "dropout", "_dropout_prob"))
     }
     specials = (
         {"bos_token_id": 1, "eos_token_id": 2} if shape.vocab and not architecture.position_offset else {}

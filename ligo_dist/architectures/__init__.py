@@ -12,6 +12,7 @@ from ligo_dist.architectures.table import (
     ParameterSpec,
     Segment,
     fits_attribute,
+    is_dropout,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "architecture_names",
     "fits_attribute",
     "get_architecture",
+    "is_dropout",
 ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ligo_dist.architectures.bert import BERT, BERT_ENCODER, ROBERTA
-from ligo_dist.architectures.gpt import GPT2, GPT_NEOX
+from ligo_dist.architectures.gpt import GPT2, GPT_NEOX, OPT
 from ligo_dist.architectures.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from ligo_dist.architectures.table import Architecture
 from ligo_dist.architectures.vit import DEIT, VIT
 from ligo_dist.runtime.errors import ArchitectureError, did_you_mean
 from ligo_dist.runtime.imported import import_object
 
-_FAMILIES = (GPT2, GPT_NEOX, LLAMA, MISTRAL, QWEN2, QWEN3, BERT, BERT_ENCODER, ROBERTA, VIT, DEIT)
+_FAMILIES = (GPT2, GPT_NEOX, OPT, LLAMA, MISTRAL, QWEN2, QWEN3, BERT, BERT_ENCODER, ROBERTA, VIT, DEIT)
 _ARCHITECTURES = {architecture.name: architecture for architecture in _FAMILIES}
 
 

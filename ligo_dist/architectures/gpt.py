@@ -1,6 +1,8 @@
-"""GPT-2 and GPT-NeoX (Pythia)."""
+"""GPT-2, GPT-NeoX (Pythia) and OPT."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from ligo_dist.architectures.table import Architecture, Axis, ModelShape
 
@@ -127,4 +129,58 @@ GPT_NEOX = Architecture(
     rotary=True,
     rotary_part=0.25,
     parallel_branches=True,
+)
+
+
+_OPT_CONFIG_KEYS = {
+    "num_hidden_layers": "layers",
+    "word_embed_proj_dim": "width",  # OPT-350M's differs, which this table has no parameters for
+    "hidden_size": "width",
+    "num_attention_heads": "heads",
+    "ffn_dim": "ffn",
+    "vocab_size": "vocab",
+    "max_position_embeddings": "positions",
+    "tie_word_embeddings": "tied",
+}
+
+
+def _opt_table(shape: ModelShape) -> dict[str, str]:
+    norm = ("hidden.gain", "hidden.bias")
+    block = {
+        "self_attn_layer_norm": norm,
+        "self_attn.q_proj": ("query.out hidden.in", "query.out"),
+        "self_attn.k_proj": ("key.out hidden.in", "key.out"),
+        "self_attn.v_proj": ("value.out hidden.in", "value.out"),
+        "self_attn.out_proj": ("hidden.out value.in", "hidden.out"),
+        "final_layer_norm": norm,
+        "fc1": ("ffn.out hidden.in", "ffn.out"),
+        "fc2": ("hidden.out ffn.in", "hidden.out"),
+    }
+    modules = {f"layers.{{layer}}.{name}": lines for name, lines in block.items()}
+    modules["final_layer_norm"] = ("hidden.head_gain", "hidden.head_bias") if shape.tied else norm
+    table = {
+        "model.decoder.embed_tokens.weight": "vocab hidden.out",
+        "model.decoder.embed_positions.weight": "position hidden.out",
+    }
+    for name, (weight, bias) in modules.items():
+        table |= {f"model.decoder.{name}.weight": weight, f"model.decoder.{name}.bias": bias}
+    if not shape.tied:
+        table["lm_head.weight"] = "vocab hidden.in"
+    return table
+
+
+OPT = replace(
+    GPT2,
+    name="opt",
+    model_class="OPTForCausalLM",
+    config_class="OPTConfig",
+    layers_path="model.decoder.layers",
+    # Its embedding has two more rows than the configuration counts positions.
+    axes={**GPT2.axes, "position": Axis("position", lambda shape: shape.positions + 2, "fixed")},
+    table=_opt_table,
+    config_keys=_OPT_CONFIG_KEYS,
+    norm_epsilon=None,
+    writes_gelu_out=False,
+    softmax_in_fp32=True,
+    numbering_keys=(),
 )

@@ -196,7 +196,8 @@ class Architecture:
         post_norm: norms lie on the residual stream, behind each addition (BERT), not in front of each branch.
         free_head_size: the head size may differ from `width / heads`.
         position_offset: rows of the position embedding beyond the positions there are (RoBERTa: 2).
-        norm_epsilon: key of the configuration that holds the norms' epsilon.
+        norm_epsilon: key of the configuration that holds the norms' epsilon; None: it has none (OPT), and widths that
+            would change the epsilon do not keep the function.
         token_types: kinds of segments that its published models tell apart, taken where nobody says another number.
         writes_gelu_out: its feed-forward blocks' activation is a GELU of elementary operations (`gelu_new`), each of
             which keeps its result for the backward pass.
@@ -217,7 +218,7 @@ class Architecture:
     config_keys: Mapping[str, str]
     default_ffn: Callable[[int], int]
     ties_embeddings: bool | None
-    norm_epsilon: str
+    norm_epsilon: str | None
     rotary: bool = False
     rotary_part: float = 1.0
     post_norm: bool = False
@@ -379,3 +380,8 @@ def fits_attribute(value: object, attribute: str) -> bool:
         return isinstance(value, bool)
     smallest = 0 if attribute == "layers" else 1
     return isinstance(value, int) and not isinstance(value, bool) and value >= smallest
+
+
+def is_dropout(key: str) -> bool:
+    """Whether a key of the library's configuration says what part is dropped: `resid_pdrop`, `dropout`, `layerdrop`."""
+    return "drop" in key

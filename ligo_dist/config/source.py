@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ligo_dist.architectures import Architecture, get_architecture
+from ligo_dist.architectures import Architecture, get_architecture, is_dropout
 from ligo_dist.config.huggingface import ROTARY_KEYS, field_names
 from ligo_dist.config.load import config_from
 from ligo_dist.config.resolve import PARTIAL_ROTARY_KEYS, is_image_family
@@ -34,7 +34,6 @@ _DATA_KEYS = {"image_size": "image_size", "channels": "channels", "labels": "lab
 _MAY_DIFFER = ("max_positions", "vocab_size", "labels")
 """What of the weights is for less begins anew beyond that, or as a whole (classes); what is for more is left out."""
 
-_DROPOUT = ("_pdrop", "_dropout", "_dropout_prob")
 _PER_LAYER = "layer_types"
 _LABELS = ("id2label", "label2id")
 _OF_ITS_FILE = (
@@ -148,7 +147,7 @@ def read_source_config(family: str, name: str) -> SourceConfig:
     inherited = {
         key: values[key]
         for key in field_names(cls)
-        if key in values and key not in left_out and not key.endswith(_DROPOUT)
+        if key in values and key not in left_out and not is_dropout(key)
         # Of what a shape has beside its sizes, a switch that is off is what it has anyway.
         if values[key] != default.get(key) or (key in architecture.config_keys and values[key])
     }

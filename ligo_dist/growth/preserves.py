@@ -80,6 +80,10 @@ def _statistics_obstacles(
         return ["width 'bert2bert-fpi' copies units unequally often, which changes the norms' statistics"]
     if divides:
         return []
+    if architecture.norm_epsilon is None and not architecture.post_norm and width in _RESCALING:
+        return [
+            f"{uneven}: {architecture.name}'s configuration has no key for the norms' epsilon, which changes"
+        ]
     if width == "net2net":
         return [f"{uneven}: copies unequally often change the norms' statistics"]
     if architecture.post_norm:
@@ -92,7 +96,7 @@ def epsilon_factor(architecture: Architecture, source: ModelShape, target: Model
 
     k n units of n' hold all of the variance, so it is k n / n' of the source's (LEMON, appendix on LayerNorm).
     """
-    if architecture.post_norm or width not in _RESCALING:
+    if architecture.post_norm or architecture.norm_epsilon is None or width not in _RESCALING:
         return 1.0
     whole = 1 if width == "zero-pad" else target.width // source.width
     return whole * source.width / target.width

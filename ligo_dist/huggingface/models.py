@@ -16,7 +16,7 @@ from torch import nn
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from ligo_dist.architectures import Architecture, ModelShape
+from ligo_dist.architectures import Architecture, ModelShape, is_dropout
 from ligo_dist.engine import (
     Shards,
     World,
@@ -26,7 +26,7 @@ from ligo_dist.engine import (
     seed_everything,
 )
 from ligo_dist.huggingface.versions import initialize_partitioned
-from ligo_dist.runtime.errors import CheckpointError
+from ligo_dist.runtime.errors import CheckpointError, LigoError
 
 GENERATION_FILE = "generation_config.json"
 """What the library calls the file that says how a model generates text."""
@@ -73,9 +73,15 @@ def _library_config(
     config_class = getattr(transformers, architecture.config_class)
     # The class completes a mapping in its place, which is the user's.
     config = config_class(**copy.deepcopy({**keys, "architectures": [architecture.model_class]}))
+    key = architecture.norm_epsilon
+    if key is not None and not hasattr(config, key):
+        raise LigoError(
+            f"norm_epsilon of {architecture.name} is {key!r}, which {architecture.config_class} does not have; None is"
+            " right where it has no such key"
+        )
     if epsilon_factor != 1.0:
-        epsilon = getattr(config, architecture.norm_epsilon)
-        setattr(config, architecture.norm_epsilon, epsilon * epsilon_factor)
+        assert key is not None, "nothing claims to keep the function then"
+        setattr(config, key, getattr(config, key) * epsilon_factor)
     return config
 
 
@@ -111,7 +117,7 @@ def generation_config(
 def _no_dropout(config_class: type[PretrainedConfig]) -> dict[str, float]:
     """Dropout off unless the user asks for it: pre-training sees each token once or a few times."""
     defaults = config_class().to_dict()
-    return {name: 0.0 for name in defaults if name.endswith(("_pdrop", "_dropout", "_dropout_prob"))}
+    return {name: 0.0 for name, value in defaults.items() if is_dropout(name) and isinstance(value, float)}
 
 
 def build_partitioned_model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ligo_dist.architectures import Architecture
+from ligo_dist.architectures import Architecture, is_dropout
 from ligo_dist.config import attention_of
 from ligo_dist.runtime.zero3 import Zero3
 from ligo_dist.schedule import Plan
@@ -46,7 +46,7 @@ class Setting:
         precision = "fp32" if config.precision == "fp32" else "bf16"
         attention = attention_of(config.model, precision, on_processors=not on_gpu)
         keys = config.model.huggingface
-        dropped = [name for name, part in keys.items() if _is_dropout(name) and part]
+        dropped = [name for name, part in keys.items() if is_dropout(name) and part]
         drops_scores = any("att" in name for name in dropped)
         return cls(
             plan.architecture,
@@ -60,7 +60,3 @@ class Setting:
             activation=keys.get("activation_function", keys.get("hidden_act")),
             zero3=Zero3.from_keys(config.deepspeed),
         )
-
-
-def _is_dropout(name: str) -> bool:
-    return name.endswith(("_pdrop", "_dropout", "_dropout_prob"))

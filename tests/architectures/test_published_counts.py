@@ -14,6 +14,7 @@ from ligo_dist.schedule import parameter_count
 PUBLISHED: list[tuple[str, str, int, dict[str, Any]]] = [
     ("gpt2", "GPT-2", 124_439_808, {}),
     ("gpt2", "GPT-2 medium", 354_823_168, {"n_layer": 24, "n_embd": 1024, "n_head": 16}),
+    ("opt", "OPT-125M", 125_239_296, {}),
     (
         "gpt_neox",
         "Pythia-70M",

@@ -48,7 +48,11 @@ def pairs(family: str) -> dict[str, tuple[ModelShape, set[str], set[str]]]:
     """Name -> (target, the methods that keep the function, those that are refused), the source being `small`."""
     architecture = get_architecture(family)
     rms = {"zero-pad"} if architecture.normalization == "rms_norm" else set()
-    odd = set() if architecture.post_norm else {"lossless", "lossless-dense"} | rms
+    odd = (
+        set()
+        if architecture.post_norm or architecture.norm_epsilon is None
+        else {"lossless", "lossless-dense"} | rms
+    )
     cloning = {"hypercloning"}
     found = {
         "twice as wide": (small(family, 5, 12, 60), COPYING | rms, set()),

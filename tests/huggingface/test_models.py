@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,11 +13,17 @@ from torch import Tensor
 from transformers.initialization import no_init_weights
 
 from engines import build_engine, causal, engine_model_config, whole
-from ligo_dist.architectures import ModelShape, get_architecture
+from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
 from ligo_dist.engine import World, seed_everything
-from ligo_dist.huggingface import build_meta_model, build_partitioned_model, initial_shards
+from ligo_dist.huggingface import (
+    build_meta_model,
+    build_partitioned_model,
+    huggingface_config,
+    initial_shards,
+)
+from ligo_dist.runtime.errors import LigoError
 from ranks import run_ranks
-from small_models import model_shape, token_ids
+from small_models import model_shape, small_shape, token_ids
 
 SIZES = {"gpt2": (3, 48, 3, 3, 100), "llama": (3, 48, 6, 2, 77)}
 SEED = 7
@@ -145,3 +152,17 @@ def test_dropout_is_off_unless_asked_for():
     assert engine_model_config("gpt2", shape).resid_pdrop == 0.0
     assert engine_model_config("gpt2", shape, resid_pdrop=0.2).resid_pdrop == 0.2
     assert engine_model_config("llama", model_shape(SIZES["llama"], True)).attention_dropout == 0.0
+
+
+@pytest.mark.parametrize("family", architecture_names())
+def test_nothing_is_dropped_in_training(family: str):
+    shape = small_shape(family)
+    keys = huggingface_config(get_architecture(family), shape, {}).to_dict()
+    dropped = {key: value for key, value in keys.items() if "drop" in key and value}
+    assert not dropped
+
+
+def test_a_key_of_the_epsilon_that_is_none_is_told():
+    family = replace(get_architecture("gpt2"), norm_epsilon="epsilon")
+    with pytest.raises(LigoError, match="norm_epsilon of gpt2 is 'epsilon', which GPT2Config does not have"):
+        huggingface_config(family, small_shape("gpt2"), {})
