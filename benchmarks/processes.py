@@ -45,15 +45,18 @@ def run_on_ranks(
         return [json.loads(result.read_text()) for result in results]
 
 
-def environment_of_rank(rank: int, world_size: int, port: int, keeps_memory: bool) -> dict[str, str]:
-    """The environment of a rank on processors of this machine; `keeps_memory` as in `run_on_ranks`."""
+def environment_of_rank(
+    rank: int, world_size: int, port: int, keeps_memory: bool, *, on_processors: bool = True
+) -> dict[str, str]:
+    """The environment of a rank on this machine; `keeps_memory` as in `run_on_ranks`. Ranks that are not on processors
+    have a GPU each."""
     largest_kept = str(1 << 30 if keeps_memory else 1 << 16)
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
     return {
         **os.environ,
         **{name: str(value) for name, value in ranks.items()},
         "MASTER_ADDR": "127.0.0.1",
-        "DS_ACCELERATOR": "cpu",
+        **({"DS_ACCELERATOR": "cpu"} if on_processors else {}),
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // world_size)),
         "MALLOC_MMAP_THRESHOLD_": largest_kept,
         "MALLOC_TRIM_THRESHOLD_": largest_kept,
