@@ -175,7 +175,9 @@ def _packed(eater: Eater, directory: Path, size: int) -> Batches:
 
 def _masked(eater: Eater, directory: Path, size: int) -> Batches:
     blocks = _blocks(eater, directory, size)
-    samples = MaskedSamples(blocks, 0.15, mask_id=4, special_ids=frozenset(range(5)), vocab_size=VOCAB, seed=0)
+    samples = MaskedSamples(
+        blocks, 0.15, mask_id=4, special_ids=frozenset(range(5)), vocab_size=VOCAB, seed=0
+    )
     return Batches(samples, 0, BATCH)
 
 

@@ -93,7 +93,12 @@ def _options(on_processors: bool) -> argparse.Namespace:
 
 
 def _heading(options: argparse.Namespace, on_processors: bool) -> list[str]:
-    libraries = ["torch", "deepspeed", "transformers", *(["accelerate"] if "trainer" in options.loops else [])]
+    libraries = [
+        "torch",
+        "deepspeed",
+        "transformers",
+        *(["accelerate"] if "trainer" in options.loops else []),
+    ]
     where = f"{os.cpu_count()} {processor()} cores"
     if not on_processors:
         import torch
