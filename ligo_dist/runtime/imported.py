@@ -1,4 +1,5 @@
-"""What a configuration names as `package.module:NAME`: an object of the user's own code."""
+"""What a configuration names as `package.module:NAME`, an object of the user's own code; and what is imported when it
+is used."""
 
 from __future__ import annotations
 
