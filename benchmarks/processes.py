@@ -14,7 +14,11 @@ from launcher.command import free_port
 
 
 def run_on_ranks(
-    module: str, world_size: int, arguments: dict[str, Any], keeps_memory: bool = False
+    module: str,
+    world_size: int,
+    arguments: dict[str, Any],
+    keeps_memory: bool = False,
+    threads: int | None = None,
 ) -> list[dict[str, Any]]:
     """Run `python -m module ARGUMENTS-AS-JSON RESULT-FILE` on each rank; returns what each wrote, as JSON.
 
@@ -24,6 +28,7 @@ def run_on_ranks(
         arguments: of the module.
         keeps_memory: freed blocks are kept for the next ones, as a run does, for measuring times. Otherwise they go
             back to the system at once, so that resident memory is memory in use.
+        threads: that a rank computes with; None: its part of the cores.
 
     Raises:
         RuntimeError: if a rank fails; its output has been shown.
@@ -34,7 +39,8 @@ def run_on_ranks(
         processes = [
             subprocess.Popen(
                 [sys.executable, "-m", module, json.dumps(arguments), str(results[rank])],
-                env=environment_of_rank(rank, world_size, port, keeps_memory),
+                env=environment_of_rank(rank, world_size, port, keeps_memory)
+                | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)}),
                 stdout=subprocess.DEVNULL,
             )
             for rank in range(world_size)
