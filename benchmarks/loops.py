@@ -301,8 +301,6 @@ def _adamw(model: nn.Module, work: Work) -> torch.optim.Optimizer:
 
 
 def _start_torch(work: Work) -> None:
-    if work.device.type == "cuda":
-        torch.cuda.set_device(work.device)
     torch.distributed.init_process_group("gloo" if work.device.type == "cpu" else "nccl")
 
 

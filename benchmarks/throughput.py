@@ -15,7 +15,8 @@ The losses must agree at the first step, or the loops did not do the same.
     fsdp2      Hugging Face + torch's `fully_shard`
     ddp        Hugging Face + torch's DistributedDataParallel, which shards nothing
 
-On GPUs where there are any; `DS_ACCELERATOR=cpu` takes the processors. Ranks must not be more than there are GPUs.
+On GPUs where there are any; `DS_ACCELERATOR=cpu` takes the processors. Ranks must not be more than there are GPUs, and
+a GPU holds all loops at once: where that is too much for it, `--loops` takes some of them.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ from benchmarks.turns import Turns
 def main() -> None:
     arguments = json.loads(sys.argv[1])
     device = device_of_rank()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
     def settle() -> None:
         if device.type == "cuda":
