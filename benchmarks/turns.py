@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -50,7 +51,7 @@ class Ranks:
 
         Returns:
             Of a step: `seconds` of the slowest rank, `processor`, the seconds of processor time of all ranks together;
-            and `loss`, the first rank's at the last step.
+            and `loss`, of the last step, the mean of what the ranks say: of all tokens, or each of its own.
 
         Raises:
             RuntimeError: a rank ended; its output is in the message.
@@ -63,7 +64,7 @@ class Ranks:
         return {
             "seconds": max(answer["seconds"] for answer in answers),
             "processor": sum(answer["processor"] for answer in answers),
-            "loss": answers[0]["loss"],
+            "loss": statistics.fmean(answer["loss"] for answer in answers),
         }
 
     def _answer(self, process: subprocess.Popen[str]) -> dict[str, float]:
