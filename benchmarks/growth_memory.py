@@ -208,7 +208,7 @@ def fit(seconds: Mapping[int, float]) -> tuple[float, float, float]:
         constant, share = 0.0, (took / counts).sum() / (1 / counts**2).sum()
     elif share < 0:
         constant, share = took.mean(), 0.0
-    return constant, share, float(np.abs(constant + share / counts - took).max() / took.min())
+    return float(constant), float(share), float(np.abs(constant + share / counts - took).max() / took.min())
 
 
 def _specs(growth: Growth, which: str) -> list[ParameterSpec]:

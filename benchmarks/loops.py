@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -121,8 +122,7 @@ def _take_phase(work: Work, turns: Turns, *, learns: bool) -> None:
     steps = training_steps(engine, Batches(samples, 0, phase.batch_size), phase, 0, seed=0)
     more = turns.wait()
     while more:
-        loss = next(steps).result.loss
-        more = turns.taken(lambda loss=loss: loss)  # type: ignore[misc]
+        more = turns.taken(partial(float, next(steps).result.loss))
 
 
 def _configuration(work: Work, learns: bool) -> dict[str, Any]:
@@ -285,8 +285,7 @@ def _loop(work: Work, turns: Turns, step: Callable[[dict[str, Tensor]], Tensor])
     more = turns.wait()
     while more:
         batch = {name: tensor.to(work.device) for name, tensor in next(batches).items()}
-        loss = step(batch).detach()
-        more = turns.taken(lambda loss=loss: loss.item())  # type: ignore[misc]
+        more = turns.taken(step(batch).detach().item)
 
 
 def _adamw(model: nn.Module, work: Work) -> torch.optim.Optimizer:
