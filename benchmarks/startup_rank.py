@@ -20,10 +20,10 @@ def main() -> None:
     name = sys.argv[0]
     enter = heartbeat.enter
 
-    def marked(phase: str) -> None:
-        make_mark(phase)
-        enter(phase)
-        if phase == "small train":
+    def marked(place: str) -> None:
+        make_mark(place)
+        enter(place)
+        if place == "small train":
             _mark_first_step()
 
     heartbeat.enter = marked
