@@ -1,6 +1,7 @@
 """Peak memory per rank while a growth is learned and while it is applied, beside the plain way, on 1, 2 and 4 ranks.
 
     python -m benchmarks.growth_memory
+    python -m benchmarks.growth_memory --time
 
 Plain: every rank holds the whole source and the whole operator, generates the whole target for each step, and to grow
 makes the whole target and keeps its own partition. Ours: source, operator and target are partitions; one block's
@@ -8,6 +9,12 @@ weights are generated at a time; each rank makes its own partition of the target
 
 The bound is invariant 4 of docs/design.md in numbers: partitions + a few small layers + a few copies of one target
 block (and of its operator), see `learning_bound` and `growing_bound`.
+
+With `--time`, in place of memory: the processor time that a rank takes for a step of learning and for growing, ours, at
+several sizes. A rank has one core; its time does not count where it waits for another one, so there may be more ranks
+than cores. The batch is the same on any number of ranks. Work is divided by the number of ranks N, but for what each
+does in full (learning: generating the weights; growing: gathering): time = constant + share / N, fitted by least
+squares.
 """
 
 from __future__ import annotations
@@ -15,9 +22,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.processes import run_on_ranks
 from benchmarks.provenance import commit, processor
@@ -28,6 +38,10 @@ MEGABYTE = 1e6
 FP32 = 4
 TOKENS = 64
 """Length of the one sequence that each rank trains on: activations are not what is measured."""
+SEQUENCES = 16
+"""All ranks together, of a step whose time is measured."""
+SIZES = ((192, 2), (256, 4), (384, 6))
+"""Width and layers of the sources whose times are measured."""
 
 
 def build_growth(family: str, width: int, layers: int) -> Growth:
@@ -88,8 +102,14 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=384, help="of the source; the target has twice as much")
     parser.add_argument("--layers", type=int, default=4, help="of the source; the target has twice as many")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--time", action="store_true", help="measure times, at three sizes")
     parser.add_argument("--output", type=Path, help="also write the table to this file")
     options = parser.parse_args()
+    if options.time:
+        lines = _times(options)
+        if options.output:
+            options.output.write_text("\n".join(lines) + "\n")
+        return
     growth = build_growth(options.family, options.width, options.layers)
     lines = [*_heading(growth, options), *_table(growth, options)]
     if options.output:
@@ -144,6 +164,51 @@ def _table(growth: Growth, options: argparse.Namespace) -> list[str]:
         print("! above its bound", flush=True)
         sys.exit(1)
     return lines
+
+
+def _times(options: argparse.Namespace) -> list[str]:
+    ranks = options.ranks
+    counts = "".join(f"{count:>8}" for count in ranks)
+    lines = [
+        f"{date.today()}, commit {commit()}; {options.family}, fp32, gloo on {os.cpu_count()} {processor()} cores",
+        f"processor seconds of a rank with one thread; {SEQUENCES} x {TOKENS} tokens a step, all ranks together",
+        "",
+        f"source    operator, M  phase   ranks{counts}   constant + share / N   off by at most",
+    ]
+    print("\n".join(lines), flush=True)
+    for width, layers in SIZES:
+        growth = build_growth(options.family, width, layers)
+        operator = sum(p.shape[0] * p.shape[1] for p in growth.operator_parameters)
+        seconds: dict[str, dict[int, float]] = {"learn": {}, "grow": {}}
+        for world_size in ranks:
+            arguments = {"way": "time", "family": options.family, "width": width, "layers": layers}
+            results = run_on_ranks(
+                "benchmarks.growth_memory_rank", world_size, arguments, keeps_memory=True, threads=1
+            )
+            for phase, of_phase in seconds.items():
+                of_phase[world_size] = max(result[phase] for result in results)
+        for phase, of_phase in seconds.items():
+            constant, share, off = fit(of_phase)
+            took = "".join(f"{of_phase[count]:>8.2f}" for count in ranks)
+            lines.append(
+                f"{layers} x {width:<6}{operator / 1e6:>10.1f}   {phase:<13}{took}"
+                f"{constant:>11.2f} + {share:.2f} / N{off:>13.0%}"
+            )
+            print(lines[-1], flush=True)
+    return lines
+
+
+def fit(seconds: Mapping[int, float]) -> tuple[float, float, float]:
+    """Of times by number of ranks N: constant and share of `constant + share / N`, neither below 0, and the part of a
+    time by which the farthest is off."""
+    counts, took = np.array(list(seconds)), np.array(list(seconds.values()))
+    inverse = np.stack([np.ones(len(counts)), 1 / counts], axis=1)
+    constant, share = np.linalg.lstsq(inverse, took, rcond=None)[0]
+    if constant < 0:
+        constant, share = 0.0, (took / counts).sum() / (1 / counts**2).sum()
+    elif share < 0:
+        constant, share = took.mean(), 0.0
+    return float(constant), float(share), float(np.abs(constant + share / counts - took).max() / took.min())
 
 
 def _specs(growth: Growth, which: str) -> list[ParameterSpec]:

@@ -1,10 +1,13 @@
-"""One rank of `benchmarks.growth_memory`: learns a growth for two steps and applies it, in one of the two ways."""
+"""One rank of `benchmarks.growth_memory`: learns a growth for two steps and applies it, in one of the two ways, or as
+ours with its times taken."""
 
 from __future__ import annotations
 
 import gc
 import json
+import statistics
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -12,7 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 from transformers import PretrainedConfig
 
-from benchmarks.growth_memory import TOKENS, build_growth
+from benchmarks.growth_memory import SEQUENCES, TOKENS, build_growth
 from benchmarks.processes import PeakMemory
 from ligo_dist.engine import (
     Engine,
@@ -41,7 +44,7 @@ from ligo_dist.growth import (
 from ligo_dist.huggingface import build_meta_model, build_partitioned_model, huggingface_config
 
 ADAM = OptimizerSettings(1e-4, (0.9, 0.95), 1e-8, 0.0, 1.0)
-STEPS = 2
+STEPS, TIMED = 2, 5
 KEYS = {"bos_token_id": 1, "eos_token_id": 2}
 
 
@@ -50,6 +53,10 @@ def main() -> None:
     world = start_world(600)
     growth = build_growth(arguments["family"], arguments["width"], arguments["layers"])
     config = huggingface_config(growth.architecture, growth.target, KEYS)
+    if arguments["way"] == "time":
+        result.write_text(json.dumps(_timed(growth, config, world)))
+        stop_world()
+        return
     run = {"ours": _ours, "plain": _plain}[arguments["way"]]
     # Once in small, so that what the libraries load and reserve at first use is not counted as the growth's.
     small = build_growth(arguments["family"], 64, 1)
@@ -84,6 +91,29 @@ def _ours(growth: Growth, config: PretrainedConfig, world: World, memory: PeakMe
     grow = memory.peak()
     grown.release()
     return {"learn": learn, "grow": grow}
+
+
+def _timed(growth: Growth, config: PretrainedConfig, world: World) -> dict[str, float]:
+    """Seconds of processor time of a learning step, and of growing: medians, the first ones left out."""
+    source = SourceShards.build(growth, _random_source(growth, world), world)
+    engine = _learning_engine(growth, source, config, world, SEQUENCES // world.size)
+    method = get_method("ligo")
+    assert method is not None
+    engine.write_shards(initial_operator_shards(growth, method, "0", world))
+    learn, grow = [], []
+    for step in range(TIMED + 1):
+        batch = _batch(growth, step, world, SEQUENCES // world.size)
+        began = time.process_time()
+        engine.train_step([({"input_ids": batch, "labels": batch}, len(batch))], SEQUENCES, {"model": 1e-4})
+        learn.append(time.process_time() - began)
+    operator = engine.read_shards()
+    engine.release()
+    grown = _partitioned_target(growth, config, world)
+    for _ in range(TIMED + 1):
+        began = time.process_time()
+        grown.write_shards(grown_shards(growth, source, gathered_operator(growth, operator, world), world))
+        grow.append(time.process_time() - began)
+    return {"learn": statistics.median(learn[1:]), "grow": statistics.median(grow[1:])}
 
 
 def _plain(growth: Growth, config: PretrainedConfig, world: World, memory: PeakMemory) -> dict[str, int]:
@@ -121,11 +151,13 @@ def _plain(growth: Growth, config: PretrainedConfig, world: World, memory: PeakM
     return {"learn": learn, "grow": grow}
 
 
-def _learning_engine(growth: Growth, source: SourceShards, config: PretrainedConfig, world: World) -> Engine:
+def _learning_engine(
+    growth: Growth, source: SourceShards, config: PretrainedConfig, world: World, sequences: int = 1
+) -> Engine:
     target = build_meta_model(growth.architecture, growth.target, config, world.device)
     module = LearnedGrowth(growth, source, target, torch.float32, world)
     external = module.external_parameters()
-    return Engine(module, ADAM, _engine_config(), world, external, rename=operator_name)
+    return Engine(module, ADAM, _engine_config(sequences), world, external, rename=operator_name)
 
 
 def _partitioned_target(growth: Growth, config: PretrainedConfig, world: World) -> Engine:
@@ -133,13 +165,15 @@ def _partitioned_target(growth: Growth, config: PretrainedConfig, world: World) 
     return Engine(model, ADAM, _engine_config(), world)
 
 
-def _engine_config() -> dict[str, object]:
-    return engine_config("fp32", 1, 1, 1.0, {"zero_optimization": {"stage3_param_persistence_threshold": 0}})
+def _engine_config(sequences: int = 1) -> dict[str, object]:
+    return engine_config(
+        "fp32", sequences, 1, 1.0, {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
+    )
 
 
-def _batch(growth: Growth, step: int, world: World) -> Tensor:
+def _batch(growth: Growth, step: int, world: World, sequences: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(1000 * step + world.rank)
-    return torch.randint(0, growth.target.vocab, (1, TOKENS), generator=generator)
+    return torch.randint(0, growth.target.vocab, (sequences, TOKENS), generator=generator)
 
 
 if __name__ == "__main__":

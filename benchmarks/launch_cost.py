@@ -35,8 +35,7 @@ def main() -> int:
     options = parser.parse_args()
     deepspeed = str(Path(sys.executable).with_name("deepspeed"))
     with tempfile.TemporaryDirectory(prefix="launch-cost-") as directory:
-        config = Path(directory, "config.yaml")
-        config.write_text(yaml.safe_dump({**_CONFIG, "data": {**_DATA, "cache_dir": f"{directory}/cache"}}))
+        config = write_config(Path(directory))
         seconds: dict[str, list[float]] = {"deepspeed": [], "ligo-dist run": []}
         for number in range(options.n + 1):
             bare = [deepspeed, "--num_nodes", "1", "--num_gpus", "2", "--master_port", str(free_port())]
@@ -51,8 +50,8 @@ def main() -> int:
     more = [ours - bare for ours, bare in pairs]
     lines = [
         f"{date.today()}, commit {commit()}; 2 ranks on {os.cpu_count()} {processor()} cores, {options.n} pairs",
-        *(f"{name:<14}{_spread(values)}" for name, values in seconds.items()),
-        f"{'difference':<14}{_spread(more)}",
+        *(f"{name:<14}{spread(values)}" for name, values in seconds.items()),
+        f"{'difference':<14}{spread(more)}",
     ]
     print("\n" + "\n".join(lines))
     if options.output:
@@ -60,7 +59,17 @@ def main() -> int:
     return 0
 
 
-def _spread(values: Sequence[float]) -> str:
+def write_config(directory: Path, **keys: Any) -> Path:
+    """The file of a configuration of a few steps, whose corpus lies in the directory too; `keys` take the places of
+    its own."""
+    path = directory / "config.yaml"
+    data = {**_DATA, "cache_dir": str(directory / "cache")}
+    path.write_text(yaml.safe_dump({**_CONFIG, "data": data, **keys}))
+    return path
+
+
+def spread(values: Sequence[float]) -> str:
+    """Their median and range, which are seconds."""
     return f"{statistics.median(values):6.1f} s (from {min(values):.1f} to {max(values):.1f})"
 
 

@@ -14,7 +14,11 @@ from launcher.command import free_port
 
 
 def run_on_ranks(
-    module: str, world_size: int, arguments: dict[str, Any], keeps_memory: bool = False
+    module: str,
+    world_size: int,
+    arguments: dict[str, Any],
+    keeps_memory: bool = False,
+    threads: int | None = None,
 ) -> list[dict[str, Any]]:
     """Run `python -m module ARGUMENTS-AS-JSON RESULT-FILE` on each rank; returns what each wrote, as JSON.
 
@@ -24,6 +28,7 @@ def run_on_ranks(
         arguments: of the module.
         keeps_memory: freed blocks are kept for the next ones, as a run does, for measuring times. Otherwise they go
             back to the system at once, so that resident memory is memory in use.
+        threads: that a rank computes with; None: its part of the cores.
 
     Raises:
         RuntimeError: if a rank fails; its output has been shown.
@@ -34,7 +39,8 @@ def run_on_ranks(
         processes = [
             subprocess.Popen(
                 [sys.executable, "-m", module, json.dumps(arguments), str(results[rank])],
-                env=environment_of_rank(rank, world_size, port, keeps_memory),
+                env=environment_of_rank(rank, world_size, port, keeps_memory)
+                | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)}),
                 stdout=subprocess.DEVNULL,
             )
             for rank in range(world_size)
@@ -45,15 +51,18 @@ def run_on_ranks(
         return [json.loads(result.read_text()) for result in results]
 
 
-def environment_of_rank(rank: int, world_size: int, port: int, keeps_memory: bool) -> dict[str, str]:
-    """The environment of a rank on processors of this machine; `keeps_memory` as in `run_on_ranks`."""
+def environment_of_rank(
+    rank: int, world_size: int, port: int, keeps_memory: bool, *, on_processors: bool = True
+) -> dict[str, str]:
+    """The environment of a rank on this machine; `keeps_memory` as in `run_on_ranks`. Ranks that are not on processors
+    have a GPU each."""
     largest_kept = str(1 << 30 if keeps_memory else 1 << 16)
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
     return {
         **os.environ,
         **{name: str(value) for name, value in ranks.items()},
         "MASTER_ADDR": "127.0.0.1",
-        "DS_ACCELERATOR": "cpu",
+        **({"DS_ACCELERATOR": "cpu"} if on_processors else {}),
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // world_size)),
         "MALLOC_MMAP_THRESHOLD_": largest_kept,
         "MALLOC_TRIM_THRESHOLD_": largest_kept,

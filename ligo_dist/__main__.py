@@ -11,6 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
@@ -35,7 +36,7 @@ from ligo_dist.runtime.signals import HEEDED, StopSignals
 from ligo_dist.runtime.watch import Watch
 
 if TYPE_CHECKING:
-    from ligo_dist.corpus import Corpus
+    from ligo_dist.corpus import Corpus, OpenedOnce
     from ligo_dist.engine import World
 
 _Prepared: TypeAlias = "tuple[Config, Corpus, Path | None]"
@@ -132,7 +133,7 @@ def _work(
 
 def _prepare(config: Config | LigoError, config_path: str) -> _Prepared:
     """The completed configuration, the corpus, and the directory of the first stage's model, if it begins with one."""
-    from ligo_dist.corpus import build_corpus
+    from ligo_dist.corpus import OpenedOnce, build_corpus
     from ligo_dist.engine import environment_world_size, refused_keys
     from ligo_dist.huggingface import liger_faults, locate_source, resolve_directory
 
@@ -145,12 +146,13 @@ def _prepare(config: Config | LigoError, config_path: str) -> _Prepared:
         raise ConfigError(faults, config_path)
     name = config.stages[0].from_
     source = None if name is None else resolve_directory(locate_source(Path(config.run_dir), name))
+    open_tokenizer = OpenedOnce()
     if asks_the_library(config):
-        _check_models(config, source, config_path)
-    return config, build_corpus(config, source), source
+        _check_models(config, source, config_path, open_tokenizer)
+    return config, build_corpus(config, source, open_tokenizer=open_tokenizer), source
 
 
-def _check_models(config: Config, source: Path | None, config_path: str) -> None:
+def _check_models(config: Config, source: Path | None, config_path: str, open_tokenizer: OpenedOnce) -> None:
     """See that every stage's model can be built, and takes the weights it begins with, before a corpus is prepared.
 
     Raises:
@@ -159,7 +161,8 @@ def _check_models(config: Config, source: Path | None, config_path: str) -> None
     from ligo_dist.corpus import count_pieces, vocabulary_size
     from ligo_dist.huggingface import check_models, has_weights
 
-    shapes = stage_shapes(config, vocabulary_size(config, source, count_pieces))
+    count = partial(count_pieces, open_tokenizer=open_tokenizer)
+    shapes = stage_shapes(config, vocabulary_size(config, source, count))
     weights = source if source is not None and has_weights(source) else None
     keys, length = config.model.huggingface, config.data.sequence_length
     faults, _ = check_models(config.architecture, shapes, keys, length, weights, config.model.attention)

@@ -38,6 +38,7 @@ from .text_corpus import TextCorpus as TextCorpus
 from .text_files import find_files as find_files
 from .text_files import standard_library_files as standard_library_files
 from .text_files import text_documents as text_documents
+from .text_tokenizer import OpenedOnce as OpenedOnce
 from .text_tokenizer import check_masking as check_masking
 from .text_tokenizer import count_pieces as count_pieces
 from .text_tokenizer import count_pieces_apart as count_pieces_apart

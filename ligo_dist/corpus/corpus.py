@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from ligo_dist.config import Config
     from ligo_dist.corpus.samples import Samples
-    from ligo_dist.corpus.text_tokenizer import TextTokenizer
+    from ligo_dist.corpus.text_tokenizer import OpenTokenizer, TextTokenizer
 
 
 class Corpus(Protocol):
@@ -53,13 +53,19 @@ class Corpus(Protocol):
         ...
 
 
-def build_corpus(config: Config, source_directory: Path | None = None, show_progress: bool = True) -> Corpus:
+def build_corpus(
+    config: Config,
+    source_directory: Path | None = None,
+    show_progress: bool = True,
+    open_tokenizer: OpenTokenizer | None = None,
+) -> Corpus:
     """Prepares the corpus of a configuration, or finds it in the cache. May be called on all ranks at once.
 
     Args:
         config: with what `stages[0].from` says filled in.
         source_directory: of `stages[0].from`: its tokenizer, or its image processor's numbers, are taken.
         show_progress: a bar on standard error; only the process that does the work shows one.
+        open_tokenizer: what has opened the tokenizer already; None: nothing has.
 
     Raises:
         DataError: a source, tokenizer or cache that cannot be used, too little text for one sequence, or images that
@@ -73,4 +79,4 @@ def build_corpus(config: Config, source_directory: Path | None = None, show_prog
         return build_image_corpus(config, architecture, source_directory, show_progress)
     from ligo_dist.corpus.text_corpus import build_text_corpus
 
-    return build_text_corpus(config, architecture, source_directory, show_progress)
+    return build_text_corpus(config, architecture, source_directory, show_progress, open_tokenizer)

@@ -8,13 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import datasets
-
 from ligo_dist.corpus.tables import missing_column
 from ligo_dist.runtime.errors import DataError, did_you_mean, shortened
+from ligo_dist.runtime.imported import ImportedLater
 
 if TYPE_CHECKING:
+    import datasets
+
     from ligo_dist.corpus.sources import DataSource
+else:
+    # When it is used: with its pandas it takes a second, and ranks whose corpus is prepared have no use for it.
+    datasets = ImportedLater("datasets")
 
 
 def open_dataset(source: DataSource, streaming: bool, cache_dir: str) -> Any:

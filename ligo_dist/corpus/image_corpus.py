@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 from numpy.typing import NDArray
 
@@ -157,7 +156,7 @@ def _directory(config: Config, shape: ModelShape, show_progress: bool) -> tuple[
         "image_size": shape.image_size,
         "channels": shape.channels,
         "validation_fraction": data.validation_fraction,
-        "libraries": {"datasets": datasets.__version__, "pillow": version("pillow")},
+        "libraries": {"datasets": version("datasets"), "pillow": version("pillow")},
     }
     cache_dir = Path(data.cache_dir).absolute()
 

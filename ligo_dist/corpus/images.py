@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import datasets
 import numpy as np
 import pyarrow
 from numpy.typing import NDArray
@@ -22,6 +21,13 @@ from ligo_dist.corpus.sources import DataSource, explained, find_source
 from ligo_dist.corpus.tables import missing_column, table_rows, table_schema
 from ligo_dist.corpus.unpacking import read_faults
 from ligo_dist.runtime.errors import DataError, shortened
+from ligo_dist.runtime.imported import ImportedLater
+
+if TYPE_CHECKING:
+    import datasets
+else:
+    # When it is used: with its pandas it takes a second, and ranks whose corpus is prepared have no use for it.
+    datasets = ImportedLater("datasets")
 
 MODES = {1: "L", 3: "RGB"}
 """Pillow's names of images with so many channels."""

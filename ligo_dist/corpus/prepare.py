@@ -6,13 +6,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
-import sentencepiece
-import tokenizers
 
 from ligo_dist.corpus.cache import (
     Check,
@@ -40,10 +38,16 @@ from ligo_dist.corpus.text_tokenizer import TextTokenizer
 from ligo_dist.corpus.tokenizer import TOKENIZER_FILE, SentencePieceTokenizer
 from ligo_dist.corpus.tokenizer_training import SAMPLE_BYTES, WINDOW_BYTES, train_tokenizer
 from ligo_dist.runtime.errors import DataError
+from ligo_dist.runtime.imported import ImportedLater
 from ligo_dist.runtime.machine import available_cores
 
 if TYPE_CHECKING:
+    import datasets
+
     from ligo_dist.config import Config
+else:
+    # When it is used: with its pandas it takes a second, and ranks whose corpus is prepared have no use for it.
+    datasets = ImportedLater("datasets")
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +121,7 @@ def prepare_corpus(
         DataError: see `Source.open`, `Tokenizer`, `check_split`, `train_tokenizer` and `pack`; or the cache cannot be
             written.
     """
-    libraries = (datasets, tokenizers if isinstance(given, PretrainedTokenizer) else sentencepiece)
+    libraries = ("datasets", "tokenizers" if isinstance(given, PretrainedTokenizer) else "sentencepiece")
     training = [vocab_size, model_type, SAMPLE_BYTES[model_type], *(["masked"] if masked else [])]
     training += ["spread"] if source.is_larger(WINDOW_BYTES) else []
     inputs: dict[str, Any] = {
@@ -125,7 +129,7 @@ def prepare_corpus(
         "source": source.identity() if identity is None else identity,
         "validation_fraction": validation_fraction,
         "tokenizer": given.fingerprint if given else training,
-        "libraries": {library.__name__: library.__version__ for library in libraries},
+        "libraries": {library: version(library) for library in libraries},
     }
 
     def make(directory: Path) -> dict[str, Any]:

@@ -76,8 +76,9 @@ class CausalSamples(_BlockSamples):
     labelled: ClassVar[bool] = True
 
     def read(self, indices: Any, draws: Sequence[int]) -> dict[str, Tensor]:
-        tokens = torch.from_numpy(self.blocks.read(indices))
-        return {"input_ids": tokens, "labels": tokens.clone()}
+        tokens = self.blocks.read(indices)
+        # numpy's copy takes one core; torch's would call upon all of them for so little.
+        return {"input_ids": torch.from_numpy(tokens), "labels": torch.from_numpy(tokens.copy())}
 
 
 @dataclass(frozen=True)
@@ -131,22 +132,35 @@ class MaskedSamples(_BlockSamples):
     def read(self, indices: Any, draws: Sequence[int]) -> dict[str, Tensor]:
         tokens = self.blocks.read(indices)
         labels = np.full_like(tokens, NOT_PREDICTED)
-        for row, draw in enumerate(draws):
-            self._mask(tokens[row], labels[row], random_numbers(self.seed, int(draw), self.stream))
+        if len(tokens):
+            self._mask(tokens, labels, draws)
         return {"input_ids": torch.from_numpy(tokens), "labels": torch.from_numpy(labels)}
 
-    def _mask(
-        self, tokens: NDArray[np.int64], labels: NDArray[np.int64], random: np.random.Generator
-    ) -> None:
+    def _mask(self, tokens: NDArray[np.int64], labels: NDArray[np.int64], draws: Sequence[int]) -> None:
+        """Each row's numbers are drawn by themselves, all else is done for all rows at once."""
         count = self.predictions_per_sample
-        order = random.random(len(tokens))
+        order = np.empty(tokens.shape)
+        what, drawn = np.empty((len(tokens), count)), np.empty((len(tokens), count), dtype=np.int64)
+        for row, draw in enumerate(draws):
+            random = random_numbers(self.seed, int(draw), self.stream)
+            random.random(out=order[row])
+            random.random(out=what[row])
+            drawn[row] = random.integers(len(self._ordinary_ids), size=count)
         order[~self._ordinary[tokens]] += 1  # special tokens come last
-        chosen = np.argsort(order, kind="stable")[:count]
-        labels[chosen] = tokens[chosen]
-        what = random.random(count)
-        anything = self._ordinary_ids[random.integers(len(self._ordinary_ids), size=count)]
-        replaced = np.where(what < MASKED_PART + RANDOM_PART, anything, tokens[chosen])
-        tokens[chosen] = np.where(what < MASKED_PART, self.mask_id, replaced)
+        chosen = _smallest(order, count)
+        there = np.take_along_axis(tokens, chosen, axis=1)
+        np.put_along_axis(labels, chosen, there, axis=1)
+        replaced = np.where(what < MASKED_PART + RANDOM_PART, self._ordinary_ids[drawn], there)
+        np.put_along_axis(tokens, chosen, np.where(what < MASKED_PART, self.mask_id, replaced), axis=1)
+
+
+def _smallest(values: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """The places of each row's `count` smallest values, in their order; of equal ones the first comes first."""
+    places = np.argsort(values, axis=1)  # the quick way does not promise that
+    in_order = np.take_along_axis(values, places, axis=1)
+    if (in_order[:, 1:] == in_order[:, :-1]).any():
+        places = np.argsort(values, axis=1, kind="stable")
+    return places[:, :count]
 
 
 @dataclass(frozen=True)
@@ -179,16 +193,21 @@ class ImageSamples:
 
     def read(self, indices: Any, draws: Sequence[int]) -> dict[str, Tensor]:
         indices = np.asarray(indices, dtype=np.int64)
-        images = self.images[indices]
-        if self.shift or self.flip:
-            for row, draw in enumerate(draws):
-                images[row] = self._changed(images[row], random_numbers(self.seed, int(draw), TRAINING))
-        values = images.astype(np.float32) / 255
         mean, deviation = (
             np.asarray(x, dtype=np.float32)[:, None, None] for x in (self.mean, self.standard_deviation)
         )
+        values = np.empty((len(indices), *self.images.shape[1:]), dtype=np.float32)
+        for value, index, draw in zip(values, indices, draws, strict=True):
+            image = self.images[index]
+            if self.shift or self.flip:
+                image = self._changed(image, random_numbers(self.seed, int(draw), TRAINING))
+            # In place and one by one: an image stays in the core's cache.
+            value[...] = image
+            value /= 255
+            value -= mean
+            value /= deviation
         return {
-            "pixel_values": torch.from_numpy((values - mean) / deviation),
+            "pixel_values": torch.from_numpy(values),
             "labels": torch.from_numpy(self.classes[indices].astype(np.int64)),
         }
 

@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import pyarrow
 from huggingface_hub.utils import httpx
 
@@ -28,7 +27,13 @@ from ligo_dist.corpus.hub_data import hub_files, open_dataset, select_text
 from ligo_dist.corpus.tables import ROWS_AT_ONCE
 from ligo_dist.corpus.unpacking import READ_FAULTS
 from ligo_dist.runtime.errors import DataError
-from ligo_dist.runtime.imported import import_object
+from ligo_dist.runtime.imported import ImportedLater, import_object
+
+if TYPE_CHECKING:
+    import datasets
+else:
+    # When it is used: with its pandas it takes a second, and ranks whose corpus is prepared have no use for it.
+    datasets = ImportedLater("datasets")
 
 _ROWS_WRITTEN, _WRITTEN_BYTES = 1000, 64 << 20
 """Of a copy: written at once, at most."""

@@ -20,7 +20,7 @@ from ligo_dist.corpus.samples import (
     UnlabelledSamples,
 )
 from ligo_dist.corpus.sources import find_source
-from ligo_dist.corpus.text_tokenizer import TextTokenizer, check_masking, given_tokenizer
+from ligo_dist.corpus.text_tokenizer import OpenTokenizer, TextTokenizer, check_masking, given_tokenizer
 from ligo_dist.corpus.tokenizer import TOKENIZER_FILE, SentencePieceTokenizer
 from ligo_dist.runtime.errors import DataError
 
@@ -110,6 +110,8 @@ def _is_of_source(tokenizer: TextTokenizer, source: Path) -> bool:
     if isinstance(tokenizer, SentencePieceTokenizer):
         file = source / TOKENIZER_FILE
         return file.is_file() and size_and_checksum(file)["sha256"] == tokenizer.fingerprint
+    if isinstance(tokenizer, PretrainedTokenizer) and tokenizer.directory.resolve() == source.resolve():
+        return True
     try:
         return PretrainedTokenizer(source).fingerprint == tokenizer.fingerprint
     except DataError:
@@ -134,10 +136,14 @@ def _said_by_source(
 
 
 def build_text_corpus(
-    config: Config, architecture: Architecture, source_directory: Path | None, show_progress: bool
+    config: Config,
+    architecture: Architecture,
+    source_directory: Path | None,
+    show_progress: bool,
+    open_tokenizer: OpenTokenizer | None = None,
 ) -> TextCorpus:
     """See `build_corpus`."""
-    packed = _packed(config, source_directory, show_progress)
+    packed = _packed(config, source_directory, show_progress, open_tokenizer or given_tokenizer)
     data, masked = config.data, architecture.objective == "masked_lm"
     is_another = source_directory is not None and not _is_of_source(packed.tokenizer, source_directory)
     blocks = {
@@ -178,12 +184,14 @@ def build_text_corpus(
     )
 
 
-def _packed(config: Config, source_directory: Path | None, show_progress: bool) -> PackedCorpus:
+def _packed(
+    config: Config, source_directory: Path | None, show_progress: bool, open_tokenizer: OpenTokenizer
+) -> PackedCorpus:
     """The tokens: prepared now, or before, then also where what they are made from is not there any more."""
     architecture, data = config.architecture, config.data
     masked, settings = architecture.objective == "masked_lm", config.tokenizer
     is_named = settings.file is not None or settings.huggingface is not None
-    given = None if is_named else given_tokenizer(settings, source_directory)  # which is there
+    given = None if is_named else open_tokenizer(settings, source_directory)  # which is there
     try:
         source = find_source(
             kind=data.source,
@@ -199,7 +207,7 @@ def _packed(config: Config, source_directory: Path | None, show_progress: bool) 
         )
         identity = source.identity()
         if is_named:
-            given = given_tokenizer(settings, source_directory)
+            given = open_tokenizer(settings, source_directory)
     except DataError as error:
         return recall_corpus(config, error)
     if masked and given is not None:

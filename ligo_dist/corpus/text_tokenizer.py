@@ -4,7 +4,7 @@ imports `transformers`, so the launcher has its pieces counted in a process apar
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -90,13 +90,36 @@ def given_tokenizer(settings: TokenizerSettings, source_directory: Path | None) 
     return None
 
 
-def count_pieces(settings: TokenizerSettings, source_directory: Path | None) -> int | None:
+OpenTokenizer = Callable[["TokenizerSettings", Path | None], TextTokenizer | None]
+"""`given_tokenizer`, or `OpenedOnce`."""
+
+
+class OpenedOnce:
+    """`given_tokenizer` for whoever needs one several times: it is opened once, which takes up to seconds."""
+
+    def __init__(self) -> None:
+        self._opened: list[tuple[TokenizerSettings, Path | None, TextTokenizer | None]] = []
+
+    def __call__(self, settings: TokenizerSettings, source_directory: Path | None) -> TextTokenizer | None:
+        for *asked, tokenizer in self._opened:
+            if asked == [settings, source_directory]:
+                return tokenizer
+        tokenizer = given_tokenizer(settings, source_directory)
+        self._opened.append((settings, source_directory, tokenizer))
+        return tokenizer
+
+
+def count_pieces(
+    settings: TokenizerSettings,
+    source_directory: Path | None,
+    open_tokenizer: OpenTokenizer = given_tokenizer,
+) -> int | None:
     """The pieces of that tokenizer; None: one is to be trained.
 
     Raises:
         DataError: as `given_tokenizer`.
     """
-    given = given_tokenizer(settings, source_directory)
+    given = open_tokenizer(settings, source_directory)
     return None if given is None else given.vocab_size
 
 

@@ -45,15 +45,13 @@ def check_models(
         directory: with the weights of the source; None: there is none, or they are not here yet.
         attention: how this machine is to compute it; `auto`: as it can.
     """
-    faults = model_faults(architecture, shapes, keys, sequence_length)
+    faults, models = _looked_at(architecture, shapes, keys, sequence_length)
     if not faults and attention != "auto":
         faults = _attention_faults(architecture, shapes[0], keys, attention)
     if faults or directory is None:
         return faults, []
     try:
-        return [], match_weights(
-            directory, architecture, shapes[0], _built(architecture, shapes[0], keys)
-        ).notes
+        return [], match_weights(directory, architecture, shapes[0], models[0]).notes
     except CheckpointError as error:
         return [Fault("stages[0].from", str(error).removeprefix("stages[0].from: "))], []
 
@@ -69,13 +67,25 @@ def model_faults(
         keys: further keys of the library's configuration.
         sequence_length: tokens per sequence; for text.
     """
+    return _looked_at(architecture, shapes, keys, sequence_length)[0]
+
+
+def _looked_at(
+    architecture: Architecture, shapes: Sequence[ModelShape], keys: Mapping[str, Any], sequence_length: int
+) -> tuple[list[Fault], list[PreTrainedModel]]:
+    """`model_faults`, and the models that can be built, in their order."""
     faults: dict[str, Fault] = {}
+    models: list[PreTrainedModel] = []
     deepens = len({shape.layers for shape in shapes}) > 1
     for index, shape in enumerate(shapes):
         problem = partial(_problem, architecture, shape, deepens, sequence_length)
-        for path, wrong in _stage_problems(problem, keys, f"stages[{index}].size"):
+        outcome = problem(keys)
+        if not isinstance(outcome, str):
+            models.append(outcome)
+            continue
+        for path, wrong in _stage_problems(problem, keys, f"stages[{index}].size", outcome):
             faults.setdefault(path, Fault(path, wrong))
-    return list(faults.values())
+    return list(faults.values()), models
 
 
 def _attention_faults(
@@ -101,19 +111,21 @@ def _built(
 
 
 def _stage_problems(
-    problem: Callable[[Mapping[str, Any]], str | None], keys: Mapping[str, Any], path: str
+    problem: Callable[[Mapping[str, Any]], PreTrainedModel | str],
+    keys: Mapping[str, Any],
+    path: str,
+    wrong: str,
 ) -> list[tuple[str, str]]:
     """Path and words of what is wrong with one stage's model: its size, the keys that are at fault by themselves, or
-    all of them together."""
-    wrong = problem(keys)
-    if wrong is None:
-        return []
+    all of them together, which is `wrong`."""
     of_size = problem({})
-    if of_size is not None:
+    if isinstance(of_size, str):
         return [(path, of_size)]
     alone = {key: problem({key: value}) for key, value in keys.items()}
     found = [
-        (f"model.huggingface.{key}", f"{keys[key]!r}: {of_key}") for key, of_key in alone.items() if of_key
+        (f"model.huggingface.{key}", f"{keys[key]!r}: {of_key}")
+        for key, of_key in alone.items()
+        if isinstance(of_key, str)
     ]
     return found or [("model.huggingface", f"{shortened(keys)}: {wrong}")]
 
@@ -124,7 +136,8 @@ def _problem(
     deepens: bool,
     sequence_length: int,
     keys: Mapping[str, Any],
-) -> str | None:
+) -> PreTrainedModel | str:
+    """What is wrong with a stage's model under some keys; the model, on the meta device, where nothing is."""
     try:
         model = _built(architecture, shape, keys)
     except ArchitectureError as error:
@@ -140,7 +153,7 @@ def _problem(
         return f"{architecture.model_class} makes no loss of a batch: {fails}"
     differing = differing_blocks(model, architecture)
     if differing is None or not deepens or any(keys.get(key) for key in architecture.numbering_keys):
-        return None
+        return model
     return (
         f"what a block computes depends on its number ({differing}), and the table of {architecture.name} does not"
         " name the key that says so (numbering_keys)"

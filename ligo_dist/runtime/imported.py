@@ -1,4 +1,5 @@
-"""What a configuration names as `package.module:NAME`: an object of the user's own code."""
+"""What a configuration names as `package.module:NAME`, an object of the user's own code; and what is imported when it
+is used."""
 
 from __future__ import annotations
 
@@ -36,3 +37,18 @@ def import_object(address: str, what: str, error: type[LigoError]) -> Any:
         hint = did_you_mean(attribute, vars(module))
         raise error(f"{what} {address!r}: {module_name} has no {attribute!r}{hint}")
     return getattr(module, attribute)
+
+
+class ImportedLater:
+    """A module of this name that is imported when something of it is used. Not by a lazy entry in `sys.modules`: torch,
+    on being imported, looks at a file of every module there, and so imports it.
+
+    Args:
+        name: of the module.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self._name), name)

@@ -14,9 +14,11 @@ from transformers import AutoTokenizer
 
 from ligo_dist.config import Tokenizer
 from ligo_dist.corpus import (
+    OpenedOnce,
     PretrainedTokenizer,
     SentencePieceTokenizer,
     check_masking,
+    count_pieces,
     count_pieces_apart,
     train_tokenizer,
 )
@@ -255,6 +257,15 @@ def test_pieces_are_counted_in_another_process(bert_directory: Path, tmp_path: P
     assert count_pieces_apart(Tokenizer(vocab_size=300), None) is None
     with pytest.raises(DataError, match=r"stages\[0\].from: the tokenizer in '.*' has no tokenizer.json"):
         count_pieces_apart(Tokenizer(), tmp_path)
+
+
+def test_a_tokenizer_is_opened_once_for_the_count_and_the_corpus(bert_directory: Path) -> None:
+    open_tokenizer, settings = OpenedOnce(), Tokenizer(huggingface=str(bert_directory))
+    pieces = count_pieces(settings, None, open_tokenizer)
+    opened = open_tokenizer(Tokenizer(huggingface=str(bert_directory)), None)
+    assert opened is open_tokenizer(settings, None)
+    assert opened.vocab_size == pieces
+    assert open_tokenizer(Tokenizer(vocab_size=300), None) is None
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

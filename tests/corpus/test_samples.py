@@ -56,6 +56,27 @@ def test_causal_samples_predict_their_own_tokens(blocks: PackedBlocks) -> None:
     assert batch["labels"].data_ptr() != batch["input_ids"].data_ptr()
 
 
+def test_masking_is_that_of_each_block_by_itself(blocks: PackedBlocks) -> None:
+    samples, draws = masked(blocks, fraction=0.5), [9, 2, 2**40]
+    batch = samples.read([4, 5, 6], draws)
+    ordinary = np.array([token for token in range(VOCAB) if token not in SPECIAL])
+    for row, draw in enumerate(draws):
+        tokens = blocks.read([4 + row])[0]
+        random = np.random.Generator(np.random.Philox(key=[7, draw], counter=[0, 0, 0, TRAINING]))
+        order = [
+            value + (token in SPECIAL) for value, token in zip(random.random(LENGTH), tokens, strict=True)
+        ]
+        what, other = random.random(25), ordinary[random.integers(len(ordinary), size=25)]
+        wanted, labels = tokens.copy(), np.full(LENGTH, NOT_PREDICTED)
+        for place, kind, anything in zip(
+            sorted(range(LENGTH), key=order.__getitem__), what, other, strict=False
+        ):
+            labels[place] = tokens[place]
+            wanted[place] = MASK if kind < 0.8 else anything if kind < 0.9 else tokens[place]
+        assert batch["input_ids"][row].tolist() == wanted.tolist()
+        assert batch["labels"][row].tolist() == labels.tolist()
+
+
 def test_samples_without_labels(blocks: PackedBlocks) -> None:
     assert set(UnlabelledSamples(blocks).read([0], [0])) == {"input_ids"}
     (batch,) = fixed_batches(UnlabelledSamples(blocks), 1, 0, 1, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,15 @@ def test_an_attention_that_cannot_be_had(
     faults, _ = check_models(get_architecture(family), [small_shape(family)], {}, 16, None, attention)
     assert [fault.path for fault in faults] == ([] if said is None else ["model.attention"])
     assert said is None or said in faults[0].message
+
+
+def test_each_model_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    library_model("gpt2", small_shape("gpt2")).save_pretrained(tmp_path)
+    built, build = [], check.build_meta_model
+    monkeypatch.setattr(check, "build_meta_model", lambda *given: built.append(given[1]) or build(*given))
+    shapes = [small_shape("gpt2"), small_shape("gpt2", 3)]
+    assert check_models(get_architecture("gpt2"), shapes, {}, 6, tmp_path) == ([], [])
+    assert built == shapes
 
 
 @pytest.mark.parametrize("family", architecture_names())
