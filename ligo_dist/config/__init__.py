@@ -33,7 +33,14 @@ from ligo_dist.config.resolve import (
 )
 from ligo_dist.config.rules import check_world_size, owned_huggingface_keys
 from ligo_dist.config.schema import Config, Learn, Model, Stage, Tokenizer, Train
-from ligo_dist.config.source import SourceConfig, complete, read_source_config, with_source, with_source_apart
+from ligo_dist.config.source import (
+    SourceConfig,
+    complete,
+    read_source_config,
+    source_config_of,
+    with_source,
+    with_source_apart,
+)
 from ligo_dist.config.yaml_text import dump_yaml, parse_yaml, set_value
 
 __all__ = [
@@ -80,6 +87,7 @@ __all__ = [
     "recorded_precision",
     "resolve_precision",
     "set_value",
+    "source_config_of",
     "stage_shapes",
     "suggestion",
     "tokens_per_sample",
