@@ -12,6 +12,7 @@ from launcher.commands import (
     compare,
     doctor,
     evaluate,
+    ls,
     methods,
     plan,
     report,
@@ -31,6 +32,7 @@ _COMMANDS = {
     "doctor": doctor,
     "submit": submit,
     "sync": sync,
+    "ls": ls,
     "report": report,
     "evaluate": evaluate,
     "architectures": architectures,
@@ -46,6 +48,7 @@ examples:
   ligo-dist doctor configs/quickstart.yaml --hostfile hosts
   ligo-dist sync runs/quickstart
   ligo-dist plan configs/llama_70b.yaml --gpus 1024 --gpu h100
+  ligo-dist ls
   ligo-dist report runs/grown runs/scratch --baseline runs/scratch
   ligo-dist evaluate runs/quickstart --tasks lambada_openai
   ligo-dist architectures llama
