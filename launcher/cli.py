@@ -12,6 +12,7 @@ from launcher.commands import (
     compare,
     doctor,
     evaluate,
+    init,
     ls,
     methods,
     plan,
@@ -26,6 +27,7 @@ from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.redaction import redact
 
 _COMMANDS = {
+    "init": init,
     "run": run,
     "plan": plan,
     "compare": compare,
@@ -41,6 +43,7 @@ _COMMANDS = {
 
 _EXAMPLES = """\
 examples:
+  ligo-dist init mine.yaml --from openai-community/gpt2 --data 'books/**/*.txt'
   ligo-dist run configs/quickstart.yaml --dry-run
   ligo-dist run configs/quickstart.yaml --nproc 2
   ligo-dist run configs/quickstart.yaml seed=1 'stages[1].train.steps=300' run_dir=runs/other
