@@ -10,18 +10,21 @@ from ligo_dist.report import Standing, find_runs, standing_of
 from ligo_dist.runtime import quantities
 from ligo_dist.runtime.errors import FINISHED
 
+_DEFAULT = Path("runs")
+"""Where the configurations of this project put their runs; a working directory in which none was started has none."""
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("ls", help="list runs: status, stage, loss, age")
-    parser.add_argument(
-        "directory", metavar="DIR", nargs="?", type=Path, default=Path("runs"), help="default: runs"
-    )
+    parser.add_argument("directory", metavar="DIR", nargs="?", type=Path, help=f"default: {_DEFAULT}")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    standings = [standing_of(path) for path in find_runs(arguments.directory)]
+    directory: Path = arguments.directory or _DEFAULT
+    found = find_runs(directory) if arguments.directory or directory.exists() else ()
+    standings = [standing_of(path) for path in found]
     if not standings:
-        print(f"{arguments.directory}: no run in it")
+        print(f"no run in {directory}; another directory: ligo-dist ls DIR")
         return FINISHED
     table = listing("run", "status", "stage", "phase", "step", "loss", "validation", "last record")
     for standing in sorted(standings, key=lambda one: one.age):
