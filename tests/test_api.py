@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,6 +155,20 @@ def test_a_model_of_no_family_is_told() -> None:
         LigoError, match="no model family has the class 'GPT2Model'; there are GPT2LMHeadModel"
     ):
         ligo_dist.grow(library_model("gpt2", SHAPE).transformer, {"layers": 3})
+
+
+def test_the_lines_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a smaller model, that is not downloaded."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    library_model("gpt2", SHAPE).save_pretrained("small")
+    for written, here in (("openai-community/gpt2", "small"), ("1024", "40"), ("24", "3")):
+        assert written in lines
+        lines = lines.replace(written, here)
+    exec(lines, {})
+    grown = AutoModelForCausalLM.from_pretrained("grown")
+    assert (grown.config.n_layer, grown.config.n_embd) == (3, 40)
 
 
 def grown_on_ranks(world: World) -> list[dict[str, torch.Tensor]]:
