@@ -201,10 +201,12 @@ def _fresh_layers(growth: Growth, keys: Mapping[str, object], seed: int, world: 
 def _random_numbers_kept() -> Iterator[None]:
     """What the caller draws afterwards is what it would have drawn."""
     of_numpy, of_python = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng():
-        yield
-    np.random.set_state(of_numpy)
-    random.setstate(of_python)
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        np.random.set_state(of_numpy)
+        random.setstate(of_python)
 
 
 def _assembled(
