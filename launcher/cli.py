@@ -12,6 +12,8 @@ from launcher.commands import (
     compare,
     doctor,
     evaluate,
+    init,
+    ls,
     methods,
     plan,
     report,
@@ -25,12 +27,14 @@ from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.redaction import redact
 
 _COMMANDS = {
+    "init": init,
     "run": run,
     "plan": plan,
     "compare": compare,
     "doctor": doctor,
     "submit": submit,
     "sync": sync,
+    "ls": ls,
     "report": report,
     "evaluate": evaluate,
     "architectures": architectures,
@@ -39,6 +43,7 @@ _COMMANDS = {
 
 _EXAMPLES = """\
 examples:
+  ligo-dist init mine.yaml --from openai-community/gpt2 --data 'books/**/*.txt'
   ligo-dist run configs/quickstart.yaml --dry-run
   ligo-dist run configs/quickstart.yaml --nproc 2
   ligo-dist run configs/quickstart.yaml seed=1 'stages[1].train.steps=300' run_dir=runs/other
@@ -46,6 +51,7 @@ examples:
   ligo-dist doctor configs/quickstart.yaml --hostfile hosts
   ligo-dist sync runs/quickstart
   ligo-dist plan configs/llama_70b.yaml --gpus 1024 --gpu h100
+  ligo-dist ls
   ligo-dist report runs/grown runs/scratch --baseline runs/scratch
   ligo-dist evaluate runs/quickstart --tasks lambada_openai
   ligo-dist architectures llama

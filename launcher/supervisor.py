@@ -15,8 +15,15 @@ from launcher.signals import Signals
 from ligo_dist.config import Config, dump_yaml
 from ligo_dist.runtime.console import TERMINAL_VARIABLE
 from ligo_dist.runtime.errors import FAILED, FINISHED, HOPELESS, MISTAKE, MORE_NODES, REQUEUE, LigoError
-from ligo_dist.runtime.launch import STOP_FILE, LaunchDirectory, forget_request, remove_stale_environments
+from ligo_dist.runtime.launch import (
+    STOP_FILE,
+    WAS_KILLED,
+    LaunchDirectory,
+    forget_request,
+    remove_stale_environments,
+)
 from ligo_dist.runtime.machine import count_accelerators
+from ligo_dist.runtime.out_of_memory import memory_advice
 from ligo_dist.runtime.redaction import holds_secret, redact
 from ligo_dist.runtime.signals import StopReason
 
@@ -178,6 +185,11 @@ class Supervisor:
         told = failure.lines if failure.rank or failure.code is not None else ()
         lines = "".join(f"\n  {redact(line)}" for line in told)
         self._say(f"{who} {failure.reason}{at}{lines}".strip())
+        if failure.code is None and failure.reason == WAS_KILLED and not failure.asked:
+            # By SIGKILL, which leaves no word: most often the system's answer to a full memory.
+            self._say(
+                f"if it was the system that killed it (`dmesg` says so), {memory_advice(failure.doing)}"
+            )
 
     def _present(self) -> Fleet | None:
         """The nodes to go on with; None if there are too few, or we are to end."""

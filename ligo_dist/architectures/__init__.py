@@ -1,6 +1,6 @@
 """The model families that can be grown. Adding one is adding a table: see `table.py` for how it is written."""
 
-from ligo_dist.architectures.families import architecture_names, get_architecture
+from ligo_dist.architectures.families import architecture_names, architecture_of_class, get_architecture
 from ligo_dist.architectures.llama import CONFIG_KEYS, LLAMA
 from ligo_dist.architectures.table import (
     LAYER,
@@ -27,6 +27,7 @@ __all__ = [
     "ParameterSpec",
     "Segment",
     "architecture_names",
+    "architecture_of_class",
     "fits_attribute",
     "get_architecture",
     "is_dropout",

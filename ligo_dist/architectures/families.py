@@ -34,6 +34,19 @@ def get_architecture(name: str) -> Architecture:
     )
 
 
+def architecture_of_class(model_class: str) -> Architecture:
+    """The family of this package whose models are of a class of `transformers`.
+
+    Raises:
+        ArchitectureError: none is, with the classes there are.
+    """
+    by_class = {architecture.model_class: architecture for architecture in _FAMILIES}
+    if model_class not in by_class:
+        wrong = f"no model family has the class {model_class!r}; there are {', '.join(by_class)}"
+        raise ArchitectureError(wrong + did_you_mean(model_class, by_class))
+    return by_class[model_class]
+
+
 def _imported(address: str) -> Architecture:
     architecture = import_object(address, "model family", ArchitectureError)
     if not isinstance(architecture, Architecture):

@@ -33,7 +33,15 @@ from ligo_dist.config.resolve import (
 )
 from ligo_dist.config.rules import check_world_size, owned_huggingface_keys
 from ligo_dist.config.schema import Config, Learn, Model, Stage, Tokenizer, Train
-from ligo_dist.config.source import SourceConfig, complete, read_source_config, with_source, with_source_apart
+from ligo_dist.config.source import (
+    SourceConfig,
+    complete,
+    read_source_config,
+    read_source_config_apart,
+    source_config_of,
+    with_source,
+    with_source_apart,
+)
 from ligo_dist.config.yaml_text import dump_yaml, parse_yaml, set_value
 
 __all__ = [
@@ -77,9 +85,11 @@ __all__ = [
     "parse_yaml",
     "read_contender",
     "read_source_config",
+    "read_source_config_apart",
     "recorded_precision",
     "resolve_precision",
     "set_value",
+    "source_config_of",
     "stage_shapes",
     "suggestion",
     "tokens_per_sample",

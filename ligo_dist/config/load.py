@@ -97,7 +97,8 @@ def _nearest_file(path: Path) -> str:
         return f", and no such directory: {path.parent}"
     names = [other.name for other in path.parent.iterdir() if other.suffix in (".yaml", ".yml")]
     near = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {str(path.parent / near[0])!r}?" if near else ""
+    here = f" (from {Path.cwd()}); `ligo-dist init` writes one"
+    return f"; did you mean {str(path.parent / near[0])!r}?" if near else here
 
 
 def _inline_files(raw: dict[str, Any]) -> list[Fault]:

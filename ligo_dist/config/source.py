@@ -138,6 +138,21 @@ def read_source_config(family: str, name: str) -> SourceConfig:
         raise LigoError(
             f"{name!r}: {cls.__name__} refuses its config.json: {innermost_words(error)}"
         ) from error
+    return source_config_of(architecture, config, repr(name))
+
+
+def source_config_of(architecture: Architecture, config: Any, name: str) -> SourceConfig:
+    """What a configuration of the library says. Imports transformers, so torch.
+
+    Args:
+        architecture: the model family.
+        config: an instance of its configuration class.
+        name: how an error names the model.
+
+    Raises:
+        LigoError: its layers are not all alike.
+    """
+    cls = type(config)
     values = _plain({**config.to_dict(), "num_labels": config.num_labels})
     # What the class gives a model of this size is not inherited: it would be another for another size.
     sizes = {key: values[key] for key in architecture.config_keys}
@@ -157,9 +172,7 @@ def read_source_config(family: str, name: str) -> SourceConfig:
         made = cls(**copy.deepcopy({**sizes, **others})).to_dict()
         inherited = others if made[_PER_LAYER] == values[_PER_LAYER] else inherited
     if _PER_LAYER in inherited:
-        raise LigoError(
-            f"{name!r}: its layers are not all alike ({_PER_LAYER}), so none can be made of others"
-        )
+        raise LigoError(f"{name}: its layers are not all alike ({_PER_LAYER}), so none can be made of others")
     said = {
         key: value
         for key, value in values.items()

@@ -152,10 +152,21 @@ def describe_prepared(config: Config, taken: int) -> str:
     return f"{corpus_name(config)}: {what}"
 
 
+_MOST_EPOCHS = 16
+"""After so many a repeated token is worth far less than a new one (Muennighoff et al., arXiv 2305.16264, section 6)."""
+
+
 def epochs(taken: int, samples: int) -> str:
-    """How often a run that takes so many samples goes through a corpus of so many."""
+    """How often a run that takes so many samples goes through a corpus of so many; where that is too often, what
+    would be right."""
     times = taken / max(1, samples)
-    return f"{times:,.2f} epochs" if times < 10 else f"{times:,.0f} epochs"
+    told = f"{times:,.2f} epochs" if times < 10 else f"{times:,.0f} epochs"
+    if times <= _MOST_EPOCHS:
+        return told
+    return (
+        f"{told}, of which those after the first {_MOST_EPOCHS} teach little: more data (data), or fewer steps"
+        " (stages[].train.steps), would be right"
+    )
 
 
 def vocabulary_size(

@@ -313,8 +313,8 @@ class PackedBlocks:
         if num_blocks == 0:
             raise DataError(
                 f"data.sequence_length: {sequence_length} tokens, but the {self.path.stem} split holds only "
-                f"{self.num_tokens}; give it more documents (data.files, data.validation_fraction) or use "
-                "shorter sequences"
+                f"{self.num_tokens}; at most {self.num_tokens} would be right, or more documents for it (more data, "
+                "or another data.validation_fraction)"
             )
         tokens = np.memmap(self.path, dtype=dtype, mode="r")
         self._blocks = tokens[: num_blocks * sequence_length].reshape(num_blocks, sequence_length)

@@ -33,6 +33,7 @@ from ligo_dist.engine.world import (
     get_accelerator_name,
     has_native_bf16,
     max_over_ranks,
+    present_world,
     raise_together,
     reduce_scatter_mean,
     scatter_tensor,
@@ -43,9 +44,11 @@ from ligo_dist.engine.world import (
 )
 from ligo_dist.engine.zero3 import (
     engine_config,
+    is_partitioned,
     partitioned_parameters,
     partitioned_shapes,
     partitions,
+    write_partitions,
     written_by_first_rank,
 )
 from ligo_dist.runtime.adamw import OptimizerSettings
@@ -73,6 +76,7 @@ __all__ = [
     "gather_tensor",
     "get_accelerator_name",
     "has_native_bf16",
+    "is_partitioned",
     "made_ahead",
     "max_over_ranks",
     "overlaps",
@@ -83,6 +87,7 @@ __all__ = [
     "partitioned_parameters",
     "partitioned_shapes",
     "partitions",
+    "present_world",
     "raise_together",
     "reduce_scatter_mean",
     "refused_keys",
@@ -94,6 +99,7 @@ __all__ = [
     "stop_world",
     "sum_over_ranks",
     "unpadded",
+    "write_partitions",
     "write_tensors",
     "written_by_first_rank",
 ]

@@ -167,6 +167,19 @@ def start_world(timeout_seconds: float) -> World:
     return replace(world, nodes=int(max_over_ranks(environment.num_nodes, world)))
 
 
+def present_world(device: torch.device) -> World:
+    """The ranks of the process group that is there already; without one, this process alone.
+
+    Args:
+        device: where this process holds what it computes with.
+    """
+    if not dist.is_initialized():
+        return World(0, 1, device)
+    if device.type == "cpu" and dist.get_backend() not in ("gloo", "mpi"):  # it sends from accelerators alone
+        device = torch.device(get_accelerator().current_device_name())
+    return World(dist.get_rank(), dist.get_world_size(), device)
+
+
 def get_accelerator_name() -> str:
     """`cpu`, `cuda`, ...: what the ranks compute on."""
     return get_accelerator().device_name()

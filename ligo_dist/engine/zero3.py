@@ -11,7 +11,7 @@ import torch
 from deepspeed.accelerator import get_accelerator
 from torch import Tensor, nn
 
-from ligo_dist.engine.shards import Shards, padded, partition_range
+from ligo_dist.engine.shards import Shards, padded, partition_range, shard_of
 from ligo_dist.engine.world import World
 from ligo_dist.runtime.zero3 import Zero3
 
@@ -19,7 +19,10 @@ from ligo_dist.runtime.zero3 import Zero3
 @contextmanager
 def partitioned_parameters(dtype: torch.dtype) -> Iterator[None]:
     """Modules built inside have their parameters partitioned over the ranks as soon as each is built. Buffers are
-    rounded to the dtype."""
+    rounded to the dtype. A process without a process group is no rank: its modules stay whole, as they are built."""
+    if not torch.distributed.is_initialized():
+        yield
+        return
     # By configuration: zero.Init ignores its `dtype` argument where the accelerator has no fp16.
     config = {
         "train_micro_batch_size_per_gpu": 1,
@@ -36,8 +39,11 @@ def written_by_first_rank(parameters: Sequence[nn.Parameter]) -> Iterator[bool]:
     afterwards. Collective.
 
     Yields:
-        Whether this is the first rank.
+        Whether this is the first rank, as a process without a process group is.
     """
+    if not torch.distributed.is_initialized():
+        yield True
+        return
     with deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=0):
         yield deepspeed.comm.get_rank() == 0
 
@@ -49,9 +55,32 @@ def partitioned_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def partitions(module: nn.Module, world: World) -> Shards:
-    """Copies of this rank's partitions of a module built under `partitioned_parameters`."""
+    """Copies of this rank's partitions of a module's parameters: of one that `zero.Init` has partitioned, or of one
+    that every rank has whole."""
     parameters: Iterator[tuple[str, Any]] = module.named_parameters()
-    return {name: without_padding(parameter, parameter.ds_tensor, world) for name, parameter in parameters}
+    return {
+        name: without_padding(parameter, parameter.ds_tensor, world)
+        if is_partitioned(parameter)
+        else shard_of(parameter, world.rank, world.size).to(world.device)
+        for name, parameter in parameters
+    }
+
+
+def is_partitioned(parameter: nn.Parameter) -> bool:
+    """Whether ZeRO-3 holds a parameter in partitions."""
+    return hasattr(parameter, "ds_tensor")
+
+
+def write_partitions(module: nn.Module, shards: Mapping[str, Tensor]) -> None:
+    """Set the partitions of a module that no engine has: built under `partitioned_parameters`.
+
+    Args:
+        module: whose weights are set.
+        shards: of every parameter by its name.
+    """
+    parameters: Iterator[tuple[str, Any]] = module.named_parameters()
+    for name, parameter in parameters:
+        parameter.ds_tensor.data.copy_(shards[name])
 
 
 def without_padding(

@@ -6,10 +6,12 @@ from .algebra import mix_depth as mix_depth
 from .depth import DEPTH_NOISE as DEPTH_NOISE
 from .depth import is_new_layer as is_new_layer
 from .depth import origin as origin
+from .functional import TOLERANCE as TOLERANCE
 from .functional import Weights as Weights
 from .functional import gathered_weights as gathered_weights
 from .functional import generated_weights as generated_weights
 from .functional import model_output as model_output
+from .functional import output_difference as output_difference
 from .layout import GrowthLayout as GrowthLayout
 from .layout import OperatorParameter as OperatorParameter
 from .layout import growth_faults as growth_faults
@@ -32,6 +34,8 @@ from .registry import WIDTHS as WIDTHS
 from .registry import Method as Method
 from .registry import get_method as get_method
 from .sharded import SourceShards as SourceShards
+from .sizes import SIZES as SIZES
+from .sizes import target_shape as target_shape
 from .transfer import OperatorValues as OperatorValues
 from .transfer import gathered_operator as gathered_operator
 from .transfer import grown_moments as grown_moments

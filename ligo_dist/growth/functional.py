@@ -9,13 +9,18 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from ligo_dist.architectures import Architecture, ModelShape, ParameterSpec
-from ligo_dist.engine import Shards, World, gather_tensor
+from ligo_dist.engine import Shards, World, gather_tensor, max_over_ranks
+from ligo_dist.growth.algebra import AxisMap
 from ligo_dist.growth.learner import GeneratedModule, WeightGenerator, parameters_by_module
 from ligo_dist.growth.operators import Growth
 from ligo_dist.growth.sharded import SourceShards
 from ligo_dist.growth.transfer import OperatorValues
 from ligo_dist.huggingface import build_meta_model
 from ligo_dist.runtime.heartbeat import beat
+
+TOLERANCE = 1e-4
+"""Largest difference of an output, as a part of the largest output, that fp32 rounding explains: some 1e-6 in a small
+model, more in a deep one."""
 
 Weights = Callable[[dict[str, ParameterSpec]], dict[str, Tensor]]
 """Gives the whole weights of one module by local name; collective."""
@@ -63,6 +68,24 @@ def generated_weights(
         return WeightGenerator(growth, source, parameters, torch.float32, world)(values)
 
     return generate
+
+
+def output_difference(
+    growth: Growth, before: Tensor, after: Tensor, start: OperatorValues, world: World
+) -> float:
+    """The largest difference between what source and target compute, as a part of the largest output. Collective.
+
+    Args:
+        growth: the pair of models.
+        before, after: outputs of the source and of the target for this rank's samples.
+        start: values that the operator starts from.
+        world: the ranks.
+    """
+    widens = growth.target.width > growth.source.width
+    if growth.architecture.objective == "features" and widens:  # the outputs are the residual stream itself
+        before = AxisMap(start("hidden.out")).apply(before, -1)
+    difference = max_over_ranks(float((after - before).abs().max()), world)
+    return difference / max_over_ranks(float(before.abs().max()), world)
 
 
 def _ignoring_operator(

@@ -17,6 +17,7 @@ from .matching import Match as Match
 from .matching import match_weights as match_weights
 from .models import build_meta_model as build_meta_model
 from .models import build_partitioned_model as build_partitioned_model
+from .models import build_whole_model as build_whole_model
 from .models import exported_config as exported_config
 from .models import generation_config as generation_config
 from .models import huggingface_config as huggingface_config

@@ -7,7 +7,7 @@ import json
 import zlib
 from pathlib import Path
 
-from ligo_dist.runtime.errors import CheckpointError, shortened
+from ligo_dist.runtime.errors import CheckpointError, did_you_mean, shortened
 
 DESCRIPTION = ("*.json", "*.txt", "*.model", "*.jinja")
 """Configuration and tokenizer."""
@@ -28,13 +28,15 @@ def resolve_directory(name: str, weights: bool = True) -> Path:
         weights: with the weights: the safetensors files, or torch files where there are no others.
 
     Raises:
-        CheckpointError: it is no directory here, and the hub does not have it or cannot be reached.
+        CheckpointError: it is no directory here, and the hub does not have it, could not have it, or cannot be reached.
     """
     path = Path(name).expanduser()
     if path.is_dir():
         return path
     if path.exists():
         raise CheckpointError(f"{name!r} is a file, not a Hugging Face directory")
+    if _is_path(name):
+        raise CheckpointError(f"no such directory: {name!r} (from {Path.cwd()}){_nearest(path)}")
     from huggingface_hub import snapshot_download  # half a second, and only names on the hub need it
 
     try:
@@ -46,9 +48,22 @@ def resolve_directory(name: str, weights: bool = True) -> Path:
     except Exception as error:  # whatever the library raises: no such name, no network, no permission
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
-            f"{name!r} is no directory here, and cannot be had from the hub: {reason}"
+            f"{name!r} is no directory here, and cannot be had from the hub: {reason}{_nearest(path)}"
         ) from error
     return directory
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can be none of the hub: those have one slash at most, behind the name of an owner."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def _nearest(path: Path) -> str:
+    """The directory that may be meant by the first part of a path that is not there."""
+    missing = path
+    while not missing.parent.is_dir():
+        missing = missing.parent
+    return did_you_mean(missing, [other for other in missing.parent.iterdir() if other.is_dir()])
 
 
 def find_weight_files(directory: Path) -> list[Path]:

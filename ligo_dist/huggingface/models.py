@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch._dynamo  # loaded here: importing it under zero.Init fails, as that replaces torch.Tensor.__new__
 import transformers
-from torch import nn
+from torch import Tensor, nn
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
@@ -156,6 +156,25 @@ def build_meta_model(
     architecture.check_model(shape, {name: tuple(p.shape) for name, p in model.named_parameters()})
     _take_losses_in_fp32(architecture, model)
     return model
+
+
+def build_whole_model(
+    architecture: Architecture,
+    shape: ModelShape,
+    config: PretrainedConfig,
+    weights: Mapping[str, Tensor],
+    device: torch.device,
+) -> PreTrainedModel:
+    """A model of the library that has these weights, in their dtype, as `from_pretrained` would give it.
+
+    Raises:
+        ArchitectureError: if its parameters do not fit the family's table.
+    """
+    model = _untied_meta_model(architecture, config, device)
+    model.load_state_dict(dict(weights), strict=False, assign=True)
+    model.tie_weights()
+    architecture.check_model(shape, {name: tuple(p.shape) for name, p in model.named_parameters()})
+    return model.eval()
 
 
 def _take_losses_in_fp32(architecture: Architecture, model: PreTrainedModel) -> None:

@@ -21,6 +21,11 @@ from .run_figures import heat_maps as heat_maps
 from .run_figures import layer_ticks as layer_ticks
 from .run_figures import loss_figure as loss_figure
 from .run_figures import moved_figure as moved_figure
+from .standing import LOST_SECONDS as LOST_SECONDS
+from .standing import RunStatus as RunStatus
+from .standing import Standing as Standing
+from .standing import find_runs as find_runs
+from .standing import standing_of as standing_of
 from .tables import show as show
 from .verdicts import notes as notes
 from .verdicts import saved_percent as saved_percent

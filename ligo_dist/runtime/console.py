@@ -13,6 +13,7 @@ from rich.console import Console, ConsoleDimensions
 from ligo_dist.runtime import watchdog
 from ligo_dist.runtime.errors import LigoError, RunError
 from ligo_dist.runtime.heartbeat import where
+from ligo_dist.runtime.out_of_memory import is_out_of_memory, memory_advice
 from ligo_dist.runtime.redaction import redact
 
 TERMINAL_VARIABLE = "LIGO_DIST_TERMINAL"
@@ -64,9 +65,13 @@ def tell_error(error: LigoError | RunError) -> None:
 
 
 def tell_failure() -> None:
-    """The traceback of the exception that is being handled, then who failed where and at what."""
+    """The traceback of the exception that is being handled, where memory has run out what to do, then who failed where
+    and at what."""
     tag = f"[rank {_rank()}]"
     lines = "".join(f"{tag} {line}\n" for line in redact(traceback.format_exc()).splitlines())
+    error = sys.exception()
+    if error is not None and is_out_of_memory(error):
+        lines += f"{tag} {memory_advice(where())}\n"
     _say(f"{lines}{tag} failed on {socket.gethostname()} at: {where()}")
 
 

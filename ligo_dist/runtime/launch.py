@@ -50,6 +50,9 @@ _STALE_SECONDS = 600.0
 _COUNT_SECONDS = 5.0
 """The longest pause of a launcher that counts."""
 
+WAS_KILLED = "was killed"
+"""The reason of a rank that ended by SIGKILL, without a word."""
+
 Order = Literal["preempt", "stop"]
 """`preempt`: finish the step, write a checkpoint, end; `stop`: end now."""
 

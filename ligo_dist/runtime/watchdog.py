@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ligo_dist.runtime.launch import LaunchDirectory, RankEnd
+from ligo_dist.runtime.launch import WAS_KILLED, LaunchDirectory, RankEnd
 
 _POLL_SECONDS = 0.5
 _LATE_SECONDS = 5.0
@@ -213,7 +213,7 @@ class Watchdog:
         silent = 0.0 if self._got_on is None else time.monotonic() - self._got_on
         if self._told.get("timed") and silent > self._told["hang_seconds"] - _TOLERANCE_SECONDS:
             return f"has not got on for {silent:.0f} s"
-        return "was killed"
+        return WAS_KILLED
 
 
 def _last_lines(log: Path) -> list[str]:

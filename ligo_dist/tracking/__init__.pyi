@@ -24,6 +24,7 @@ from .record import Record as Record
 from .record import RunRecord as RunRecord
 from .record import Status as Status
 from .record import Tracker as Tracker
+from .record import parse_records as parse_records
 from .record import read_records as read_records
 from .record import record_metrics as record_metrics
 from .recovery import records_of as records_of

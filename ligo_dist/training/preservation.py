@@ -7,23 +7,20 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ligo_dist.corpus import Corpus, fixed_batches
-from ligo_dist.engine import Shards, max_over_ranks
+from ligo_dist.engine import Shards
 from ligo_dist.growth import (
-    AxisMap,
+    TOLERANCE,
     OperatorValues,
     SourceShards,
     Weights,
     gathered_weights,
     generated_weights,
     model_output,
+    output_difference,
 )
 from ligo_dist.runtime.errors import PreservationError
 from ligo_dist.schedule import GrowPlan, StagePlan
 from ligo_dist.training.builder import Builder
-
-TOLERANCE = 1e-4
-"""Largest difference of an output, as a part of the largest output, that fp32 rounding explains: some 1e-6 in a small
-model, more in a deep one."""
 
 _SAMPLES = 2
 """Per rank; every one has a whole sequence of outputs, or an image's classes."""
@@ -58,7 +55,7 @@ def check_preserved(
     """
     if grow.obstacles:
         return None
-    world, architecture = builder.world, builder.plan.architecture
+    world = builder.world
     (batch, _), *_ = fixed_batches(corpus.validation, _SAMPLES * world.size, world.rank, world.size, _SAMPLES)
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     before = _output(builder, source_stage, gathered_weights(source.unstacked(), world), inputs)
@@ -68,11 +65,7 @@ def check_preserved(
         else gathered_weights(grown, world)
     )
     after = _output(builder, stage, weights, inputs)
-    widens = stage.shape.width > source_stage.shape.width
-    if architecture.objective == "features" and widens:  # the outputs are the residual stream itself
-        before = AxisMap(start("hidden.out")).apply(before, -1)
-    difference = max_over_ranks(float((after - before).abs().max()), world)
-    error = difference / max_over_ranks(float(before.abs().max()), world)
+    error = output_difference(grow.growth, before, after, start, world)
     if not error <= TOLERANCE:
         raise PreservationError(
             f"stage {stage.name}: {grow.method.name} should leave what {source_stage.name} computes as it is, but an"

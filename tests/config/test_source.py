@@ -287,6 +287,24 @@ def test_a_name_that_the_hub_cannot_give(monkeypatch):
     ]
 
 
+def test_a_path_is_not_looked_for_on_the_hub(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("it asks the hub"))
+    (tmp_path / "models" / "small").mkdir(parents=True)
+    for wrong, right in (("models/smal", "models/small"), ("modells/small", "models")):
+        (said,) = faults_of(example(*_LEFT_OUT, f"stages[0].from={tmp_path}/{wrong}"))
+        assert said.startswith(f"stages[0].from: no such directory: '{tmp_path}/{wrong}' (from {Path.cwd()})")
+        assert said.endswith(f"; did you mean '{tmp_path / right}'?")
+
+
+def test_a_name_that_may_be_a_path_too(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: 1 / 0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "small").mkdir(parents=True)
+    (said,) = faults_of(example(*_LEFT_OUT, "stages[0].from=models/smal"))
+    assert "cannot be had from the hub" in said
+    assert said.endswith("; did you mean 'models/small'?")
+
+
 def test_a_name_on_the_hub(monkeypatch, tmp_path):
     from ligo_dist.huggingface import resolve_directory
 

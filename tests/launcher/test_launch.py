@@ -64,6 +64,7 @@ def test_a_rank_that_is_killed_is_a_failure_and_the_run_goes_on(site: Site):
     code, _, err = site.launch("--nproc", "2")
     assert code == 0
     assert "rank 1 on localhost was killed at small train step 7" in err
+    assert "if it was the system that killed it (`dmesg` says so), memory has run out." in err
     assert "restart 1 of 3 in 0 s from step-00000004-0-train" in err
     assert [start["RANK"] for start in site.starts].count("0") == 2
 

@@ -81,7 +81,7 @@ def test_the_utilisation_says_which_it_is(capsys):
         (["--gpu", "h1000"], "--gpu: 'h1000' is not known; did you mean 'h100'?"),
         (["--gpu", "1e15,80"], "--gpu: '1e15,80' should be three numbers above 0"),
         (["stages[0].size.heads=5"], "stages[0].size.heads: 5 heads do not divide the width 128"),
-        (["nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["nowhere.yaml"], "nowhere.yaml: no such file (from "),
         (["--gpus", "33"], "stages[0].train.batch_size: 32 is less than one sample for each of 33 ranks"),
     ],
 )

@@ -1,0 +1,3 @@
+from .api import grow as grow
+
+__version__: str
