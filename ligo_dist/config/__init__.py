@@ -18,7 +18,7 @@ from ligo_dist.config.huggingface import (
     check_models_apart,
 )
 from ligo_dist.config.load import apply_overrides, config_from, load_config
-from ligo_dist.config.precision import recorded_precision, resolve_precision
+from ligo_dist.config.precision import begun_directories, recorded_precision, resolve_precision
 from ligo_dist.config.profile import Profile
 from ligo_dist.config.resolve import (
     attention_of,
@@ -31,7 +31,7 @@ from ligo_dist.config.resolve import (
     tokens_per_sample,
 )
 from ligo_dist.config.rules import check_world_size, owned_huggingface_keys
-from ligo_dist.config.schema import Config, Learn, Model, Stage, Tokenizer, Train
+from ligo_dist.config.schema import Config, Learn, Model, Stage, StartFrom, Tokenizer, Train
 from ligo_dist.config.source import SourceConfig, complete, read_source_config, with_source, with_source_apart
 from ligo_dist.config.yaml_text import dump_yaml, parse_yaml, set_value
 
@@ -49,11 +49,13 @@ __all__ = [
     "Slurm",
     "SourceConfig",
     "Stage",
+    "StartFrom",
     "Tokenizer",
     "Train",
     "apply_overrides",
     "asks_the_library",
     "attention_of",
+    "begun_directories",
     "changes",
     "check_deepspeed_keys_apart",
     "check_huggingface_keys",
