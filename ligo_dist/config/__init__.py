@@ -9,7 +9,7 @@ from ligo_dist.config.deepspeed_keys import (
     check_deepspeed_keys_apart,
     deepspeed_faults,
 )
-from ligo_dist.config.differences import changes, difference
+from ligo_dist.config.differences import MAY_CHANGE, changes, completed, difference, what_may_change
 from ligo_dist.config.faults import suggestion
 from ligo_dist.config.huggingface import (
     asks_the_library,
@@ -37,6 +37,7 @@ from ligo_dist.config.yaml_text import dump_yaml, parse_yaml, set_value
 
 __all__ = [
     "ALLOWED",
+    "MAY_CHANGE",
     "OWNED",
     "SOURCE",
     "ZERO_OWNED",
@@ -63,6 +64,7 @@ __all__ = [
     "check_models_apart",
     "check_world_size",
     "complete",
+    "completed",
     "config_from",
     "deepspeed_faults",
     "difference",
@@ -83,6 +85,7 @@ __all__ = [
     "stage_shapes",
     "suggestion",
     "tokens_per_sample",
+    "what_may_change",
     "with_source",
     "with_source_apart",
 ]
