@@ -297,7 +297,7 @@ class Config(Section):
 
     run_dir: PathText
     """Where the run keeps its checkpoints, metrics and exports. Running again on the same directory
-    resumes."""
+    resumes; docs/checkpoints.md says what may change then, and how a run is given more steps and stages."""
     start_from: StartFrom | None = None
     """A checkpoint of another run to begin from."""
     seed: CountOrZero = 0

@@ -2,6 +2,7 @@
 
 from ligo_dist.schedule.batch_split import BatchSplit
 from ligo_dist.schedule.continuation import (
+    check_same_run,
     check_start,
     has_begun,
     read_start,
@@ -33,6 +34,7 @@ __all__ = [
     "StageCost",
     "StagePlan",
     "StageRecord",
+    "check_same_run",
     "check_start",
     "forward_flops",
     "growing_cost",

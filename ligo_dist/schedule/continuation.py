@@ -1,19 +1,30 @@
-"""Beginning from another run's checkpoint (`start_from`): which one that is, and what of the two configurations has to
-agree. What lies behind the checkpoint is the same in both, what lies ahead is the new run's own. No torch: the launcher
-asks before anything starts."""
+"""Going on from a checkpoint with another configuration than it was made with: in the same run, which may have more
+steps and stages, or in a new run that begins there (`start_from`). What lies behind the checkpoint is the same in both.
+No torch: the launcher asks before anything starts."""
 
 from __future__ import annotations
 
-import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from ligo_dist.config import Learn, Stage, StartFrom, Train, changes, difference, learn_steps
+from ligo_dist.config import (
+    Learn,
+    Stage,
+    StartFrom,
+    Train,
+    changes,
+    completed,
+    difference,
+    learn_steps,
+    what_may_change,
+)
 from ligo_dist.runtime.errors import CheckpointError, shortened
 from ligo_dist.runtime.files import CHECKPOINT_NAME, CHECKPOINTS_DIRECTORY, MANIFEST
+from ligo_dist.schedule.learning_rate import LearningRate
 from ligo_dist.schedule.plan import rate_of
 from ligo_dist.schedule.state import LEARN, TRAIN, RunState
 
@@ -117,21 +128,73 @@ def check_start(path: Path, old: dict[str, Any], new: dict[str, Any], state: Run
 def taken_otherwise(old: dict[str, Any], new: dict[str, Any], state: RunState) -> list[str]:
     """How the steps that a run takes over differ from those that it would have taken itself, a line each: where there
     is one, the run is not what one run with its configuration would have been."""
-    before, now = (phase_section(config, state) for config in (old, new))
+    before, now = (_phase_section(config, state) for config in (old, new))
     if before is None or now is None or not state.step:
         return []
     lines = difference(
         *({"optimizer": phase[0].optimizer.model_dump(mode="json")} for phase in (before, now))
     )
-    rates = [rate_of(*phase) for phase in (before, now)]
-    other = [step for step in range(state.step) if rates[0](step) != rates[1](step)]
-    if other:
-        was, would_be = (rate(other[0]) for rate in rates)
-        lines.append(f"learning rate of step {other[0] + 1}: {was:.4g} -> {would_be:.4g}")
-    return lines
+    return lines + _other_rate(rate_of(*before), rate_of(*now), state.step)
 
 
-def phase_section(config: dict[str, Any], state: RunState) -> tuple[Learn | Train, int] | None:
+def check_same_run(path: Path, old: dict[str, Any], new: dict[str, Any], state: RunState) -> None:
+    """See that a run can go on from its own checkpoint with a configuration. Beside what changes no number, the last
+    stage may have other steps and another schedule so long as the steps that are done have the rates that they were
+    taken with; and there may be further stages.
+
+    Args:
+        path: of the checkpoint.
+        old: the configuration it was made with, as it was recorded.
+        new: what the run is asked to do now.
+        state: where the checkpoint stands.
+
+    Raises:
+        CheckpointError: something else has changed: each key with both values, and what may change.
+    """
+    lines = _changes_of_run(old, new, state)
+    if lines:
+        told = "\n".join(f"  {line}" for line in lines)
+        raise CheckpointError(
+            f"{path} was made with another configuration:\n{told}\n"
+            "resume with the old values, or choose another run_dir, which may begin from this checkpoint (start_from)\n"
+            f"what may change: {what_may_change()}; and steps and schedule of the last stage's `train` where the steps"
+            " that are done keep their learning rates, and further stages"
+        )
+
+
+def _changes_of_run(old: dict[str, Any], new: dict[str, Any], state: RunState) -> list[str]:
+    """What keeps a run from going on with another configuration, a line each."""
+    before, now = completed(old), completed(new)
+    last = len(before["stages"]) - 1
+    del now["stages"][last + 1 :]
+    if len(now["stages"]) <= last:
+        return changes(before, now)
+    is_there = (state.stage, state.phase) == (last, TRAIN)
+    at = replace(state, stage=last, phase=TRAIN, step=state.step if is_there else 0)
+    was, would_be = (_phase_section(config, at) for config in (before, now))
+    why: list[str] = []
+    if was is not None and would_be is not None:
+        if would_be[1] < at.step:
+            why = [f"stages[{last}].train.steps: {at.step} are done; at least as many would be right"]
+        else:
+            why = _other_rate(rate_of(*was), rate_of(*would_be), at.step)
+        if not why:
+            for config in (before, now):
+                for key in ("steps", "schedule"):
+                    config["stages"][last]["train"].pop(key)
+    lines = changes(before, now)
+    return lines + why if lines else []
+
+
+def _other_rate(was: LearningRate, would_be: LearningRate, steps: int) -> list[str]:
+    """The first of some steps that has another learning rate, in a line; none has."""
+    for step in range(steps):
+        if was(step) != would_be(step):
+            return [f"learning rate of step {step + 1}: {was(step):.4g} -> {would_be(step):.4g}"]
+    return []
+
+
+def _phase_section(config: dict[str, Any], state: RunState) -> tuple[Learn | Train, int] | None:
     """What a recorded configuration says of the phase that a state stands in, and the steps of that; None where it
     says nothing that this version can read."""
     try:
@@ -147,7 +210,7 @@ def _different_past(old: dict[str, Any], new: dict[str, Any], state: RunState) -
     """What of two configurations differs up to where a checkpoint stands, a line each."""
     if len(new["stages"]) <= state.stage:
         return [f"stages[{state.stage}]: {old['stages'][state.stage]['name']!r} -> absent"]
-    past, own = copy.deepcopy(old), copy.deepcopy(new)
+    past, own = completed(old), completed(new)
     if not any(own.get(key) for key in _FINGERPRINTS):
         own |= {key: past[key] for key in _FINGERPRINTS if key in past}
     for config in (past, own):
@@ -155,7 +218,7 @@ def _different_past(old: dict[str, Any], new: dict[str, Any], state: RunState) -
         del config["stages"][state.stage + 1 :]
         _forget_what_lies_ahead(config["stages"][state.stage], state)
     lines = changes(past, own)
-    phase = phase_section(new, state)
+    phase = _phase_section(new, state)
     if not lines and phase is not None and phase[1] < state.step:
         key = f"stages[{state.stage}].{'train' if state.phase == TRAIN else 'grow.learn'}.steps"
         lines.append(f"{key}: {phase[1]}, and {state.step} are done; at least {state.step} would be right")

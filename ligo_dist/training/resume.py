@@ -15,14 +15,13 @@ from ligo_dist.config import (
     Config,
     StartFrom,
     begun_directories,
-    changes,
     recorded_precision,
     resolve_precision,
 )
 from ligo_dist.engine import World, first_rank_only, gather_objects, raise_together
 from ligo_dist.runtime.errors import CheckpointError, LigoError
 from ligo_dist.runtime.files import LOCK_FILE
-from ligo_dist.schedule import check_start, start_checkpoint, taken_otherwise
+from ligo_dist.schedule import check_same_run, check_start, start_checkpoint, taken_otherwise
 
 LOCK_SECONDS = "LIGO_DIST_LOCK_SECONDS"
 """Environment variable: how long to wait for the run directory. A run that is started again after a failure may meet
@@ -93,13 +92,7 @@ def find_checkpoint(
     """
 
     def accept(checkpoint: Checkpoint) -> None:
-        changed = changes(checkpoint.config, config)
-        if changed:
-            lines = "\n".join(f"  {line}" for line in changed)
-            raise CheckpointError(
-                f"{checkpoint.path} was made with another configuration:\n{lines}\n"
-                "resume with the old values, or choose another run_dir"
-            )
+        check_same_run(checkpoint.path, checkpoint.config, config, checkpoint.state)
 
     left = first_rank_only(lambda: remove_leftovers(directory), world)
     checkpoint, damaged = newest_sound(directory, accept, world)

@@ -8,10 +8,17 @@ from typing import Any
 
 import pytest
 
-from example import example
-from ligo_dist.config import StartFrom
+from example import example, raw_example
+from ligo_dist.config import StartFrom, config_from
 from ligo_dist.runtime.errors import CheckpointError
-from ligo_dist.schedule import RunState, check_start, has_begun, start_checkpoint, taken_otherwise
+from ligo_dist.schedule import (
+    RunState,
+    check_same_run,
+    check_start,
+    has_begun,
+    start_checkpoint,
+    taken_otherwise,
+)
 
 HERE = Path("step-00000006-0-train")
 
@@ -180,3 +187,81 @@ def test_steps_that_were_taken_otherwise_are_told():
     other = example(CONSTANT, "stages[0].train.optimizer.weight_decay=0.2").resolved()
     assert taken_otherwise(constant, other, MIDDLE) == ["optimizer.weight_decay: 0.1 -> 0.2"]
     assert taken_otherwise(constant, other, GROWN) == []
+
+
+# --- more of the same run ---
+
+LAST = "stages[1].train."
+RATES = (f"{LAST}schedule.kind=wsd", f"{LAST}schedule.decay_steps=4")
+TRAINED, DONE = at(1, "train", 6), at(1, "train", 10)
+
+
+def more(*changed: str) -> dict[str, Any]:
+    """The example with a further stage."""
+    raw = raw_example(*changed)
+    third = {"name": "huge", "size": {"layers": 4, "width": 64, "heads": 8}, "grow": {}}
+    raw["stages"].append({**third, "train": {"steps": 5, "batch_size": 4, "micro_batch_size": 4}})
+    return config_from(raw).resolved()
+
+
+@pytest.mark.parametrize(
+    ("state", "old", "new"),
+    [
+        (DONE, (f"{LAST}schedule.kind=constant",), (f"{LAST}schedule.kind=constant", f"{LAST}steps=20")),
+        (DONE, (f"{LAST}schedule.kind=constant",), (*RATES, f"{LAST}steps=14")),
+        (TRAINED, RATES, (*RATES, f"{LAST}steps=20")),  # whose fall begins with the seventh step
+        (TRAINED, RATES, (f"{LAST}schedule.kind=constant", f"{LAST}steps=6")),
+        (MIDDLE, (), (f"{LAST}steps=20",)),  # of a stage that has not begun
+    ],
+)
+def test_a_run_may_have_more_steps(state: RunState, old: tuple[str, ...], new: tuple[str, ...]):
+    check_same_run(HERE, example(*old).resolved(), example(*new).resolved(), state)
+    check_same_run(HERE, example(*old).resolved(), more(*new), state)
+
+
+@pytest.mark.parametrize(
+    ("state", "old", "new", "lines"),
+    [
+        # The rates of steps that are done would be others.
+        (
+            at(1, "train", 7),
+            RATES,
+            (*RATES, f"{LAST}steps=20"),
+            ["train.steps: 10 -> 20", "step 7: 0.000775 -> 0.001"],
+        ),
+        (
+            DONE,
+            (),
+            (f"{LAST}steps=20",),
+            ["train.steps: 10 -> 20", "learning rate of step 1: 0.000978 -> 0.0009945"],
+        ),
+        (
+            TRAINED,
+            RATES,
+            (*RATES, f"{LAST}steps=5"),
+            ["train.steps: 10 -> 5", "6 are done; at least as many"],
+        ),
+        (TRAINED, RATES, (f"{LAST}schedule.kind=constant", "seed=2"), ["seed: 0 -> 2"]),
+        (
+            MIDDLE,
+            (),
+            ("stages[0].train.steps=20",),
+            ["stages[0].train.steps: 10 -> 20"],
+        ),  # not of the last stage
+    ],
+)
+def test_a_run_that_would_have_been_another_one(
+    state: RunState, old: tuple[str, ...], new: tuple[str, ...], lines: list[str]
+):
+    for asked in (example(*new).resolved(), more(*new)):
+        with pytest.raises(CheckpointError) as caught:
+            check_same_run(HERE, example(*old).resolved(), asked, state)
+        told = str(caught.value)
+        assert all(line in told for line in lines)
+        assert "what may change: run_dir, " in told
+        assert "steps and schedule of the last stage" in told
+
+
+def test_a_run_does_not_lose_a_stage():
+    with pytest.raises(CheckpointError, match=r"stages\[2\]: 'huge' -> absent"):
+        check_same_run(HERE, more(), example().resolved(), DONE)

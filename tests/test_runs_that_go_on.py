@@ -1,4 +1,5 @@
-"""Whole runs that begin from another run's checkpoint: equal, bit by bit, to one run that was asked for the same."""
+"""Whole runs that go on otherwise than they were begun, and runs that begin from another one's checkpoint: equal, bit
+by bit, to one run that was asked for the same."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import shutil
 import pytest
 
 from ligo_dist.runtime.errors import MISTAKE
-from runs import RunFiles, Site, run_warm
+from runs import RunFiles, Site, assert_same_weights, run_warm
 
 pytestmark = pytest.mark.slow
 
@@ -78,3 +79,35 @@ def test_what_lies_behind_has_to_be_the_same(site: Site, trunk: RunFiles):
         assert f"  {line}\n" in said
     assert "schedule:" not in said
     assert files.checkpoints() == []
+
+
+def test_a_finished_run_has_more_steps_and_a_further_stage(site: Site, trunk: RunFiles):
+    """In the same directory: the last stage's rate may fall now, and it grows with its moments."""
+    asked = ("stages[0].train.steps=10", "stages[1].train.steps=4", "stages[1].grow.learn.steps=2")
+    whole, files = site.config("more-whole", "two stages"), trunk.copy("more")
+    assert run_warm(whole, 1, *asked) == (0, "")
+    assert run_warm(files, 1, *asked) == (0, "")
+    # The trunk's own end was measured too.
+    extra = {key for key in files.numbers() if key[2] == 8 and key[:2] == ("small", "train")}
+    numbers, expected = files.numbers(), whole.numbers()
+    assert {key: numbers[key] for key in expected} == expected
+    assert set(numbers) - set(expected) <= extra
+    assert_same_weights(files, whole)
+    assert files.statuses() == ["FINISHED"] * 3
+
+
+def test_what_changes_no_number_may_change_when_a_run_goes_on(site: Site, whole_run: RunFiles):
+    files = whole_run.copy("changed")
+    shutil.rmtree(files.run_dir / "checkpoints" / files.checkpoints()[-1])  # so that one step is left
+    offload = "{log_level: error, zero_optimization: {offload_optimizer: {device: cpu}, sub_group_size: 100}}"
+    changed = ("stages[2].train.activation_checkpointing=false", "stages[2].train.micro_batch_size=2")
+    code, said = run_warm(
+        files,
+        2,
+        *changed,
+        f"deepspeed={offload}",
+        "evaluation.micro_batch_size=3",
+        "tracking.log_every_steps=2",
+    )
+    assert (code, said) == (0, "")
+    assert files.numbers("loss") == pytest.approx(whole_run.numbers("loss"), abs=1e-4)
