@@ -4,6 +4,7 @@ by bit, to one run that was asked for the same."""
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -111,3 +112,27 @@ def test_what_changes_no_number_may_change_when_a_run_goes_on(site: Site, whole_
     )
     assert (code, said) == (0, "")
     assert files.numbers("loss") == pytest.approx(whole_run.numbers("loss"), abs=1e-4)
+
+
+def test_the_sources_own_layers_stay_as_they_are_while_the_new_one_learns(site: Site):
+    """One layer between two, all steps of the stage; stopped and resumed, it is the same run."""
+    files = site.config("frozen", "two stages")
+    asked = (
+        "stages[0].train.steps=2", "stages[0].train.schedule={kind: constant, decay_steps: null, warmup_steps: 0}",
+        "stages[1].size={layers: 3, width: 24, heads: 3}", "stages[1].grow={method: lossless, learn: {steps: 0}}",
+        "stages[1].train.steps=4", "stages[1].train.freeze=4", "checkpoints.export_stages=true",
+    )  # fmt: skip
+    assert run_warm(files, 1, *asked) == (0, "")
+    source, target = files.weights("small"), files.weights("large")
+    for name, weight in target.items():
+        layer = re.search(r"\.h\.(\d)\.", name)
+        if layer is None or layer[1] != "1":  # layers 0 and 2 go on as 0 and 1
+            own = name if layer is None else name.replace(".h.2.", ".h.1.")
+            assert weight.equal(source[own]), name
+        elif weight.dim() > 1:
+            assert not weight.equal(source[name.replace(".h.1.", ".h.0.")]), name
+    numbers = files.numbers()
+    shutil.rmtree(files.run_dir / "checkpoints" / files.checkpoints()[-1])
+    assert run_warm(files, 1, *asked) == (0, "")
+    assert files.numbers() == numbers
+    assert all(weight.equal(target[name]) for name, weight in files.weights("large").items())

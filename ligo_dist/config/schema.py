@@ -131,6 +131,12 @@ class Train(Section):
     activation_checkpointing: bool = False
     """Compute each block's activations again in the backward pass rather than keep them: less memory, a third
     more compute."""
+    freeze: CountOrZero = 0
+    """Steps at the stage's beginning that train new layers and units alone: what continues the source's layers and
+    units stays as it is, moments too; of a grown stage whose operator is not learned. Their gradients are computed all
+    the same, and counted as FLOPs."""
+    new_rate: Positive = 1.0
+    """Factor of the learning rate of new layers and units; of a grown stage whose operator is not learned."""
 
 
 class Learn(Section):

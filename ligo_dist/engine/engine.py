@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ligo_dist.engine.adamw import ADAM_MOMENTS, build_adamw, set_steps
 from ligo_dist.engine.cleanup import forget_engine, forget_forward_passes, return_freed_memory
+from ligo_dist.engine.new_elements import NewElements
 from ligo_dist.engine.shards import Shards, padded
 from ligo_dist.engine.world import World, added_over_ranks
 from ligo_dist.engine.zero3 import without_padding
@@ -80,6 +81,7 @@ class Engine:
         inner = build_adamw(groups, optimizer, world.device)
         self._engine, *_ = deepspeed.initialize(model=module, optimizer=inner, config=config)
         self._has_trained = False
+        self._new: NewElements | None = None
         # Any: what ZeRO-3 adds to a parameter (ds_numel, ds_tensor, ...) is not in its type.
         self.parameters: dict[str, Any] = {
             rename(name): parameter for name, parameter in self._engine.module.named_parameters()
@@ -99,6 +101,8 @@ class Engine:
         micro_batches: Iterable[tuple[Mapping[str, Tensor], int]],
         batch_size: int,
         learning_rates: Mapping[str, float],
+        *,
+        new_alone: bool = False,
     ) -> StepResult:
         """One optimizer step along the gradient of the mean loss over a batch, of which this rank has a part.
 
@@ -106,7 +110,10 @@ class Engine:
             micro_batches: as in `evaluate`, `accumulation` of them on every rank.
             batch_size: samples that count, of all ranks together.
             learning_rates: of each kind of parameter.
+            new_alone: leave all elements as they are that `mark_new` does not call new.
         """
+        if self._new is not None:
+            self._new.alone = new_alone
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rates[group["kind"]]
         if not self._has_trained:
@@ -121,6 +128,8 @@ class Engine:
             weight = num_valid * self.world.size * self.accumulation / batch_size
             loss = self._engine(**self._inputs(inputs)).loss
             self._engine.backward(loss * weight)
+            if self._new is not None and count + 1 == self.accumulation:
+                self._new.drop_other_gradients()
             self._engine.step()
             total += loss.detach().double() * weight
             count += 1
@@ -132,6 +141,16 @@ class Engine:
         mean, samples_everywhere, norm_before_clipping = torch.cat([sums, norm.reshape(1)]).tolist()
         assert samples_everywhere == batch_size, f"{samples_everywhere:g} samples, {batch_size} expected"
         return StepResult(mean / self.world.size, norm_before_clipping)
+
+    def mark_new(self, is_new: Mapping[str, Tensor], rate: float) -> None:
+        """Say which elements of the weights are new: from here on they have `rate` times the learning rate, and steps
+        may move them alone.
+
+        Args:
+            is_new: of each parameter, this rank's partition, as truth values; padding may be missing.
+            rate: the factor.
+        """
+        self._new = NewElements(self._engine.optimizer, self.parameters, is_new, rate)
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[tuple[Mapping[str, Tensor], int]]) -> EvaluationResult:

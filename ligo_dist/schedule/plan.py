@@ -47,6 +47,8 @@ class PhasePlan:
         optimizer: AdamW's settings.
         learning_rate: of each step.
         activation_checkpointing: recompute the blocks' activations in the backward pass.
+        freeze: steps at its beginning that train new layers and units alone.
+        new_rate: factor of the learning rate of new layers and units.
         first_step: the run's global step when the phase begins.
         first_sample: global number of the first training sample it takes.
     """
@@ -58,8 +60,15 @@ class PhasePlan:
     optimizer: OptimizerSettings
     learning_rate: LearningRate
     activation_checkpointing: bool
+    freeze: int = 0
+    new_rate: float = 1.0
     first_step: int = 0
     first_sample: int = 0
+
+    @property
+    def marks_new(self) -> bool:
+        """Whether new layers and units are trained otherwise than the rest."""
+        return self.freeze > 0 or self.new_rate != 1
 
     def rates(self, step: int) -> dict[str, float]:
         """The learning rate of each kind of parameter at a step of the phase."""
@@ -255,6 +264,8 @@ def _phase(kind: str, section: Learn | Train | None, steps: int, train: Train | 
             if section.activation_checkpointing is None
             else section.activation_checkpointing
         ),
+        freeze=section.freeze if isinstance(section, Train) else 0,
+        new_rate=section.new_rate if isinstance(section, Train) else 1.0,
     )
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from ligo_dist.checkpoints import Checkpoint, read_groups
 from ligo_dist.engine import ADAM_MOMENTS, Engine, Shards
+from ligo_dist.growth import new_elements
 from ligo_dist.runtime.errors import MoreNodes
-from ligo_dist.runtime.heartbeat import enter
+from ligo_dist.runtime.heartbeat import beating, enter
 from ligo_dist.schedule import LEARN, TRAIN, Plan, RunState, StagePlan
 from ligo_dist.training.builder import Builder, snapshot_of
 from ligo_dist.training.grower import SOURCE_MOMENTS, Grower, LearningEnd, Stopwatch, Trained, restore
@@ -119,6 +120,10 @@ class Trainer:
 
     def _train(self, stage: StagePlan, engine: Engine) -> Trained:
         """Train a stage's model, and release its engine."""
+        if stage.train.marks_new:
+            assert stage.grow is not None, "the configuration's own checks refuse it elsewhere"
+            marked = new_elements(stage.grow.growth, stage.grow.method.depth, self.runner.world)
+            engine.mark_new(dict(beating(marked, "marking what is new")), stage.train.new_rate)
         self.runner.run(stage, stage.train, engine, stage.cost.train, lambda: snapshot_of(engine, "model"))
         watch = Stopwatch()
         moments = engine.read_moments() if self._moments_are_wanted(stage) else {}

@@ -253,3 +253,53 @@ def test_a_batch_that_no_step_takes_may_have_any_size():
 )
 def test_what_a_run_begins_from_and_keeps_for_others(override: str, path: str, words: str):
     assert_told(faults_of(override), path, words)
+
+
+NEW = "stages[1].grow={method: lossless, learn: {steps: 0}}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path", "words"),
+    [
+        (("stages[0].train.freeze=2",), "stages[0].train.freeze", "2: the stage is not grown"),
+        (
+            ("stages[0].train.new_rate=2.0",),
+            "stages[0].train.new_rate",
+            "not grown, so nothing in it is new; 1 would",
+        ),
+        (
+            ("stages[1].grow={method: scratch}", "stages[1].train.freeze=2"),
+            "stages[1].train.freeze",
+            "'scratch' takes",
+        ),
+        (("stages[1].train.freeze=2",), "stages[1].train.freeze", "the operator is learned"),
+        (
+            (NEW, "stages[1].train.freeze=11"),
+            "stages[1].train.freeze",
+            "11 is more than the 10 steps there are",
+        ),
+        (
+            ("stages[1].grow={method: random}", "stages[1].train.new_rate=0.5"),
+            "stages[1].train.new_rate",
+            "0.5: width 'random' makes each unit a mixture",
+        ),
+        (
+            ("stages[1].grow={method: lossless, depth: interpolate}", "stages[1].train.freeze=2"),
+            "stages[1].train.freeze",
+            "depth 'interpolate' makes each layer a mixture",
+        ),
+        (
+            (NEW, "stages[1].size={layers: 2, width: 32, heads: 4}", "stages[1].train.freeze=2"),
+            "stages[1].train.freeze",
+            "as large as the one before",
+        ),
+    ],
+)
+def test_what_is_new_where_nothing_is_or_all_is(overrides: tuple[str, ...], path: str, words: str):
+    assert_told(faults_of(*overrides), path, words)
+
+
+def test_what_is_new_may_be_trained_alone_and_at_another_rate():
+    train = example(NEW, "stages[1].train.freeze=10", "stages[1].train.new_rate=3.0").stages[1].train
+    assert train is not None
+    assert (train.freeze, train.new_rate) == (10, 3.0)
