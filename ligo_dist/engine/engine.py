@@ -101,8 +101,6 @@ class Engine:
         micro_batches: Iterable[tuple[Mapping[str, Tensor], int]],
         batch_size: int,
         learning_rates: Mapping[str, float],
-        *,
-        new_alone: bool = False,
     ) -> StepResult:
         """One optimizer step along the gradient of the mean loss over a batch, of which this rank has a part.
 
@@ -110,10 +108,7 @@ class Engine:
             micro_batches: as in `evaluate`, `accumulation` of them on every rank.
             batch_size: samples that count, of all ranks together.
             learning_rates: of each kind of parameter.
-            new_alone: leave all elements as they are that `mark_new` does not call new.
         """
-        if self._new is not None:
-            self._new.alone = new_alone
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rates[group["kind"]]
         if not self._has_trained:
@@ -151,6 +146,11 @@ class Engine:
             rate: the factor.
         """
         self._new = NewElements(self._engine.optimizer, self.parameters, is_new, rate)
+
+    def train_new_alone(self, alone: bool) -> None:
+        """Whether the steps to come leave all elements as they are but those that `mark_new` called new."""
+        assert self._new is not None, "called after mark_new"
+        self._new.alone = alone
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[tuple[Mapping[str, Tensor], int]]) -> EvaluationResult:

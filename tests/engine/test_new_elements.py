@@ -43,7 +43,8 @@ def steps(world: World, deepspeed: dict[str, Any], accumulation: int) -> Any:
     for step in range(STEPS):
         ids = token_ids(4, seed=step).chunk(world.size)[world.rank].chunk(accumulation)
         parts = [(causal(part), len(part)) for part in ids]
-        result = engine.train_step(parts, 4, {"model": RATE}, new_alone=step < FROZEN)
+        engine.train_new_alone(step < FROZEN)
+        result = engine.train_step(parts, 4, {"model": RATE})
         norms.append(result.gradient_norm)
         if step + 1 in (FROZEN, STEPS):
             state = {"weight": engine.read_shards(), **engine.read_moments()}
