@@ -155,6 +155,7 @@ def _contender_run(config: Config, contender: Contender, seed: int, common: Path
     own = changed.stages[-1].grow
     assert own is not None, "every stage but the first grows"
     if (contender.method or own.method) == SCRATCH:
+        last["train"] |= {"freeze": 0, "new_rate": 1.0}  # all of it is new
         return _derived(changed, contender.name, seed, [{**last, "grow": None}])
     last["grow"] = _grow(changed, contender)
     if common is not None and (changed.stages[:-1] != config.stages[:-1] or _grows_moments(last)):

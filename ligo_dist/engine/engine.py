@@ -276,7 +276,7 @@ class Engine:
         root = self._engine.module
         self._engine.destroy()
         forget_engine(root)
-        self.parameters = {}
+        self.parameters, self._new = {}, None
         del self._engine, root
         gc.collect()
         return_freed_memory()

@@ -124,6 +124,12 @@ def test_a_dry_run_says_whether_growing_keeps_the_function():
     )
 
 
+def test_a_dry_run_says_where_the_run_begins():
+    said = "begins from step 4 of runs/trunk, whose steps until then are among these"
+    assert said in shown("start_from={run: runs/trunk, step: 4}")
+    assert "begins from" not in shown()
+
+
 def test_a_dry_run_says_where_much_is_padding():
     assert "padding" not in shown(world_size=5), "10 rows for 8 samples"
     what = "batch_size does not divide over the ranks; what they compute for padding:"

@@ -245,3 +245,15 @@ def test_what_cannot_be_compared(config_file: Path, overrides: list[str], said: 
     with pytest.raises(ConfigError) as caught:
         derived(config_file, *overrides)
     assert said in str(caught.value)
+
+
+def test_scratch_has_nothing_that_is_not_new(config_file: Path) -> None:
+    runs = derived(
+        config_file,
+        "compare.methods=[scratch, stack]",
+        "stages[1].grow={method: stack, learn: {steps: 0}}",
+        "stages[1].train.freeze=2",
+    )
+    trained = {run.method: run.config.stages[-1].train for run in runs.values()}
+    assert trained["scratch"] is not None and trained["stack"] is not None
+    assert (trained["scratch"].freeze, trained["stack"].freeze) == (0, 2)
