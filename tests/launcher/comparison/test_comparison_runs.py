@@ -254,6 +254,5 @@ def test_scratch_has_nothing_that_is_not_new(config_file: Path) -> None:
         "stages[1].grow={method: stack, learn: {steps: 0}}",
         "stages[1].train.freeze=2",
     )
-    trained = {run.method: run.config.stages[-1].train for run in runs.values()}
-    assert trained["scratch"] is not None and trained["stack"] is not None
-    assert (trained["scratch"].freeze, trained["stack"].freeze) == (0, 2)
+    trained = {run.method: run.config.values()["stages"][-1]["train"] for run in runs.values()}
+    assert (trained["scratch"]["freeze"], trained["stack"]["freeze"]) == (0, 2)
