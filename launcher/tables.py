@@ -217,6 +217,9 @@ def print_plan(plan: Plan, file: TextIO | None = None) -> None:
     print_whole(_by_stage(plan), file)
     corpus = describe_prepared(plan.config, plan.samples)
     notes = [f"stages[0].from: {note}" for note in plan.source_notes]
+    start = plan.config.start_from
+    if start is not None:
+        notes.append(f"begins from step {start.step} of {start.run}, whose steps until then are among these")
     claims = [_claim(before, stage) for before, stage in pairwise(plan.stages)]
     _print_lines([corpus, *notes, *claims, *_padding(plan)], file)
 

@@ -10,7 +10,7 @@ from ligo_dist.architectures import Architecture, ModelShape
 from ligo_dist.config.faults import suggestion
 from ligo_dist.config.resolve import groups_heads, learn_steps, method_of, model_shape, rotary_part
 from ligo_dist.config.schema import Config, Grow, Schedule, Size, Stage, Train
-from ligo_dist.growth import DEPTHS, MAY_BE_TIED, METHODS, WIDTHS, refusals
+from ligo_dist.growth import DEPTHS, MAY_BE_TIED, METHODS, WIDTHS, nothing_kept, refusals
 from ligo_dist.runtime.errors import Fault
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -47,6 +47,8 @@ def stage_faults(config: Config) -> list[Fault]:
                 faults += _growth_faults(before, now, config.architecture) or _refusals(
                     path, stage, before, now
                 )
+        if stage.train is not None and (stage.train.freeze or stage.train.new_rate != 1):
+            faults += _new_faults(f"{path}.train", stage, before, now)
         before = now
     return faults
 
@@ -159,6 +161,33 @@ def _moments_faults(path: str, grow: Grow, train_before: Train | None) -> list[F
         return []
     wrong = f"{grow.optimizer_state!r}: the stage before is not trained and has no moments to grow"
     return [Fault(f"{path}.optimizer_state", f"{wrong}; 'fresh' would be right")]
+
+
+def _new_faults(path: str, stage: Stage, before: _Sized | None, now: _Sized | None) -> list[Fault]:
+    """Whether it has a meaning which layers and units are new."""
+    train, grow, method = stage.train, stage.grow, method_of(stage.grow) if stage.grow else None
+    assert train is not None
+    given = {"freeze": (train.freeze, 0), "new_rate": (train.new_rate, 1.0)}
+    why = None
+    if grow is None:
+        why = "the stage is not grown, so nothing in it is new"
+    elif method is None:
+        why = f"{grow.method!r} takes nothing over, so all of it is new"
+    elif learn_steps(grow):
+        why = "the operator is learned, so that each layer and unit is a mixture of the source's"
+    elif before is not None and now is not None:
+        why = nothing_kept(before.shape, now.shape, method.depth, method.width)
+        if why is None and before.shape == now.shape:
+            why = "the model is as large as the one before, so nothing in it is new"
+    faults = []
+    for key, (value, right) in given.items():
+        if value == right:
+            continue
+        if why is not None:
+            faults.append(Fault(f"{path}.{key}", f"{value}: {why}; {right:g} would be right"))
+        elif key == "freeze" and value > train.steps:
+            faults.append(Fault(f"{path}.{key}", f"{value} is more than the {train.steps} steps there are"))
+    return faults
 
 
 def _operator_faults(path: str, grow: Grow, width: str) -> list[Fault]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ligo_dist.engine.adamw import ADAM_MOMENTS, build_adamw, set_steps
 from ligo_dist.engine.cleanup import forget_engine, forget_forward_passes, return_freed_memory
+from ligo_dist.engine.new_elements import NewElements
 from ligo_dist.engine.shards import Shards, padded
 from ligo_dist.engine.world import World, added_over_ranks
 from ligo_dist.engine.zero3 import without_padding
@@ -80,6 +81,7 @@ class Engine:
         inner = build_adamw(groups, optimizer, world.device)
         self._engine, *_ = deepspeed.initialize(model=module, optimizer=inner, config=config)
         self._has_trained = False
+        self._new: NewElements | None = None
         # Any: what ZeRO-3 adds to a parameter (ds_numel, ds_tensor, ...) is not in its type.
         self.parameters: dict[str, Any] = {
             rename(name): parameter for name, parameter in self._engine.module.named_parameters()
@@ -121,6 +123,8 @@ class Engine:
             weight = num_valid * self.world.size * self.accumulation / batch_size
             loss = self._engine(**self._inputs(inputs)).loss
             self._engine.backward(loss * weight)
+            if self._new is not None and count + 1 == self.accumulation:
+                self._new.drop_other_gradients()
             self._engine.step()
             total += loss.detach().double() * weight
             count += 1
@@ -132,6 +136,21 @@ class Engine:
         mean, samples_everywhere, norm_before_clipping = torch.cat([sums, norm.reshape(1)]).tolist()
         assert samples_everywhere == batch_size, f"{samples_everywhere:g} samples, {batch_size} expected"
         return StepResult(mean / self.world.size, norm_before_clipping)
+
+    def mark_new(self, is_new: Mapping[str, Tensor], rate: float) -> None:
+        """Say which elements of the weights are new: from here on they have `rate` times the learning rate, and steps
+        may move them alone.
+
+        Args:
+            is_new: of each parameter, this rank's partition, as truth values; padding may be missing.
+            rate: the factor.
+        """
+        self._new = NewElements(self._engine.optimizer, self.parameters, is_new, rate)
+
+    def train_new_alone(self, alone: bool) -> None:
+        """Whether the steps to come leave all elements as they are but those that `mark_new` called new."""
+        assert self._new is not None, "called after mark_new"
+        self._new.alone = alone
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[tuple[Mapping[str, Tensor], int]]) -> EvaluationResult:
@@ -257,7 +276,7 @@ class Engine:
         root = self._engine.module
         self._engine.destroy()
         forget_engine(root)
-        self.parameters = {}
+        self.parameters, self._new = {}, None
         del self._engine, root
         gc.collect()
         return_freed_memory()

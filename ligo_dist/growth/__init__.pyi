@@ -24,6 +24,7 @@ from .operators import Growth as Growth
 from .operators import new_units as new_units
 from .operators import placed_units as placed_units
 from .preserves import epsilon_factor as epsilon_factor
+from .preserves import nothing_kept as nothing_kept
 from .preserves import obstacles as obstacles
 from .preserves import refusals as refusals
 from .registry import DEPTHS as DEPTHS
@@ -42,3 +43,4 @@ from .transfer import grown_moments as grown_moments
 from .transfer import grown_shards as grown_shards
 from .transfer import initial_operator as initial_operator
 from .transfer import initial_operator_shards as initial_operator_shards
+from .transfer import new_elements as new_elements

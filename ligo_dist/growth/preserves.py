@@ -26,6 +26,16 @@ def refusals(source: ModelShape, target: ModelShape, depth: str, width: str) -> 
     return faults
 
 
+def nothing_kept(source: ModelShape, target: ModelShape, depth: str, width: str) -> str | None:
+    """Why no layer, or no unit, of the target is one of the source's that goes on; None: each of them does, and the
+    others are new."""
+    if depth == "noisy-stack" or (depth == "interpolate" and target.layers > source.layers):
+        return f"depth {depth!r} makes each layer a mixture of the source's"
+    if width == "random" and _widens(source, target):
+        return "width 'random' makes each unit a mixture of the source's"
+    return None
+
+
 def obstacles(
     architecture: Architecture,
     source: ModelShape,

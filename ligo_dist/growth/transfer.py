@@ -12,6 +12,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from ligo_dist.architectures import ParameterSpec
 from ligo_dist.engine import Shards, World, gather_tensor, partition_range, scatter_tensor
 from ligo_dist.growth.depth import is_new_layer
 from ligo_dist.growth.methods import Method, initial_value
@@ -123,10 +124,21 @@ def grown_moments(
     values: OperatorValues = (lambda name: operator(name).square()) if squared else operator
     specs = {spec.name: spec for spec in growth.target_parameters}
     for name, moment in grown_shards(growth, moments, values, world):
-        spec = specs[name]
         if asymmetric:
-            if spec.layer is not None and is_new_layer(growth, depth, spec.layer):
-                moment = torch.zeros_like(moment)
-            start, stop = partition_range(spec.numel, world.rank, world.size)
-            moment = moment * growth.kept_elements(spec, start, stop).to(moment.device)
+            moment = moment * _kept_part(growth, depth, specs[name], world).to(moment.device)
         yield name, moment
+
+
+def new_elements(growth: Growth, depth: str, world: World) -> Iterator[tuple[str, Tensor]]:
+    """This rank's partition of each target parameter, as truth values: whether an element is of a new layer, or of a
+    new unit on either side. Padding is left out. No communication."""
+    for spec in growth.target_parameters:
+        yield spec.name, _kept_part(growth, depth, spec, world) == 0
+
+
+def _kept_part(growth: Growth, depth: str, spec: ParameterSpec, world: World) -> Tensor:
+    """This rank's partition of a target parameter: 1 where an element continues the source's, else 0."""
+    start, stop = partition_range(spec.numel, world.rank, world.size)
+    if spec.layer is not None and is_new_layer(growth, depth, spec.layer):
+        return torch.zeros(stop - start)
+    return growth.kept_elements(spec, start, stop)

@@ -47,6 +47,8 @@ class PhasePlan:
         optimizer: AdamW's settings.
         learning_rate: of each step.
         activation_checkpointing: recompute the blocks' activations in the backward pass.
+        freeze: steps at its beginning that train new layers and units alone.
+        new_rate: factor of the learning rate of new layers and units.
         first_step: the run's global step when the phase begins.
         first_sample: global number of the first training sample it takes.
     """
@@ -58,8 +60,15 @@ class PhasePlan:
     optimizer: OptimizerSettings
     learning_rate: LearningRate
     activation_checkpointing: bool
+    freeze: int = 0
+    new_rate: float = 1.0
     first_step: int = 0
     first_sample: int = 0
+
+    @property
+    def marks_new(self) -> bool:
+        """Whether new layers and units are trained otherwise than the rest."""
+        return self.freeze > 0 or self.new_rate != 1
 
     def rates(self, step: int) -> dict[str, float]:
         """The learning rate of each kind of parameter at a step of the phase."""
@@ -236,7 +245,7 @@ def _phase(kind: str, section: Learn | Train | None, steps: int, train: Train | 
     """A phase; without a section one of no step, for a model that is taken as it is."""
     section, train = section or _AS_IT_IS, train or _AS_IT_IS
     batch_size, micro_batch_size = learn_batch(section, train)
-    optimizer, schedule = section.optimizer, section.schedule
+    optimizer = section.optimizer
     return PhasePlan(
         kind=kind,
         steps=steps,
@@ -249,19 +258,27 @@ def _phase(kind: str, section: Learn | Train | None, steps: int, train: Train | 
             optimizer.weight_decay,
             optimizer.gradient_clipping,
         ),
-        learning_rate=LearningRate(
-            schedule.kind,
-            optimizer.learning_rate,
-            steps,
-            schedule.warmup_steps,
-            schedule.decay_steps or 0,
-            schedule.final_ratio,
-        ),
+        learning_rate=rate_of(section, steps),
         activation_checkpointing=(
             train.activation_checkpointing
             if section.activation_checkpointing is None
             else section.activation_checkpointing
         ),
+        freeze=section.freeze if isinstance(section, Train) else 0,
+        new_rate=section.new_rate if isinstance(section, Train) else 1.0,
+    )
+
+
+def rate_of(section: Learn | Train, steps: int) -> LearningRate:
+    """The learning rate of a phase of so many steps."""
+    schedule = section.schedule
+    return LearningRate(
+        schedule.kind,
+        section.optimizer.learning_rate,
+        steps,
+        schedule.warmup_steps,
+        schedule.decay_steps or 0,
+        schedule.final_ratio,
     )
 
 

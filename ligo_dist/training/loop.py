@@ -62,6 +62,8 @@ def training_steps(
         began = time.perf_counter()
         seed_everything(seed, phase.first_step + number, world.rank)
         beats = beating(islice(micro_batches, in_a_step), f"step {number + 1}")
+        if phase.marks_new:
+            engine.train_new_alone(number < phase.freeze)
         result = engine.train_step(beats, phase.batch_size, phase.rates(number))
         yield Step(number + 1, phase, result, phase.learning_rate(number), time.perf_counter() - began)
 

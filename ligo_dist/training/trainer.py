@@ -8,8 +8,9 @@ from typing import Any
 
 from ligo_dist.checkpoints import Checkpoint, read_groups
 from ligo_dist.engine import ADAM_MOMENTS, Engine, Shards
+from ligo_dist.growth import new_elements
 from ligo_dist.runtime.errors import MoreNodes
-from ligo_dist.runtime.heartbeat import enter
+from ligo_dist.runtime.heartbeat import beating, enter
 from ligo_dist.schedule import LEARN, TRAIN, Plan, RunState, StagePlan
 from ligo_dist.training.builder import Builder, snapshot_of
 from ligo_dist.training.grower import SOURCE_MOMENTS, Grower, LearningEnd, Stopwatch, Trained, restore
@@ -47,8 +48,12 @@ class Trainer:
     def state(self) -> RunState:
         return self.runner.state
 
-    def run(self, checkpoint: Checkpoint | None) -> None:
+    def run(self, checkpoint: Checkpoint | None, *, begins: bool = False) -> None:
         """Run all stages, from a checkpoint or from the beginning.
+
+        Args:
+            checkpoint: to go on from.
+            begins: whether it is another run's. Where that one went on, a stage may end here, and has to be measured.
 
         Raises:
             Preempted: a signal asked for it.
@@ -62,7 +67,7 @@ class Trainer:
         before = self._source_of(groups)
         for stage in self.plan.stages[self.state.stage :]:
             self.runner.tracker.start_stage(stage.name, self._description(stage))
-            was_done = "model" in groups and self.state.step == stage.train.steps
+            was_done = "model" in groups and self.state.step == stage.train.steps and not begins
             if was_done:
                 trained = self._as_saved(stage, groups)
             else:
@@ -115,6 +120,10 @@ class Trainer:
 
     def _train(self, stage: StagePlan, engine: Engine) -> Trained:
         """Train a stage's model, and release its engine."""
+        if stage.train.marks_new:
+            assert stage.grow is not None, "the configuration's own checks refuse it elsewhere"
+            marked = new_elements(stage.grow.growth, stage.grow.method.depth, self.runner.world)
+            engine.mark_new(dict(beating(marked, "marking what is new")), stage.train.new_rate)
         self.runner.run(stage, stage.train, engine, stage.cost.train, lambda: snapshot_of(engine, "model"))
         watch = Stopwatch()
         moments = engine.read_moments() if self._moments_are_wanted(stage) else {}

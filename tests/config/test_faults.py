@@ -4,8 +4,8 @@ is said of it."""
 from __future__ import annotations
 
 import pytest
-from example import assert_told, example, faults_of, raw_example
 
+from example import assert_told, example, faults_of, raw_example
 from ligo_dist.config import check_world_size, config_from
 from ligo_dist.runtime.errors import ConfigError
 
@@ -240,3 +240,66 @@ def test_a_batch_that_no_step_takes_may_have_any_size():
     assert said.startswith("stages[1].train.batch_size: 1 is less"), "the operator is learned with it"
     assert too_small(2, *untrained, schedule, "stages[1].grow.learn.batch_size=4") == []
     assert too_small(2, *untrained, schedule, "stages[1].grow.learn.steps=0") == []
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "words"),
+    [
+        ("start_from={run: runs/../runs/test, step: 3}", "start_from.run", "another run_dir would be right"),
+        ("start_from={run: a, step: 3, stage: smal}", "start_from.stage", "did you mean 'small'?"),
+        ("start_from={run: a}", "start_from.step", "is missing"),
+        ("checkpoints.keep_steps=[4, 26]", "checkpoints.keep_steps[1]", "26 is more than the 25 steps"),
+    ],
+)
+def test_what_a_run_begins_from_and_keeps_for_others(override: str, path: str, words: str):
+    assert_told(faults_of(override), path, words)
+
+
+NEW = "stages[1].grow={method: lossless, learn: {steps: 0}}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path", "words"),
+    [
+        (("stages[0].train.freeze=2",), "stages[0].train.freeze", "2: the stage is not grown"),
+        (
+            ("stages[0].train.new_rate=2.0",),
+            "stages[0].train.new_rate",
+            "not grown, so nothing in it is new; 1 would",
+        ),
+        (
+            ("stages[1].grow={method: scratch}", "stages[1].train.freeze=2"),
+            "stages[1].train.freeze",
+            "'scratch' takes",
+        ),
+        (("stages[1].train.freeze=2",), "stages[1].train.freeze", "the operator is learned"),
+        (
+            (NEW, "stages[1].train.freeze=11"),
+            "stages[1].train.freeze",
+            "11 is more than the 10 steps there are",
+        ),
+        (
+            ("stages[1].grow={method: random}", "stages[1].train.new_rate=0.5"),
+            "stages[1].train.new_rate",
+            "0.5: width 'random' makes each unit a mixture",
+        ),
+        (
+            ("stages[1].grow={method: lossless, depth: interpolate}", "stages[1].train.freeze=2"),
+            "stages[1].train.freeze",
+            "depth 'interpolate' makes each layer a mixture",
+        ),
+        (
+            (NEW, "stages[1].size={layers: 2, width: 32, heads: 4}", "stages[1].train.freeze=2"),
+            "stages[1].train.freeze",
+            "as large as the one before",
+        ),
+    ],
+)
+def test_what_is_new_where_nothing_is_or_all_is(overrides: tuple[str, ...], path: str, words: str):
+    assert_told(faults_of(*overrides), path, words)
+
+
+def test_what_is_new_may_be_trained_alone_and_at_another_rate():
+    train = example(NEW, "stages[1].train.freeze=10", "stages[1].train.new_rate=3.0").stages[1].train
+    assert train is not None
+    assert (train.freeze, train.new_rate) == (10, 3.0)

@@ -216,6 +216,12 @@ def test_a_shared_directory_of_a_cluster(config_file: Path) -> None:
             "stages[1].train.steps: 0: nothing is trained in the last stage, so there are no losses to compare",
         ),
         (
+            ["start_from={run: runs/trunk, step: 3}", "checkpoints.keep_steps=[4]"],
+            "set.yaml: 2 faults\n"
+            "  start_from: 'runs/trunk': each run of a comparison has steps of its own; null would be right\n"
+            "  checkpoints.keep_steps: [4]: each run of a comparison has steps of its own; [] would be right",
+        ),
+        (
             ["compare.methods=[scratch, hypercloning, lossless]"],
             "set.yaml: 3 faults\n"
             "  compare.methods: 'hypercloning' does not suit: stages[1].grow.method: width 'hypercloning' repeats all",
@@ -239,3 +245,14 @@ def test_what_cannot_be_compared(config_file: Path, overrides: list[str], said: 
     with pytest.raises(ConfigError) as caught:
         derived(config_file, *overrides)
     assert said in str(caught.value)
+
+
+def test_scratch_has_nothing_that_is_not_new(config_file: Path) -> None:
+    runs = derived(
+        config_file,
+        "compare.methods=[scratch, stack]",
+        "stages[1].grow={method: stack, learn: {steps: 0}}",
+        "stages[1].train.freeze=2",
+    )
+    trained = {run.method: run.config.values()["stages"][-1]["train"] for run in runs.values()}
+    assert (trained["scratch"]["freeze"], trained["stack"]["freeze"]) == (0, 2)
