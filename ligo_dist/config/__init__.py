@@ -28,6 +28,7 @@ from ligo_dist.config.resolve import (
     learn_steps,
     method_of,
     model_shape,
+    reads_tokens,
     stage_shapes,
     tokens_per_sample,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "parse_yaml",
     "read_contender",
     "read_source_config",
+    "reads_tokens",
     "recorded_precision",
     "resolve_precision",
     "set_value",

@@ -13,9 +13,11 @@ _MAY_CHANGE = (
 """What does not change the numbers of a run, or their rounding alone."""
 
 _OF_THE_CORPUS = (
-    "source", "files", "name", "subset", "split", "document", "include_tests", "text_column", "image_column",
+    "source", "files", "name", "subset", "split", "document", "include_tests", "text_column", "token_column", "image_column",
     "label_column", "streaming", "max_documents", "validation_fraction",
 )  # fmt: skip
+_LATER = {"data.separate_documents": False, "data.token_column": None}
+"""Keys that checkpoints of before do not say, each with what was done then."""
 _STANDS_FOR = {
     "corpus_fingerprint": (*(f"data.{key}" for key in _OF_THE_CORPUS), "tokenizer"),
     "source_fingerprint": ("stages.0.from",),
@@ -52,6 +54,10 @@ def comparable(config: dict[str, Any], without: Iterable[str] = ()) -> dict[str,
         for parent in parents:
             section = section[int(parent)] if isinstance(section, list) else section.get(parent, {})
         section.pop(last, None)
+    for path, before in _LATER.items():
+        name, key = path.split(".")
+        if config.get(name, {}).get(key) == before:
+            config[name].pop(key, None)
     for stage in config.get("stages", []):
         stage.pop("nodes", None)
         # Another split into micro-batches changes how many fit into memory, not what is computed.

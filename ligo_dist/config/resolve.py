@@ -89,6 +89,11 @@ def is_image_family(architecture: Architecture) -> bool:
     return architecture.objective == "image_classification"
 
 
+def reads_tokens(data: Data) -> bool:
+    """Whether the corpus is one of tokens that exist."""
+    return data.source in ("megatron", "datatrove") or data.token_column is not None
+
+
 def groups_heads(architecture: Architecture) -> bool:
     """Whether the family can have fewer key/value heads than query heads."""
     return any(axis.grouped for axis in architecture.axes.values())

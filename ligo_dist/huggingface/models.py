@@ -25,6 +25,7 @@ from ligo_dist.engine import (
     partitions,
     seed_everything,
 )
+from ligo_dist.huggingface.separation import heed_positions
 from ligo_dist.huggingface.versions import initialize_partitioned
 from ligo_dist.runtime.errors import CheckpointError
 
@@ -126,6 +127,7 @@ def build_partitioned_model(
     model.tie_weights()
     architecture.check_model(shape, partitioned_shapes(model))
     _take_losses_in_fp32(architecture, model)
+    heed_positions(architecture, model, dtype)
     return model
 
 
@@ -149,6 +151,7 @@ def build_meta_model(
         parameter.data = parameter.data.to(dtype)
     architecture.check_model(shape, {name: tuple(p.shape) for name, p in model.named_parameters()})
     _take_losses_in_fp32(architecture, model)
+    heed_positions(architecture, model, dtype)
     return model
 
 

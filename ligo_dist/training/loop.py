@@ -62,7 +62,7 @@ def training_steps(
         began = time.perf_counter()
         seed_everything(seed, phase.first_step + number, world.rank)
         beats = beating(islice(micro_batches, in_a_step), f"step {number + 1}")
-        result = engine.train_step(beats, phase.batch_size, phase.rates(number))
+        result = engine.train_step(beats, batches.weight(number), phase.rates(number))
         yield Step(number + 1, phase, result, phase.learning_rate(number), time.perf_counter() - began)
 
 
