@@ -22,6 +22,7 @@ from ligo_dist.config.load import apply_overrides, config_from, load_config
 from ligo_dist.config.precision import recorded_precision, resolve_precision
 from ligo_dist.config.profile import Profile
 from ligo_dist.config.resolve import (
+    PASSES_OVER,
     attention_of,
     is_image_family,
     learn_batch,
@@ -40,6 +41,7 @@ from ligo_dist.config.yaml_text import dump_yaml, parse_yaml, set_value
 __all__ = [
     "ALLOWED",
     "OWNED",
+    "PASSES_OVER",
     "SOURCE",
     "ZERO_OWNED",
     "Cluster",

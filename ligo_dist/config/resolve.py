@@ -68,6 +68,9 @@ def model_shape(model: Model, data: Data, size: Size, vocab: int) -> ModelShape:
 FLASH = "flash_attention_2"
 """Attention that takes bf16 alone."""
 
+PASSES_OVER = (FLASH, "flex_attention")
+"""Attention that does not compute what is masked between documents that are kept apart."""
+
 
 def attention_of(model: Model, precision: str, *, on_processors: bool) -> str | None:
     """How the library is to compute attention in `bf16` or `fp32`; None: as it does by itself, which is fused (`sdpa`)

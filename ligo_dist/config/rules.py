@@ -196,7 +196,9 @@ def _data_faults(data: Data, model: Model, architecture: Architecture, has_sourc
             wrong = f"{getattr(data, key)!r} has no meaning for the source {data.source!r}"
             faults.append(Fault(f"data.{key}", f"{wrong}, only for {', '.join(sources)}"))
     if reads_tokens(data) and data.streaming:
-        wrong = "true has no meaning for tokens that exist, which are read where they are; false would be right"
+        wrong = (
+            "true has no meaning for tokens that exist, which are read where they are; false would be right"
+        )
         faults.append(Fault("data.streaming", wrong))
     if data.token_column is not None and _is_given(data, "text_column"):
         wrong = f"{data.text_column!r} and data.token_column are two columns; one of them has to be left out"
@@ -225,7 +227,9 @@ def _tokenizer_faults(
         wrong = f"{tokenizer.huggingface!r} and tokenizer.file are two tokenizers; one of them has to be null"
         return [Fault("tokenizer.huggingface", wrong)]
     if reads_tokens(data) and tokenizer.file is None and tokenizer.huggingface is None:
-        wrong = "is missing; tokens that exist do not say which tokenizer made them: name it, or tokenizer.file"
+        wrong = (
+            "is missing; tokens that exist do not say which tokenizer made them: name it, or tokenizer.file"
+        )
         return [Fault("tokenizer.huggingface", wrong)]
     if tokenizer.file is None and tokenizer.huggingface is None and tokenizer.vocab_size is None:
         if has_source and not tokenizer.replace_source:

@@ -8,6 +8,7 @@ from .cache import describe_prepared as describe_prepared
 from .cache import epochs as epochs
 from .cache import find_prepared as find_prepared
 from .cache import make_once as make_once
+from .cache import prepared_attended as prepared_attended
 from .cache import remember as remember
 from .cache import vocabulary_size as vocabulary_size
 from .corpus import Corpus as Corpus

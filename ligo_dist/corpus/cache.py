@@ -27,6 +27,7 @@ from rich.progress import (
 )
 
 from ligo_dist.config import is_image_family
+from ligo_dist.corpus.boundaries import Boundaries, ends_file, read_ends
 from ligo_dist.runtime.errors import DataError, shortened
 from ligo_dist.runtime.files import replace_text
 
@@ -152,6 +153,15 @@ def describe_prepared(config: Config, taken: int) -> str:
     except (OSError, ValueError, KeyError) as error:
         what = f"prepared in {directory}, and damaged ({error})"
     return f"{corpus_name(config)}: {what}"
+
+
+def prepared_attended(config: Config) -> int | None:
+    """Pairs of positions of a sequence that attend to each other, on average over what was last prepared to train on;
+    None: documents are not kept apart, or it is not known yet where they end."""
+    directory = find_prepared(config) if config.data.separate_documents else None
+    if directory is None or not ends_file(directory, "train").is_file():
+        return None
+    return Boundaries(read_ends(directory, "train"), config.data.sequence_length).attended()
 
 
 def epochs(taken: int, samples: int) -> str:
@@ -348,7 +358,9 @@ def _notes(config: Config) -> Iterator[Path]:
     """Where it is noted. A name that stands for no directory here may have stood for one: then for that of its path,
     and no other project's."""
     settings, data = config.tokenizer, config.data
-    without = _OF_NO_ACCOUNT | _OF_THE_WORK | {"files"} | ({"token_column"} if data.token_column is None else set())
+    without = (
+        _OF_NO_ACCOUNT | _OF_THE_WORK | {"files"} | ({"token_column"} if data.token_column is None else set())
+    )
     asked = {
         "objective": config.architecture.objective,
         "data": data.model_dump(mode="json", exclude=without),

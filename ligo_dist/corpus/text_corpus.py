@@ -190,9 +190,7 @@ def build_text_corpus(
     )
 
 
-def _packed(
-    config: Config, source_directory: Path | None, show_progress: bool
-) -> PackedCorpus | TokenCorpus:
+def _packed(config: Config, source_directory: Path | None, show_progress: bool) -> PackedCorpus | TokenCorpus:
     """The tokens: prepared now, or before, then also where what they are made from is not there any more."""
     if reads_tokens(config.data):
         return _found_tokens(config, show_progress)

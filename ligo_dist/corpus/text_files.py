@@ -69,7 +69,9 @@ def index_of(source: str, path: str) -> str:
         )
     beside = path.removesuffix(tokens) + index
     if not os.path.isfile(beside):
-        raise DataError(f"data.files: {path!r} has no index beside it ({beside!r}), which says where documents end")
+        raise DataError(
+            f"data.files: {path!r} has no index beside it ({beside!r}), which says where documents end"
+        )
     return beside
 
 

@@ -16,7 +16,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ligo_dist.corpus.boundaries import read_ends
-from ligo_dist.corpus.cache import Check, cache_key, file_states, make_cached, progress_bar, read_index, recall
+from ligo_dist.corpus.cache import (
+    Check,
+    cache_key,
+    file_states,
+    make_cached,
+    progress_bar,
+    read_index,
+    recall,
+)
 from ligo_dist.corpus.order import is_validation
 from ligo_dist.corpus.packing import SPLITS, SplitStatistics, number_of_blocks, token_dtype
 from ligo_dist.corpus.prepare import check_tokenizer, keep_tokenizer, kept_tokenizer

@@ -94,7 +94,9 @@ def _megatron(path: str) -> Found:
     if code not in _MEGATRON_DTYPES:
         raise ValueError(f"{index} says the dtype {code}, which is none of token ids: {[*_MEGATRON_DTYPES]}")
     if len(data) < 34 + 12 * num_sequences + 8 * num_bounds:
-        raise ValueError(f"{index} is cut off: {num_sequences:,} sequences do not fit into {len(data):,} bytes")
+        raise ValueError(
+            f"{index} is cut off: {num_sequences:,} sequences do not fit into {len(data):,} bytes"
+        )
     lengths = data[34:][: 4 * num_sequences].view("<i4").astype(np.int64)
     begins = data[34 + 4 * num_sequences :][: 8 * num_sequences].view("<i8")
     bounds = data[34 + 12 * num_sequences :][: 8 * num_bounds].view("<i8").astype(np.int64)
@@ -134,7 +136,9 @@ def _datatrove(path: str) -> Found:
 def _whole_file(path: str, dtype: str, count: int) -> Run:
     size = np.dtype(dtype).itemsize * count
     if os.path.getsize(path) != size:
-        raise ValueError(f"has {os.path.getsize(path):,} bytes, and its index says {count:,} tokens, {size:,}")
+        raise ValueError(
+            f"has {os.path.getsize(path):,} bytes, and its index says {count:,} tokens, {size:,}"
+        )
     return Run(path, 0, dtype, count)
 
 

@@ -129,7 +129,7 @@ def _run(
     recorded = recorded_config(config.resolved(), corpus.fingerprint, of_source)
     checkpoint, damaged = find_checkpoint(paths.checkpoints, recorded, world)
     first_rank_only(lambda: _keep(config, source, of_source, checkpoint, paths.run_dir), world)
-    plan = Plan.of(config, corpus.vocab_size, world.size)
+    plan = Plan.of(config, corpus.vocab_size, world.size, corpus.attended)
     progress, tracker = _open_records(plan, paths, world, checkpoint)
 
     def close_killed(reason: str) -> None:

@@ -96,7 +96,9 @@ def test_a_packed_block_is_its_documents_one_by_one(family: str, attention: str)
 def test_flash_attention_is_told_the_documents(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its kernels replaced by plain attention over the bounds that they are given, of all rows one after the other."""
 
-    def varlen(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, **how: Any) -> Tensor:
+    def varlen(
+        q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, **how: Any
+    ) -> Tensor:
         assert torch.equal(cu_seqlens_q, cu_seqlens_k)
         assert cu_seqlens_q.dtype == torch.int32
         lengths = cu_seqlens_q.diff()
