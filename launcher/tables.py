@@ -228,8 +228,8 @@ def _attention(plan: Plan) -> list[str]:
         return []
     if plan.attended is None:
         return [
-            "data.separate_documents: the FLOPs are an upper bound, with attention over whole sequences, until the corpus is"
-            " prepared and it is known how long its documents are"
+            "data.separate_documents: the FLOPs are an upper bound, with attention over whole sequences, until the"
+            " corpus is prepared and it is known how long its documents are"
         ]
     return [
         f"data.separate_documents: a token attends to {plan.attended / length:,.1f} of {length:,} on average"

@@ -22,14 +22,14 @@ class Data(Section):
     source: Text
     """What is read; it has no default. `stdlib`: the Python sources of the running interpreter's standard library, so
     that nothing needs a download; `text`, `json` (JSON lines), `parquet`, `arrow`: local `files`; `hub`: the data
-    set `name`. For image models: `digits`, the handwritten digits that scikit-learn ships; `images`: the
-    directory `name` with a folder of image files for each class; `parquet`, `arrow`, `hub` with an
-    `image_column` and a `label_column`. Of tokens that exist: `megatron` (`.bin`, with the `.idx` beside), `datatrove`
-    (`.ds`, with the `.ds.index` beside), and `parquet`, `arrow` with a `token_column`. Or `package.module:FUNCTION` of your own, which is called with the paths of
-    `files` and yields documents, as bytes or text."""
+    set `name`. Of tokens that exist: `megatron` (`.bin`, with the `.idx` beside), `datatrove` (`.ds`, with the
+    `.ds.index` beside), and `parquet`, `arrow` with a `token_column`. For image models: `digits`, the handwritten
+    digits that scikit-learn ships; `images`: the directory `name` with a folder of image files for each class;
+    `parquet`, `arrow`, `hub` with an `image_column` and a `label_column`. Or `package.module:FUNCTION` of your own,
+    which is called with the paths of `files` and yields documents, as bytes or text."""
     files: list[PathText] = []
-    """Paths or globs, relative to the working directory; for `text`, `json`, `parquet`, `arrow`, `megatron`, `datatrove`,
-    and a function."""
+    """Paths or globs, relative to the working directory; for `text`, `json`, `parquet`, `arrow`, `megatron`,
+    `datatrove`, and a function."""
     name: PathText | None = None
     """Name of a data set on the Hugging Face hub, or a local directory; for `hub` and `images`."""
     subset: Text | None = None
@@ -39,8 +39,8 @@ class Data(Section):
     text_column: Text = "text"
     """The column that holds a document's text; for `json`, `parquet`, `arrow`, `hub`."""
     token_column: Text | None = None
-    """The column that holds lists of token ids, in the place of a column with text; for `parquet`, `arrow`. Of all tokens
-    that exist `tokenizer.huggingface` or `tokenizer.file` has to name the tokenizer that made them."""
+    """The column that holds lists of token ids, in the place of a column with text; for `parquet`, `arrow`. Of all
+    tokens that exist `tokenizer.huggingface` or `tokenizer.file` has to name the tokenizer that made them."""
     image_column: Text = "image"
     """The column that holds the images; for image models and `parquet`, `arrow`, `hub`."""
     label_column: Text = "label"

@@ -13,8 +13,8 @@ _MAY_CHANGE = (
 """What does not change the numbers of a run, or their rounding alone."""
 
 _OF_THE_CORPUS = (
-    "source", "files", "name", "subset", "split", "document", "include_tests", "text_column", "token_column", "image_column",
-    "label_column", "streaming", "max_documents", "validation_fraction",
+    "source", "files", "name", "subset", "split", "document", "include_tests", "text_column", "token_column",
+    "image_column", "label_column", "streaming", "max_documents", "validation_fraction",
 )  # fmt: skip
 _LATER = {"data.separate_documents": False, "data.token_column": None}
 """Keys that checkpoints of before do not say, each with what was done then."""

@@ -19,8 +19,8 @@ class MicroBatch(NamedTuple):
     """What one rank takes in one forward pass.
 
     Attributes:
-        inputs: the model's inputs by name, as many rows in every micro-batch; those behind the samples are padding, their
-            labels -100. Where nothing counts there are labels all the same: without there would be no loss at all.
+        inputs: the model's inputs by name, as many rows in every micro-batch; those behind the samples are padding,
+            their labels -100. Where nothing counts there are labels all the same: without them there is no loss at all.
         weight: what its mean loss counts, the samples' `weights` added up: rows, or where these differ in that,
             predictions; 0 in a micro-batch that only keeps this rank in step with the others.
     """

@@ -1,4 +1,4 @@
-"""Where documents end in blocks of the sequence length: what of a block belongs together, for keeping documents apart."""
+"""Where documents end in blocks of the sequence length, and so what of a block belongs together."""
 
 from __future__ import annotations
 

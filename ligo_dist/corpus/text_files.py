@@ -64,8 +64,8 @@ def index_of(source: str, path: str) -> str:
     tokens, index = _INDICES[source]
     if not path.endswith(tokens):
         raise DataError(
-            f"data.files: {path!r} should end in {tokens}, as the tokens of {source!r} do; the index, {index}, is found "
-            "beside them"
+            f"data.files: {path!r} should end in {tokens}, as tokens of the source {source!r} do; their index, {index},"
+            " is found beside them"
         )
     beside = path.removesuffix(tokens) + index
     if not os.path.isfile(beside):

@@ -75,8 +75,8 @@ def find_tokens(kind: str, path: str, column: str | None) -> Iterator[Found]:
 
 
 def _megatron(path: str) -> Found:
-    """`.bin`: tokens. `.idx`: a mark, version (uint64), dtype (uint8), numbers of sequences and of document bounds (uint64
-    each), lengths of sequences (int32), where they begin in bytes (int64), and the bounds of documents: numbers of
+    """`.bin`: tokens. `.idx`: a mark, version (uint64), dtype (uint8), numbers of sequences and of documents' bounds
+    (uint64), lengths of sequences (int32), where they begin in bytes (int64), and the bounds of documents: numbers of
     sequences (int64), 0 first. A mode for each sequence may follow (int8)."""
     index = index_of("megatron", path)
     data = np.memmap(index, dtype=np.uint8, mode="r") if os.path.getsize(index) else np.empty(0, np.uint8)
@@ -110,8 +110,8 @@ def _megatron(path: str) -> Found:
 
 
 def _datatrove(path: str) -> Found:
-    """`.ds`: tokens (uint16 or uint32). `.ds.index`: where documents end, in tokens (uint64). `.ds.metadata`, which may be
-    missing: `TOKENIZER|BYTES`, the number of tokens, the same for people, a line each. `.ds.loss`: a loss mask."""
+    """`.ds`: tokens (uint16 or uint32). `.ds.index`: where documents end, in tokens (uint64). `.ds.metadata`, which may
+    be missing: `TOKENIZER|BYTES`, the number of tokens, the same for people, a line each. `.ds.loss`: a loss mask."""
     index = index_of("datatrove", path)
     if os.path.exists(mask := f"{path}.loss"):
         raise ValueError(
@@ -143,7 +143,8 @@ def _whole_file(path: str, dtype: str, count: int) -> Run:
 
 
 def _table(kind: str, path: str, column: str) -> Iterator[Found]:
-    with open_table(kind, path, [column]) as (file, schema, batches):
+    # Of Arrow all columns: what is left out of a mapped file costs a copy of the rest.
+    with open_table(kind, path, [column] if kind == "parquet" else []) as (file, schema, batches):
         if column not in schema.names:
             raise missing_column("token_column", column, repr(path), schema.names)
         position = file.tell()  # from where a stream is read on

@@ -138,9 +138,9 @@ class Engine:
         """Mean loss per prediction over all ranks, and the accuracy where labels are classes of whole samples.
 
         Args:
-            batches: (the module's inputs, what their mean loss counts): samples, where all have equally many predictions
-                (classes: one each), else predictions; the labels of what does not count are -100. Every rank must bring
-                the same number of batches; those that count nothing are there to keep the ranks together.
+            batches: (the module's inputs, what their mean loss counts): samples, where all have equally many
+                predictions (classes: one each), else predictions; the labels of what does not count are -100. Every
+                rank must bring the same number of batches; those that count nothing keep the ranks together.
         """
         self._engine.eval()
         loss_sum = torch.zeros((), device=self.world.device, dtype=torch.float64)

@@ -1,8 +1,9 @@
-"""Documents of one sequence kept apart in the library's models: what `position_ids` that begin anew come to for each way
-to compute attention.
+"""Documents of one sequence kept apart in the library's models: what `position_ids` that begin anew come to for each
+way to compute attention.
 
 The library's decoders see by the positions where a document begins, and mask what lies before it, in every way of
-theirs (`transformers.masking_utils`) but flash attention's, which sees it in a single row alone. Its encoders do not look.
+theirs (`transformers.masking_utils`) but flash attention's, which sees it in a single row alone. Its encoders do not
+look.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ def _mask(model: PreTrainedModel, positions: Tensor, dtype: torch.dtype) -> Any:
 
 
 def _lengths(positions: Tensor) -> dict[str, Any]:
-    """What flash attention takes of documents: where they begin in all rows one after the other, and the most tokens that
-    one can have, which no host has to wait for."""
+    """What flash attention takes of documents: where they begin in all rows one after the other, and the most tokens
+    that one can have, which no host has to wait for."""
     begins = positions.diff(dim=-1, prepend=positions[:, :1]) != 1  # true in the first column too
     ends = torch.tensor([positions.numel()], device=positions.device)
     bounds = torch.cat([begins.flatten().nonzero().flatten(), ends]).to(torch.int32)

@@ -12,8 +12,11 @@ from transformers import PreTrainedModel, modeling_flash_attention_utils
 
 from ligo_dist.architectures import get_architecture
 from ligo_dist.corpus import Boundaries, CausalSamples, MaskedSamples
+from ligo_dist.engine import World
+from ligo_dist.growth import Growth, GrowthLayout, get_method, initial_value
 from ligo_dist.huggingface import heed_positions
-from small_models import VOCAB, library_model, small_shape
+from ranks import run_ranks
+from small_models import VOCAB, library_model, load_weights, small_shape, weights_of
 
 DECODERS = ["gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3"]
 ENCODERS = ["bert", "roberta"]
@@ -129,3 +132,26 @@ def test_flash_attention_is_told_the_documents(family: str, monkeypatch: pytest.
         modeling_flash_attention_utils, "lazy_import_flash_attention", lambda *names, **how: kernels
     )
     assert_as_one_by_one(family, "flash_attention_2")
+
+
+def learned_loss(world: World, family: str) -> tuple[float, Tensor]:
+    """The loss on the packed blocks of a model whose weights are generated, and that of the grown model's documents."""
+    from engines import bare_learner
+
+    method = get_method("ligo")
+    layout = GrowthLayout.for_method(
+        get_architecture(family), small_shape(family), small_shape(family, layers=3), method
+    )
+    growth = Growth.of(layout)
+    weights = weights_of(library_model(family, growth.source))
+    operator = {p.name: initial_value(growth, method, p, "0") for p in growth.operator_parameters}
+    grown = load_weights(library_model(family, growth.target), growth.grow_dense(weights, operator))
+    learner = bare_learner(world, growth, torch.float32)
+    with torch.no_grad():
+        return float(learner(**packed(family)).loss), one_by_one(family, grown)
+
+
+@pytest.mark.parametrize("family", ["llama", "roberta"])
+def test_learning_an_operator_keeps_them_apart_too(family: str) -> None:
+    ((loss, expected),) = run_ranks(learned_loss, 1, family)
+    assert loss == pytest.approx(float(expected), abs=1e-5)
