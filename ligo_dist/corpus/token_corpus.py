@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ligo_dist.corpus.boundaries import read_ends
 from ligo_dist.corpus.cache import (
@@ -26,11 +25,12 @@ from ligo_dist.corpus.cache import (
     recall,
 )
 from ligo_dist.corpus.order import is_validation
-from ligo_dist.corpus.packing import SPLITS, SplitStatistics, number_of_blocks, token_dtype
+from ligo_dist.corpus.packing import SPLITS, SplitStatistics, token_dtype
 from ligo_dist.corpus.prepare import check_tokenizer, keep_tokenizer, kept_tokenizer
 from ligo_dist.corpus.text_files import find_files, index_of
 from ligo_dist.corpus.text_tokenizer import TextTokenizer
-from ligo_dist.corpus.token_files import Run, find_tokens
+from ligo_dist.corpus.token_blocks import MappedTokens, TokenBlocks
+from ligo_dist.corpus.token_files import Found, Run, find_tokens
 from ligo_dist.runtime.errors import DataError
 from ligo_dist.runtime.machine import available_cores
 
@@ -123,66 +123,6 @@ class TokenCorpus:
         return read_ends(self.directory, split)
 
 
-class MappedTokens:
-    """Runs of tokens as one array that is never put together; files are mapped when they are first read."""
-
-    def __init__(self, runs: Sequence[Run]) -> None:
-        self._runs = runs
-        self._ends = np.cumsum([run.count for run in runs], dtype=np.int64)
-        self._map = functools.cache(lambda path: np.memmap(path, dtype=np.uint8, mode="r"))
-
-    def view(self, start: int, count: int) -> NDArray[Any]:
-        """Tokens that lie in one run, as they are there; nothing is copied."""
-        number = int(np.searchsorted(self._ends, start, side="right"))
-        run = self._runs[number]
-        size = np.dtype(run.dtype).itemsize
-        first = run.offset + (start - int(self._ends[number]) + run.count) * size
-        return self._map(run.path)[first : first + count * size].view(run.dtype)
-
-
-class TokenBlocks:
-    """The documents of a split, one after the other, as blocks; see `Blocks`.
-
-    Args:
-        tokens: of all documents.
-        starts: [documents], where each document of the split begins in them.
-        ends: [documents], where each ends in the split.
-    """
-
-    def __init__(
-        self,
-        split: str,
-        tokens: MappedTokens,
-        starts: NDArray[np.int64],
-        ends: NDArray[np.int64],
-        sequence_length: int,
-    ) -> None:
-        self.sequence_length = sequence_length
-        self._tokens, self._starts, self._ends = tokens, starts, ends
-        self._num_blocks = number_of_blocks(int(ends[-1]), sequence_length, split)
-
-    def __len__(self) -> int:
-        return self._num_blocks
-
-    def read(self, indices: ArrayLike) -> NDArray[np.int64]:
-        """The blocks with these indices: [len(indices), sequence_length]."""
-        indices = np.asarray(indices, dtype=np.int64)
-        blocks = np.empty((len(indices), self.sequence_length), dtype=np.int64)
-        for block, index in zip(blocks, indices.tolist(), strict=True):
-            self._fill(block, index * self.sequence_length)
-        return blocks
-
-    def _fill(self, block: NDArray[np.int64], position: int) -> None:
-        document = int(np.searchsorted(self._ends, position, side="right"))
-        filled = 0
-        while filled < len(block):
-            begin = int(self._ends[document - 1]) if document else 0
-            count = min(int(self._ends[document]) - position, len(block) - filled)
-            place = int(self._starts[document]) + position - begin
-            block[filled : filled + count] = self._tokens.view(place, count)
-            filled, position, document = filled + count, position + count, document + 1
-
-
 def prepare_tokens(
     source: TokenSource,
     validation_fraction: float,
@@ -213,30 +153,12 @@ def prepare_tokens(
     }
 
     def make(directory: Path) -> dict[str, Any]:
-        runs, lengths = _collect(source, tokenizer, directory)
-        starts = np.cumsum(lengths) - lengths
-        starts, lengths = starts[lengths > 0], lengths[lengths > 0]
-        starts, lengths = starts[: source.max_documents], lengths[: source.max_documents]
-        if not len(lengths):
-            raise DataError(f"data.files: {source.files[0]!r}: the corpus is empty: not one token")
-        there = MappedTokens([_placed(run, directory) for run in runs])
-        reading = functools.partial(_read_documents, there, validation_fraction, tokenizer)
-        held_back, hashes, ended = [], [hashlib.sha256() for _ in SPLITS], 0
-        bounds = [*range(0, len(lengths), _DOCUMENTS_AT_ONCE), len(lengths)]
-        with (
-            ThreadPoolExecutor(workers or available_cores()) as pool,
-            progress_bar("reading the tokens", len(lengths), show_progress) as advance,
-        ):
-            parts = ((starts[first:last], lengths[first:last]) for first, last in pairwise(bounds))
-            for sides, digests, ends_well in pool.map(lambda part: reading(*part), parts):
-                for side, digest in zip(sides, digests, strict=True):
-                    hashes[side].update(digest)
-                held_back.append(sides)
-                ended += ends_well
-                advance(len(sides))
-        side_of = np.concatenate(held_back)
-        _check_split(side_of, validation_fraction)
-        if not ended:
+        runs, starts, lengths = _collect(source, tokenizer, directory)
+        mapped = MappedTokens([_placed(run, directory) for run in runs])
+        with progress_bar("reading the tokens", len(lengths), show_progress) as advance:
+            read = _read(mapped, starts, lengths, tokenizer, validation_fraction, workers, advance)
+        _check_split(read.sides, validation_fraction)
+        if not read.ended:
             logger.warning(
                 "%s: no document ends in the end-of-text token %d of the tokenizer: what is trained on them will not"
                 " learn to end, or another tokenizer made them",
@@ -244,20 +166,13 @@ def prepare_tokens(
                 tokenizer.eos_id,
             )
         keep_tokenizer(tokenizer, directory)
-        statistics = {}
-        for number, split in enumerate(SPLITS):
-            mine = side_of == number
-            ends = np.cumsum(lengths[mine])
-            starts[mine].astype("<i8").tofile(directory / f"{split}.starts.bin")
-            ends.astype("<i8").tofile(directory / f"{split}.ends.bin")
-            statistics[split] = SplitStatistics(len(ends), int(ends[-1]), 0, hashes[number].hexdigest())
         return {
             "tokenizer": {
                 "sha256": tokenizer.fingerprint,
                 "vocab_size": tokenizer.vocab_size,
                 "eos_id": tokenizer.eos_id,
             },
-            "splits": {split: statistics[split].as_dict() for split in SPLITS},
+            "splits": _write_splits(starts, lengths, read, directory),
             "runs": runs,
             "files": file_states(source.files),
         }
@@ -287,27 +202,39 @@ def _placed(run: Run, directory: Path) -> Run:
 
 def _collect(
     source: TokenSource, tokenizer: TextTokenizer, directory: Path
-) -> tuple[list[Run], NDArray[np.int64]]:
-    """Where the tokens are, and the documents' lengths; what has to be unpacked is written into the directory."""
-    dtype = "<" + np.dtype(token_dtype(tokenizer.vocab_size)).str[1:]
-    runs, lengths, num_documents = [], [np.empty(0, dtype=np.int64)], 0
+) -> tuple[list[Run], NDArray[np.int64], NDArray[np.int64]]:
+    """Where the tokens are, and [documents] where in them each document begins and how many it has; what has to be
+    unpacked is written into the directory."""
+    dtype = np.dtype(token_dtype(tokenizer.vocab_size)).newbyteorder("<")
+    runs, found_lengths = [], []
     with (directory / _COPY).open("wb") as copy:
-        for path in source.files:
-            for tokens, of_documents in find_tokens(source.kind, path, source.column):
-                if not isinstance(tokens, Run):
-                    _check_ids(tokens, tokenizer, path)
-                    tokens = _append(copy, tokens.astype(dtype))
-                if runs and tokens.path == runs[-1].path == _COPY:
-                    runs[-1] = runs[-1]._replace(count=runs[-1].count + tokens.count)
-                elif tokens.count:
-                    runs.append(tokens)
-                lengths.append(of_documents)
-                num_documents += int((of_documents > 0).sum())
-                if source.max_documents is not None and num_documents >= source.max_documents:
-                    break
+        for path, (tokens, of_documents) in _found(source):
+            if not isinstance(tokens, Run):
+                _check_ids(tokens, tokenizer, path)
+                tokens = _append(copy, tokens.astype(dtype))
+            if runs and tokens.path == runs[-1].path == _COPY:
+                runs[-1] = runs[-1]._replace(count=runs[-1].count + tokens.count)
+            elif tokens.count:
+                runs.append(tokens)
+            found_lengths.append(of_documents)
     if not (directory / _COPY).stat().st_size:
         (directory / _COPY).unlink()
-    return runs, np.concatenate(lengths)
+    lengths = np.concatenate(found_lengths)
+    starts, there = np.cumsum(lengths) - lengths, np.flatnonzero(lengths)[: source.max_documents]
+    if not len(there):
+        raise DataError(f"data.files: {source.files[0]!r}: the corpus is empty: not one token")
+    return runs, starts[there], lengths[there]
+
+
+def _found(source: TokenSource) -> Iterator[tuple[str, Found]]:
+    """Up to where there are enough documents."""
+    left = float("inf") if source.max_documents is None else source.max_documents
+    for path in source.files:
+        for found in find_tokens(source.kind, path, source.column):
+            yield path, found
+            left -= np.count_nonzero(found.lengths)
+            if left <= 0:
+                return
 
 
 def _append(copy: BinaryIO, tokens: NDArray[Any]) -> Run:
@@ -316,26 +243,70 @@ def _append(copy: BinaryIO, tokens: NDArray[Any]) -> Run:
     return run
 
 
-def _read_documents(
+class _Read(NamedTuple):
+    """What reading has shown: [documents] the split of each; a checksum of each split's tokens; and how many documents
+    end in the end-of-text token."""
+
+    sides: NDArray[np.intp]
+    checksums: list[str]
+    ended: int
+
+
+def _read(
     tokens: MappedTokens,
-    validation_fraction: float,
-    tokenizer: TextTokenizer,
     starts: NDArray[np.int64],
     lengths: NDArray[np.int64],
-) -> tuple[NDArray[np.intp], list[bytes], int]:
-    """Of some documents: the split of each, a hash of each, and how many end in the end-of-text token.
+    tokenizer: TextTokenizer,
+    validation_fraction: float,
+    workers: int | None,
+    advance: Callable[[int], None],
+) -> _Read:
+    """Reads all documents once, a few thousand at a time in each thread."""
+    sides, hashes, ended = [], [hashlib.sha256() for _ in SPLITS], 0
+    bounds = pairwise([*range(0, len(lengths), _DOCUMENTS_AT_ONCE), len(lengths)])
 
-    The hash is of the ids, whatever their dtype: the same tokens in another format are the same corpus.
-    """
-    sides, digests, ended = np.empty(len(starts), dtype=np.intp), [], 0
-    for number, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+    def read(part: tuple[int, int]) -> tuple[list[bytes], int]:
+        first, last = part
+        return _digests(tokens, starts[first:last], lengths[first:last], tokenizer)
+
+    with ThreadPoolExecutor(workers or available_cores()) as pool:
+        for digests, ends_well in pool.map(read, bounds):
+            for digest in digests:
+                sides.append(is_validation(digest, validation_fraction))
+                hashes[sides[-1]].update(digest)
+            ended += ends_well
+            advance(len(digests))
+    return _Read(np.array(sides, dtype=np.intp), [each.hexdigest() for each in hashes], ended)
+
+
+def _digests(
+    tokens: MappedTokens, starts: NDArray[np.int64], lengths: NDArray[np.int64], tokenizer: TextTokenizer
+) -> tuple[list[bytes], int]:
+    """A hash of each document, and how many end in the end-of-text token. It is of the ids, whatever their dtype: the
+    same tokens in another format are the same corpus."""
+    digests, ended = [], 0
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
         ids = tokens.view(start, length)
         _check_ids(ids, tokenizer)
-        digest = hashlib.blake2b(ids.astype("<u4").tobytes(), digest_size=16, person=b"tokens").digest()
-        sides[number] = is_validation(digest, validation_fraction)
-        digests.append(digest)
+        digests.append(
+            hashlib.blake2b(ids.astype("<u4").tobytes(), digest_size=16, person=b"tokens").digest()
+        )
         ended += int(ids[-1]) == tokenizer.eos_id
-    return sides, digests, ended
+    return digests, ended
+
+
+def _write_splits(
+    starts: NDArray[np.int64], lengths: NDArray[np.int64], read: _Read, directory: Path
+) -> dict[str, dict[str, Any]]:
+    """Writes the index of each split; what there is of each."""
+    splits = {}
+    for number, split in enumerate(SPLITS):
+        mine = read.sides == number
+        ends = np.cumsum(lengths[mine])
+        starts[mine].astype("<i8").tofile(directory / f"{split}.starts.bin")
+        ends.astype("<i8").tofile(directory / f"{split}.ends.bin")
+        splits[split] = SplitStatistics(len(ends), int(ends[-1]), 0, read.checksums[number]).as_dict()
+    return splits
 
 
 def _check_ids(ids: NDArray[Any], tokenizer: TextTokenizer, path: str = "") -> None:
@@ -370,9 +341,10 @@ def _check(tokenizer: TextTokenizer | None) -> Check:
             for name in (f"{split}.starts.bin", f"{split}.ends.bin"):
                 if (directory / name).stat().st_size != 8 * index["splits"][split]["documents"]:
                     return f"{name} has another size"
-        for run in (Run(*run) for run in index["runs"] if run[0] == _COPY):
-            if (directory / _COPY).stat().st_size != run.count * np.dtype(run.dtype).itemsize:
-                return f"{_COPY} has another size"
+        copied = [Run(*run) for run in index["runs"] if run[0] == _COPY]
+        size = sum(run.count * np.dtype(run.dtype).itemsize for run in copied)
+        if copied and (directory / _COPY).stat().st_size != size:
+            return f"{_COPY} has another size"
         if file_states([path for path, *_ in index["files"]]) != index["files"]:
             return "the tokens have changed since"
         return None

@@ -55,6 +55,11 @@ def test_the_examples_are_right(overrides):
         ),
         ("data.mask_fraction=0.2", "data.mask_fraction", "0.2 has no meaning for vit, only for text models"),
         (
+            "data.separate_documents=true",
+            "data.separate_documents",
+            "True has no meaning for vit, only for text models",
+        ),
+        (
             "data.source=stdlib",
             "data.source",
             "no source of images for vit; there are: digits, images, parquet",

@@ -234,7 +234,8 @@ def test_documents_kept_apart_cost_what_they_cost_alone():
     assert training_step_flops(llama, LLAMA, LENGTH, 4, checkpointed=False, attended=pairs) == 3 * 4 * alone
     saved = 4 * LLAMA.layers * LLAMA.attention_width * (LENGTH**2 - pairs)
     again = [
-        training_step_flops(llama, LLAMA, LENGTH, 4, checkpointed=True, attended=each) for each in (None, pairs)
+        training_step_flops(llama, LLAMA, LENGTH, 4, checkpointed=True, attended=each)
+        for each in (None, pairs)
     ]
     assert again[0] - again[1] == 4 * 4 * saved
     layout = GrowthLayout.for_method(gpt2, GPT2, GPT2_LARGE, get_method("ligo"))
