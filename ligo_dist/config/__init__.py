@@ -34,7 +34,7 @@ from ligo_dist.config.resolve import (
     tokens_per_sample,
 )
 from ligo_dist.config.rules import check_world_size, owned_huggingface_keys
-from ligo_dist.config.schema import Config, Learn, Model, Stage, Tokenizer, Train
+from ligo_dist.config.schema import Config, Data, Learn, Model, Stage, Tokenizer, Train
 from ligo_dist.config.source import SourceConfig, complete, read_source_config, with_source, with_source_apart
 from ligo_dist.config.yaml_text import dump_yaml, parse_yaml, set_value
 
@@ -47,6 +47,7 @@ __all__ = [
     "Cluster",
     "Config",
     "Contender",
+    "Data",
     "Learn",
     "Liger",
     "Model",

@@ -94,8 +94,8 @@ def _micro_batch(
     missing = rows - len(indices)
     inputs = samples.read([*indices, *[padding[0]] * missing], [*draws, *[padding[1]] * missing])
     weight = int(samples.weights(indices).sum())
-    if "labels" in inputs and weight:
+    if samples.labelled and weight:
         inputs["labels"][len(indices) :] = NOT_PREDICTED
-    elif "input_ids" in inputs:  # documents of a single token leave nothing to predict either
+    elif samples.labelled and bool((inputs["labels"] == NOT_PREDICTED).all()):  # documents of one token each
         inputs["labels"] = inputs["input_ids"].clone()
     return MicroBatch(inputs, weight)

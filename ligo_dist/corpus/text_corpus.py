@@ -29,7 +29,7 @@ from ligo_dist.runtime.errors import DataError
 
 if TYPE_CHECKING:
     from ligo_dist.architectures import Architecture
-    from ligo_dist.config import Config
+    from ligo_dist.config import Config, Data
 
 
 @dataclass(frozen=True)
@@ -149,10 +149,7 @@ def build_text_corpus(
     data, masked = config.data, architecture.objective == "masked_lm"
     is_another = source_directory is not None and not _is_of_source(packed.tokenizer, source_directory)
     blocks = {split: packed.blocks(split, data.sequence_length) for split in SPLITS}
-    boundaries = {
-        split: Boundaries(packed.ends(split), data.sequence_length) if data.separate_documents else None
-        for split in SPLITS
-    }
+    boundaries = {split: _boundaries(packed, split, data) for split in SPLITS}
 
     def samples(split: str, stream: int) -> Samples:
         apart: Any = {"boundaries": boundaries[split], "first_position": architecture.position_offset}
@@ -188,6 +185,23 @@ def build_text_corpus(
         source_says=_said_by_source(packed.tokenizer, source_directory, architecture),
         attended=None if boundaries["train"] is None else boundaries["train"].attended(),
     )
+
+
+def _boundaries(packed: PackedCorpus | TokenCorpus, split: str, data: Data) -> Boundaries | None:
+    """Of a split's documents, where they are kept apart.
+
+    Raises:
+        DataError: each of them is a single token in its sequence.
+    """
+    if not data.separate_documents:
+        return None
+    boundaries = Boundaries(packed.ends(split), data.sequence_length)
+    if boundaries.attended() == data.sequence_length:
+        raise DataError(
+            f"data.separate_documents: true leaves nothing to predict from in the {split} split: its documents are"
+            f" single tokens in sequences of {data.sequence_length}; longer ones of either, or false, would be right"
+        )
+    return boundaries
 
 
 def _packed(config: Config, source_directory: Path | None, show_progress: bool) -> PackedCorpus | TokenCorpus:

@@ -118,7 +118,8 @@ class Engine:
         for inputs, weight in micro_batches:
             # DeepSpeed takes the mean over micro-batches and ranks. With this factor, which is exactly 1 where the
             # batch divides, that is the mean over samples, or over their predictions.
-            factor = weight * self.world.size * self.accumulation / batch_weight
+            # A batch of documents of one token has none.
+            factor = weight * self.world.size * self.accumulation / max(1, batch_weight)
             loss = self._engine(**self._inputs(inputs)).loss
             self._engine.backward(loss * factor)
             self._engine.step()

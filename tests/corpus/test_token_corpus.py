@@ -234,6 +234,19 @@ def test_a_corpus_of_a_configuration(
         build_corpus(config_from(raw), show_progress=False)
 
 
+def test_documents_of_one_token_cannot_be_kept_apart(bpe: SentencePieceTokenizer, tmp_path: Path) -> None:
+    (tmp_path / "spm.model").write_bytes(bpe.model_bytes)
+    raw = {
+        **cached([[number] for number in range(3, 90)], tmp_path),
+        "tokenizer": {"file": f"{tmp_path}/spm.model"},
+    }
+    raw["data"]["separate_documents"] = True
+    with pytest.raises(
+        DataError, match="separate_documents: true leaves nothing to predict from in the train split"
+    ):
+        build_corpus(config_from(raw), show_progress=False)
+
+
 def test_another_tokenizer_is_another_corpus(
     tokens: Documents, bpe: SentencePieceTokenizer, tmp_path: Path
 ) -> None:
