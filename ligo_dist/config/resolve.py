@@ -94,7 +94,9 @@ def is_image_family(architecture: Architecture) -> bool:
 
 def reads_tokens(data: Data) -> bool:
     """Whether the corpus is one of tokens that exist."""
-    return data.source in ("megatron", "datatrove") or data.token_column is not None
+    if data.source in ("parquet", "arrow"):
+        return data.token_column is not None
+    return data.source in ("megatron", "datatrove")
 
 
 def groups_heads(architecture: Architecture) -> bool:

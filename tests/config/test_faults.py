@@ -175,14 +175,17 @@ def test_says_what_is_wrong_and_what_would_be_right(override: str, path: str, wo
     ("overrides", "path", "words"),
     [
         (
-            ("tokenizer={file: a.model}", "data={source: datatrove, files: [a.ds], streaming: true}"),
+            (
+                "tokenizer={file: a.model}",
+                "data={source: datatrove, files: [a.ds], streaming: true, sequence_length: 64}",
+            ),
             "data.streaming",
             "true has no meaning for tokens that exist, which are read where they are; false would be right",
         ),
         (
             (
                 "tokenizer={file: a.model}",
-                "data={source: arrow, files: [a], token_column: ids, text_column: body}",
+                "data={source: arrow, files: [a], token_column: ids, text_column: body, sequence_length: 64}",
             ),
             "data.text_column",
             "'body' and data.token_column are two columns; one of them has to be left out",
