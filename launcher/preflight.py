@@ -14,7 +14,7 @@ from ligo_dist.config import (
     check_world_size,
     is_image_family,
 )
-from ligo_dist.corpus import count_pieces_apart, find_files, find_prepared, vocabulary_size
+from ligo_dist.corpus import count_pieces_apart, find_files, find_prepared, prepared_attended, vocabulary_size
 from ligo_dist.huggingface import find_weight_files, locate_source, resolve_directory
 from ligo_dist.runtime.errors import CheckpointError, ConfigError, DataError, Fault, LigoError
 from ligo_dist.schedule import Plan, check_start, has_begun, read_start, start_checkpoint
@@ -74,7 +74,8 @@ def plan_of(config: Config, num_ranks: int) -> Plan:
     Raises:
         LigoError: as `vocabulary_size`, and where the tokenizer has more pieces than the embedding is to have rows.
     """
-    return Plan.of(config, vocabulary_size(config, _source_here(config), count_pieces_apart), num_ranks)
+    pieces = vocabulary_size(config, _source_here(config), count_pieces_apart)
+    return Plan.of(config, pieces, num_ranks, prepared_attended(config))
 
 
 def _source_here(config: Config) -> Path | None:

@@ -61,7 +61,7 @@ def print_forecast(name: str, forecast: Forecast, file: TextIO | None = None) ->
     _print_lines([_heading(name, forecast)], file)
     for table in (_work(forecast), _memory(forecast), _communication(forecast)):
         print_whole(table, file)
-    _print_lines([*_fit(forecast), *_break_evens(forecast), ""], file)
+    _print_lines([*_fit(forecast), *_break_evens(forecast), *_attention(forecast.plan), ""], file)
 
 
 def _heading(name: str, forecast: Forecast) -> str:
@@ -221,7 +221,22 @@ def print_plan(plan: Plan, file: TextIO | None = None) -> None:
     if start is not None:
         notes.append(f"begins from step {start.step} of {start.run}, whose steps until then are among these")
     claims = [_claim(before, stage) for before, stage in pairwise(plan.stages)]
-    _print_lines([corpus, *notes, *claims, *_padding(plan)], file)
+    _print_lines([corpus, *notes, *claims, *_padding(plan), *_attention(plan)], file)
+
+
+def _attention(plan: Plan) -> list[str]:
+    """What the FLOPs of attention are counted by, where documents are kept apart."""
+    length = plan.config.data.sequence_length
+    if not plan.config.data.separate_documents:
+        return []
+    if plan.attended is None:
+        return [
+            "data.separate_documents: the FLOPs are an upper bound, with attention over whole sequences, until the"
+            " corpus is prepared and it is known how long its documents are"
+        ]
+    return [
+        f"data.separate_documents: a token attends to {plan.attended / length:,.1f} of {length:,} on average"
+    ]
 
 
 def _claim(before: StagePlan, stage: StagePlan) -> str:

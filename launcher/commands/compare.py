@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     fleet, plan = choose_and_check(arguments, config)
     runs, root = derive_runs(config, arguments.config), comparison_root(config)
     check_runs(runs, root, fleet.world_size, arguments.config)
-    planned = [(run, Plan.of(run.config, plan.pieces, fleet.world_size)) for run in runs]
+    planned = [(run, Plan.of(run.config, plan.pieces, fleet.world_size, plan.attended)) for run in runs]
     if arguments.dry_run:
         print_runs(planned, config.compare.baseline)
         print("nothing was started")

@@ -22,17 +22,19 @@ from ligo_dist.config.load import apply_overrides, config_from, load_config
 from ligo_dist.config.precision import begun_directories, recorded_precision, resolve_precision
 from ligo_dist.config.profile import Profile
 from ligo_dist.config.resolve import (
+    PASSES_OVER,
     attention_of,
     is_image_family,
     learn_batch,
     learn_steps,
     method_of,
     model_shape,
+    reads_tokens,
     stage_shapes,
     tokens_per_sample,
 )
 from ligo_dist.config.rules import check_world_size, owned_huggingface_keys
-from ligo_dist.config.schema import Config, Learn, Model, Stage, StartFrom, Tokenizer, Train
+from ligo_dist.config.schema import Config, Data, Learn, Model, Stage, StartFrom, Tokenizer, Train
 from ligo_dist.config.source import (
     SourceConfig,
     complete,
@@ -48,11 +50,13 @@ __all__ = [
     "ALLOWED",
     "MAY_CHANGE",
     "OWNED",
+    "PASSES_OVER",
     "SOURCE",
     "ZERO_OWNED",
     "Cluster",
     "Config",
     "Contender",
+    "Data",
     "Learn",
     "Liger",
     "Model",
@@ -90,6 +94,7 @@ __all__ = [
     "read_contender",
     "read_source_config",
     "read_source_config_apart",
+    "reads_tokens",
     "recorded_precision",
     "resolve_precision",
     "set_value",

@@ -22,12 +22,14 @@ class Data(Section):
     source: Text
     """What is read; it has no default. `stdlib`: the Python sources of the running interpreter's standard library, so
     that nothing needs a download; `text`, `json` (JSON lines), `parquet`, `arrow`: local `files`; `hub`: the data
-    set `name`. For image models: `digits`, the handwritten digits that scikit-learn ships; `images`: the
-    directory `name` with a folder of image files for each class; `parquet`, `arrow`, `hub` with an
-    `image_column` and a `label_column`. Or `package.module:FUNCTION` of your own, which is called with the paths of
-    `files` and yields documents, as bytes or text."""
+    set `name`. Of tokens that exist: `megatron` (`.bin`, with the `.idx` beside), `datatrove` (`.ds`, with the
+    `.ds.index` beside), and `parquet`, `arrow` with a `token_column`. For image models: `digits`, the handwritten
+    digits that scikit-learn ships; `images`: the directory `name` with a folder of image files for each class;
+    `parquet`, `arrow`, `hub` with an `image_column` and a `label_column`. Or `package.module:FUNCTION` of your own,
+    which is called with the paths of `files` and yields documents, as bytes or text."""
     files: list[PathText] = []
-    """Paths or globs, relative to the working directory; for `text`, `json`, `parquet`, `arrow`, and a function."""
+    """Paths or globs, relative to the working directory; for `text`, `json`, `parquet`, `arrow`, `megatron`,
+    `datatrove`, and a function."""
     name: PathText | None = None
     """Name of a data set on the Hugging Face hub, or a local directory; for `hub` and `images`."""
     subset: Text | None = None
@@ -36,6 +38,9 @@ class Data(Section):
     """Split of the data set; for `hub`."""
     text_column: Text = "text"
     """The column that holds a document's text; for `json`, `parquet`, `arrow`, `hub`."""
+    token_column: Text | None = None
+    """The column that holds lists of token ids, in the place of a column with text; for `parquet`, `arrow`. Of all
+    tokens that exist `tokenizer.huggingface` or `tokenizer.file` has to name the tokenizer that made them."""
     image_column: Text = "image"
     """The column that holds the images; for image models and `parquet`, `arrow`, `hub`."""
     label_column: Text = "label"
@@ -71,6 +76,10 @@ class Data(Section):
     """Part of the documents, chosen by a hash of their content, that is kept for validation."""
     sequence_length: Count = 128
     """Tokens per sequence; at most the model's positions. For text."""
+    separate_documents: bool = False
+    """Keep the documents of a sequence apart, as if each were a sequence of its own: positions begin anew with each,
+    none is attended to from another (intra-document attention masking), and the first token of one is not predicted
+    from the one before. For text."""
     workers: Count | None = None
     """Processes that tokenize, or threads that decode images; `null`: one per core."""
     cache_dir: PathText = "data/cache"

@@ -13,7 +13,7 @@ from ligo_dist.config.schema import Config
 _OF_A_PHASE = ("micro_batch_size", "activation_checkpointing")
 
 MAY_CHANGE: dict[str, tuple[str, ...]] = {
-    "": ("run_dir", "tracking", "checkpoints", "distributed", "profile", "compile"),
+    "": ("run_dir", "tracking", "checkpoints", "distributed", "profile", "compile", "liger"),
     "model": ("attention",),
     "data": ("workers", "cache_dir"),
     "evaluation": ("every_steps", "micro_batch_size", "compare_random"),
@@ -36,8 +36,8 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
 refused."""
 
 _OF_THE_CORPUS = (
-    "source", "files", "name", "subset", "split", "document", "include_tests", "text_column", "image_column",
-    "label_column", "streaming", "broken_lines", "max_documents", "validation_fraction",
+    "source", "files", "name", "subset", "split", "document", "include_tests", "text_column", "token_column",
+    "image_column", "label_column", "streaming", "broken_lines", "max_documents", "validation_fraction",
 )  # fmt: skip
 _STANDS_FOR = {
     "corpus_fingerprint": (*(f"data.{key}" for key in _OF_THE_CORPUS), "tokenizer"),

@@ -68,6 +68,9 @@ def model_shape(model: Model, data: Data, size: Size, vocab: int) -> ModelShape:
 FLASH = "flash_attention_2"
 """Attention that takes bf16 alone."""
 
+PASSES_OVER = (FLASH, "flex_attention")
+"""Attention that does not compute what is masked between documents that are kept apart."""
+
 
 def attention_of(model: Model, precision: str, *, on_processors: bool) -> str | None:
     """How the library is to compute attention in `bf16` or `fp32`; None: as it does by itself, which is fused (`sdpa`)
@@ -87,6 +90,13 @@ def attention_of(model: Model, precision: str, *, on_processors: bool) -> str | 
 def is_image_family(architecture: Architecture) -> bool:
     """Whether the family reads images, not text."""
     return architecture.objective == "image_classification"
+
+
+def reads_tokens(data: Data) -> bool:
+    """Whether the corpus is one of tokens that exist."""
+    if data.source in ("parquet", "arrow"):
+        return data.token_column is not None
+    return data.source in ("megatron", "datatrove")
 
 
 def groups_heads(architecture: Architecture) -> bool:

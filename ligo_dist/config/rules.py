@@ -10,7 +10,7 @@ from ligo_dist.architectures import Architecture, architecture_names
 from ligo_dist.config.compare import compare_faults
 from ligo_dist.config.deepspeed_keys import deepspeed_faults
 from ligo_dist.config.faults import suggestion
-from ligo_dist.config.resolve import FLASH, is_image_family, learn_steps
+from ligo_dist.config.resolve import FLASH, is_image_family, learn_steps, reads_tokens
 from ligo_dist.config.schema import Config, Data, Model, Stage, Tokenizer, Tracking
 from ligo_dist.config.section import Section
 from ligo_dist.config.stage_rules import stage_faults
@@ -48,9 +48,10 @@ _NEVER_GIVEN = {
     ),
 }
 
-_FILE_SOURCES = ("text", "json", "parquet", "arrow")
+_TOKEN_SOURCES = ("megatron", "datatrove")
+_FILE_SOURCES = ("text", "json", "parquet", "arrow", *_TOKEN_SOURCES)
 _COLUMN_SOURCES = ("json", "parquet", "arrow", "hub")
-_TEXT_SOURCES = ("stdlib", "text", "json", "parquet", "arrow", "hub")
+_TEXT_SOURCES = ("stdlib", "text", "json", "parquet", "arrow", "hub", *_TOKEN_SOURCES)
 _IMAGE_SOURCES = ("digits", "images", "parquet", "arrow", "hub")
 _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "files": _FILE_SOURCES,
@@ -58,13 +59,17 @@ _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "subset": ("hub",),
     "split": ("hub",),
     "text_column": _COLUMN_SOURCES,
+    "token_column": ("parquet", "arrow"),
     "image_column": ("parquet", "arrow", "hub"),
     "label_column": ("parquet", "arrow", "hub"),
     "document": ("text",),
     "broken_lines": ("json", "hub"),
     "include_tests": ("stdlib",),
 }
-_ONLY_TEXT = ("text_column", "document", "include_tests", "broken_lines", "sequence_length", "mask_fraction")
+_ONLY_TEXT = (
+    "text_column", "token_column", "document", "include_tests", "broken_lines", "sequence_length",
+    "separate_documents", "mask_fraction",
+)  # fmt: skip
 _ONLY_IMAGES = (
     "image_column", "label_column", "image_size", "channels", "labels", "random_shift", "random_flip",
 )  # fmt: skip
@@ -82,7 +87,7 @@ def faults_between(config: Config) -> list[Fault]:
     else:
         faults += _model_faults(config.model, architecture, has_source)
         faults += _data_faults(config.data, config.model, architecture, has_source)
-        faults += _tokenizer_faults(config.tokenizer, architecture, has_source)
+        faults += _tokenizer_faults(config.tokenizer, config.data, architecture, has_source)
         faults += stage_faults(config)
     faults += attention_faults(config)
     faults += _going_on_faults(config)
@@ -213,6 +218,14 @@ def _data_faults(data: Data, model: Model, architecture: Architecture, has_sourc
         if data.source not in sources and _is_given(data, key) and not of_function:
             wrong = f"{getattr(data, key)!r} has no meaning for the source {data.source!r}"
             faults.append(Fault(f"data.{key}", f"{wrong}, only for {', '.join(sources)}"))
+    if reads_tokens(data) and data.streaming:
+        wrong = (
+            "true has no meaning for tokens that exist, which are read where they are; false would be right"
+        )
+        faults.append(Fault("data.streaming", wrong))
+    if data.token_column is not None and _is_given(data, "text_column"):
+        wrong = f"{data.text_column!r} and data.token_column are two columns; one of them has to be left out"
+        faults.append(Fault("data.text_column", wrong))
     told = {fault.path for fault in faults}
     of_family = _family_faults(data, architecture) + (
         _image_faults(data, model, has_source) if images else []
@@ -220,8 +233,10 @@ def _data_faults(data: Data, model: Model, architecture: Architecture, has_sourc
     return faults + [fault for fault in of_family if fault.path not in told]
 
 
-def _tokenizer_faults(tokenizer: Tokenizer, architecture: Architecture, has_source: bool) -> list[Fault]:
-    """Faults inside `tokenizer`."""
+def _tokenizer_faults(
+    tokenizer: Tokenizer, data: Data, architecture: Architecture, has_source: bool
+) -> list[Fault]:
+    """Faults inside `tokenizer`, and one that the corpus needs."""
     if is_image_family(architecture):
         return [
             Fault(
@@ -233,6 +248,11 @@ def _tokenizer_faults(tokenizer: Tokenizer, architecture: Architecture, has_sour
         ]
     if tokenizer.file is not None and tokenizer.huggingface is not None:
         wrong = f"{tokenizer.huggingface!r} and tokenizer.file are two tokenizers; one of them has to be null"
+        return [Fault("tokenizer.huggingface", wrong)]
+    if reads_tokens(data) and tokenizer.file is None and tokenizer.huggingface is None:
+        wrong = (
+            "is missing; tokens that exist do not say which tokenizer made them: name it, or tokenizer.file"
+        )
         return [Fault("tokenizer.huggingface", wrong)]
     if tokenizer.file is None and tokenizer.huggingface is None and tokenizer.vocab_size is None:
         if has_source and not tokenizer.replace_source:

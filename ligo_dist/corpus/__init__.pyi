@@ -1,12 +1,14 @@
 from .batches import Batches as Batches
 from .batches import MicroBatch as MicroBatch
 from .batches import fixed_batches as fixed_batches
+from .boundaries import Boundaries as Boundaries
 from .cache import cache_key as cache_key
 from .cache import corpus_name as corpus_name
 from .cache import describe_prepared as describe_prepared
 from .cache import epochs as epochs
 from .cache import find_prepared as find_prepared
 from .cache import make_once as make_once
+from .cache import prepared_attended as prepared_attended
 from .cache import remember as remember
 from .cache import vocabulary_size as vocabulary_size
 from .corpus import Corpus as Corpus
@@ -42,6 +44,10 @@ from .text_tokenizer import OpenedOnce as OpenedOnce
 from .text_tokenizer import check_masking as check_masking
 from .text_tokenizer import count_pieces as count_pieces
 from .text_tokenizer import count_pieces_apart as count_pieces_apart
+from .token_corpus import TokenCorpus as TokenCorpus
+from .token_corpus import TokenSource as TokenSource
+from .token_corpus import prepare_tokens as prepare_tokens
+from .token_files import find_tokens as find_tokens
 from .tokenizer import SentencePieceTokenizer as SentencePieceTokenizer
 from .tokenizer_training import sample_excerpts as sample_excerpts
 from .tokenizer_training import train_tokenizer as train_tokenizer

@@ -19,13 +19,14 @@ class MicroBatch(NamedTuple):
     """What one rank takes in one forward pass.
 
     Attributes:
-        inputs: the model's inputs by name, as many rows in every micro-batch; rows from `num_valid` on are padding that
-            must not be counted, their labels -100 (unless all are padding: then there would be no loss at all).
-        num_valid: rows that count; 0 in a micro-batch that only keeps this rank in step with the others.
+        inputs: the model's inputs by name, as many rows in every micro-batch; those behind the samples are padding,
+            their labels -100. Where nothing counts there are labels all the same: without them there is no loss at all.
+        weight: what its mean loss counts, the samples' `weights` added up: rows, or where these differ in that,
+            predictions; 0 in a micro-batch that only keeps this rank in step with the others.
     """
 
     inputs: dict[str, Tensor]
-    num_valid: int
+    weight: int
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class Batches:
             rows = slice(row, row + split.rows)
             yield _micro_batch(self.samples, indices[rows], draws[rows], split.rows, padding)
 
+    def weight(self, step: int) -> int:
+        """What the step's batch counts, all ranks together: its samples' `weights` added up."""
+        first = self.first_sample + step * self.batch_size
+        return int(self.samples.weights(self._indices(first, self.batch_size)).sum())
+
     def _indices(self, start: int, count: int) -> NDArray[np.int64]:
         return sample_indices(self.seed, start, count, len(self.samples))
 
@@ -69,7 +75,7 @@ def fixed_batches(
     """This rank's part of the fixed set: `num_samples` samples (or all, if there are fewer), evenly spaced.
 
     The set is the same for every world size, and every rank gets the same number of equally shaped
-    micro-batches, so that collectives match; a sum over the valid rows of all ranks counts each sample
+    micro-batches, so that collectives match; a sum over the rows of all ranks that are no padding counts each sample
     once. What is random about a sample is drawn with its index, so it is always the same.
     """
     num_samples = min(num_samples, len(samples))
@@ -85,9 +91,11 @@ def _micro_batch(
     samples: Samples, indices: NDArray[np.int64], draws: Sequence[int], rows: int, padding: tuple[int, int]
 ) -> MicroBatch:
     """These samples, filled up to `rows` rows with the sample `padding`, an (index, draw)."""
-    num_valid = len(indices)
-    missing = rows - num_valid
+    missing = rows - len(indices)
     inputs = samples.read([*indices, *[padding[0]] * missing], [*draws, *[padding[1]] * missing])
-    if "labels" in inputs and num_valid:
-        inputs["labels"][num_valid:] = NOT_PREDICTED
-    return MicroBatch(inputs, num_valid)
+    weight = int(samples.weights(indices).sum())
+    if samples.labelled and weight:
+        inputs["labels"][len(indices) :] = NOT_PREDICTED
+    elif samples.labelled and bool((inputs["labels"] == NOT_PREDICTED).all()):  # documents of one token each
+        inputs["labels"] = inputs["input_ids"].clone()
+    return MicroBatch(inputs, weight)

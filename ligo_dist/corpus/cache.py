@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from rich.progress import (
 )
 
 from ligo_dist.config import is_image_family
+from ligo_dist.corpus.boundaries import Boundaries, ends_file, read_ends
 from ligo_dist.runtime.errors import DataError, shortened
 from ligo_dist.runtime.files import replace_text
 
@@ -40,7 +41,9 @@ INDEX_FILE = "index.json"
 _CHECKSUM_BYTES = 4 << 30
 """Files up to this size are checked by their checksum, larger ones by their size alone."""
 
-_OF_NO_ACCOUNT = {"sequence_length", "mask_fraction", "random_shift", "random_flip", "labels"}
+_OF_NO_ACCOUNT = {
+    "sequence_length", "separate_documents", "mask_fraction", "random_shift", "random_flip", "labels",
+}  # fmt: skip
 _OF_THE_WORK = {"streaming", "workers", "cache_dir"}
 """Keys of `data` that change nothing of what is prepared."""
 
@@ -152,6 +155,15 @@ def describe_prepared(config: Config, taken: int) -> str:
     return f"{corpus_name(config)}: {what}"
 
 
+def prepared_attended(config: Config) -> int | None:
+    """Pairs of positions of a sequence that attend to each other, on average over what was last prepared to train on;
+    None: documents are not kept apart, or it is not known yet where they end."""
+    directory = find_prepared(config) if config.data.separate_documents else None
+    if directory is None or not ends_file(directory, "train").is_file():
+        return None
+    return Boundaries(read_ends(directory, "train"), config.data.sequence_length).attended()
+
+
 _MOST_EPOCHS = 16
 """After so many a repeated token is worth far less than a new one (Muennighoff et al., arXiv 2305.16264, section 6)."""
 
@@ -227,6 +239,11 @@ def make_once(directory: Path, make: Callable[[Path], None], fault: Callable[[Pa
             _make(directory, make)
     except OSError as error:
         raise DataError(f"data.cache_dir: {str(directory.parent)!r} cannot be used: {error}") from error
+
+
+def file_states(paths: Iterable[str]) -> list[list[Any]]:
+    """Path, size and time of change of each file: tells one state of it from another, as JSON values."""
+    return [[path, (stat := os.stat(path)).st_size, stat.st_mtime_ns] for path in paths]
 
 
 def size_and_checksum(path: Path) -> dict[str, Any]:
@@ -352,9 +369,12 @@ def _notes(config: Config) -> Iterator[Path]:
     """Where it is noted. A name that stands for no directory here may have stood for one: then for that of its path,
     and no other project's."""
     settings, data = config.tokenizer, config.data
+    without = (
+        _OF_NO_ACCOUNT | _OF_THE_WORK | {"files"} | ({"token_column"} if data.token_column is None else set())
+    )
     asked = {
         "objective": config.architecture.objective,
-        "data": data.model_dump(mode="json", exclude=_OF_NO_ACCOUNT | _OF_THE_WORK | {"files"}),
+        "data": data.model_dump(mode="json", exclude=without),
         "files": [_absolute(pattern) for pattern in data.files],
         "tokenizer": settings.model_dump(mode="json", exclude={"replace_source"}),
     }

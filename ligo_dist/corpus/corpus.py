@@ -20,6 +20,7 @@ class Corpus(Protocol):
         description: a line about it.
         tokenizer: of text; None for images.
         vocab_size: pieces of it; 0 for images.
+        attended: pairs of positions of a sequence that attend to each other, on average; None: all.
     """
 
     @property
@@ -39,6 +40,9 @@ class Corpus(Protocol):
 
     @property
     def vocab_size(self) -> int: ...
+
+    @property
+    def attended(self) -> int | None: ...
 
     def library_keys(self) -> dict[str, Any]:
         """What it says of the library's configuration of a model in training: special tokens' ids, classes' names."""

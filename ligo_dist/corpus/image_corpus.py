@@ -70,6 +70,7 @@ class ImageCorpus:
     names: list[str] | None
     vocab_size: int = 0
     tokenizer: None = None
+    attended: None = None
     note: str = ""
 
     @property

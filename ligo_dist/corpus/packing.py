@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Thread
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -295,11 +295,37 @@ class _Writer:
         self._file.close()
 
 
-class PackedBlocks:
-    """A token file, memory-mapped, as blocks: block i holds tokens [i * sequence_length, (i + 1) *
-    sequence_length).
+class Blocks(Protocol):
+    """The documents of a split, one after the other, cut into blocks: block i holds their tokens [i * sequence_length,
+    (i + 1) * sequence_length). The tokens behind the last whole block are not used."""
 
-    The tokens behind the last whole block are not used. Documents follow each other, each ended by EOS.
+    @property
+    def sequence_length(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: ArrayLike) -> NDArray[np.int64]:
+        """The blocks with these indices: [len(indices), sequence_length]."""
+        ...
+
+
+def number_of_blocks(num_tokens: int, sequence_length: int, split: str) -> int:
+    """Whole blocks of so many tokens.
+
+    Raises:
+        DataError: there is not one.
+    """
+    if num_tokens < sequence_length:
+        raise DataError(
+            f"data.sequence_length: {sequence_length} tokens, but the {split} split holds only "
+            f"{num_tokens}; give it more documents (data.files, data.validation_fraction) or use "
+            "shorter sequences"
+        )
+    return num_tokens // sequence_length
+
+
+class PackedBlocks:
+    """A token file, memory-mapped, as blocks; each document is ended by EOS. See `Blocks`.
 
     Raises:
         DataError: the file holds less than one block.
@@ -309,13 +335,7 @@ class PackedBlocks:
         self.path = Path(path)
         self.sequence_length = sequence_length
         self.num_tokens = self.path.stat().st_size // np.dtype(dtype).itemsize
-        num_blocks = self.num_tokens // sequence_length
-        if num_blocks == 0:
-            raise DataError(
-                f"data.sequence_length: {sequence_length} tokens, but the {self.path.stem} split holds only "
-                f"{self.num_tokens}; at most {self.num_tokens} would be right, or more documents for it (more data, "
-                "or another data.validation_fraction)"
-            )
+        num_blocks = number_of_blocks(self.num_tokens, sequence_length, self.path.stem)
         tokens = np.memmap(self.path, dtype=dtype, mode="r")
         self._blocks = tokens[: num_blocks * sequence_length].reshape(num_blocks, sequence_length)
 

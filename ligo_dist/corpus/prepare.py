@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ligo_dist.corpus.boundaries import ENDS_DIRECTORY, last_end, read_ends, write_ends
 from ligo_dist.corpus.cache import (
     Check,
     cache_key,
     file_fault,
     make_cached,
+    make_once,
     progress_bar,
     read_index,
     recall,
@@ -26,6 +29,7 @@ from ligo_dist.corpus.order import is_validation
 from ligo_dist.corpus.packing import (
     SPLITS,
     VALIDATION_DOCUMENTS,
+    PackedBlocks,
     SplitStatistics,
     check_known,
     check_split,
@@ -82,6 +86,33 @@ class PackedCorpus:
 
     def token_file(self, split: str) -> Path:
         return self.directory / f"{split}.bin"
+
+    def blocks(self, split: str, sequence_length: int) -> PackedBlocks:
+        """A split cut into sequences."""
+        return PackedBlocks(self.token_file(split), self.dtype, sequence_length)
+
+    def ends(self, split: str) -> NDArray[np.int64]:
+        """Where the documents of a split end, in its own tokens. They are looked for once.
+
+        Raises:
+            DataError: the cache cannot be written to.
+        """
+
+        def make(directory: Path) -> None:
+            for each in SPLITS:
+                write_ends(
+                    self.token_file(each), self.dtype, self.tokenizer.eos_id, directory / f"{each}.ends.bin"
+                )
+
+        def fault(directory: Path) -> str | None:
+            for each in SPLITS:
+                file = directory / f"{each}.ends.bin"
+                if not file.is_file() or last_end(file) != self.statistics[each].tokens:
+                    return f"{file.name} does not end where the tokens do"
+            return None
+
+        make_once(self.directory / ENDS_DIRECTORY, make, fault)
+        return read_ends(self.directory, split)
 
     def checksum(self) -> str:
         """Of the tokens, and of what training knows of the tokenizer that made them."""
@@ -148,7 +179,7 @@ def prepare_corpus(
                     workers or available_cores(),
                     advance,
                 )
-        _keep_tokenizer(tokenizer, directory)
+        keep_tokenizer(tokenizer, directory)
         if (unknown := check_known(statistics.values(), tokenizer.origin)) is not None:
             logger.warning("%s; another tokenizer may fit better", unknown)
         if documents.num_broken:
@@ -210,14 +241,14 @@ def _open(directory: Path, given: TextTokenizer | None) -> PackedCorpus:
         directory=directory,
         fingerprint=index["fingerprint"],
         # A given one is as it is now: what goes with it in an export is not what tokens depend on.
-        tokenizer=given or _kept_tokenizer(directory),
+        tokenizer=given or kept_tokenizer(directory),
         dtype=index["dtype"],
         statistics={split: SplitStatistics(**index["splits"][split]) for split in SPLITS},
         broken_lines=index["broken_lines"],
     )
 
 
-def _keep_tokenizer(tokenizer: TextTokenizer, directory: Path) -> None:
+def keep_tokenizer(tokenizer: TextTokenizer, directory: Path) -> None:
     """What opens the corpus where the tokenizer that made it is not there any more."""
     if isinstance(tokenizer, SentencePieceTokenizer):
         (directory / TOKENIZER_FILE).write_bytes(tokenizer.model_bytes)
@@ -225,7 +256,8 @@ def _keep_tokenizer(tokenizer: TextTokenizer, directory: Path) -> None:
         tokenizer.copy_to(directory / _PRETRAINED)
 
 
-def _kept_tokenizer(directory: Path) -> TextTokenizer:
+def kept_tokenizer(directory: Path) -> TextTokenizer:
+    """The tokenizer that was kept in a directory of the cache."""
     pretrained, path = directory / _PRETRAINED, directory / TOKENIZER_FILE
     if pretrained.is_dir():
         return PretrainedTokenizer(pretrained, f"the tokenizer in {pretrained}")
@@ -234,17 +266,27 @@ def _kept_tokenizer(directory: Path) -> TextTokenizer:
 
 def _kept_fingerprint(directory: Path) -> str:
     if (directory / _PRETRAINED).is_dir():
-        return _kept_tokenizer(directory).fingerprint
+        return kept_tokenizer(directory).fingerprint
     return str(size_and_checksum(directory / TOKENIZER_FILE)["sha256"])
+
+
+def check_tokenizer(directory: Path, index: dict[str, Any], given: TextTokenizer | None) -> str | None:
+    """What is wrong with the tokenizer of a directory of the cache, or None; without a given one, its own is looked
+    at."""
+    made_by = given.fingerprint if given else _kept_fingerprint(directory)
+    return (
+        None
+        if made_by == index["tokenizer"]["sha256"]
+        else "its tokenizer is not the one that made the tokens"
+    )
 
 
 def _check(given: TextTokenizer | None) -> Check:
     """What is wrong with a directory of the cache, or None; without a given tokenizer, that of its own is looked at."""
 
     def fault(directory: Path, index: dict[str, Any]) -> str | None:
-        made_by = given.fingerprint if given else _kept_fingerprint(directory)
-        if made_by != index["tokenizer"]["sha256"]:
-            return "its tokenizer is not the one that made the tokens"
+        if (what := check_tokenizer(directory, index, given)) is not None:
+            return what
         for split in SPLITS:
             recorded = index["splits"][split]
             size = recorded["tokens"] * np.dtype(index["dtype"]).itemsize

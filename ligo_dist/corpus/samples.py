@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ligo_dist.corpus.packing import PackedBlocks
+from ligo_dist.corpus.boundaries import Boundaries
+from ligo_dist.corpus.packing import Blocks
 
 NOT_PREDICTED = -100
 """Label of what is not to be predicted: the library's losses leave it out."""
@@ -29,7 +30,7 @@ MASKED_PART, RANDOM_PART = 0.8, 0.1
 
 
 class Samples(Protocol):
-    """What a model is trained on, sample by sample; all samples have equally many predictions.
+    """What a model is trained on, sample by sample.
 
     Attributes:
         tokens_per_sample: positions that the model works on: the sequence length, or an image's patches and the
@@ -54,12 +55,25 @@ class Samples(Protocol):
         """
         ...
 
+    def weights(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """[len(indices)], what each sample counts in a mean over predictions: how many it has, or 1 where all have
+        equally many."""
+        ...
+
 
 @dataclass(frozen=True)
 class _BlockSamples:
-    """Blocks of text as samples."""
+    """Blocks of text as samples.
 
-    blocks: PackedBlocks
+    Attributes:
+        blocks: the text.
+        boundaries: of its documents, where they are to be kept apart; None: a block is one text.
+        first_position: that the model counts positions from (RoBERTa: 2), where documents are kept apart.
+    """
+
+    blocks: Blocks
+    boundaries: Boundaries | None = field(default=None, kw_only=True)
+    first_position: int = field(default=0, kw_only=True)
 
     @property
     def tokens_per_sample(self) -> int:
@@ -68,17 +82,38 @@ class _BlockSamples:
     def __len__(self) -> int:
         return len(self.blocks)
 
+    def weights(self, indices: Any) -> NDArray[np.int64]:
+        return np.ones(len(indices), dtype=np.int64)
+
+    def _positions(self, indices: Any) -> dict[str, Tensor]:
+        """What tells a model where documents begin; nothing where that does not matter."""
+        if self.boundaries is None:
+            return {}
+        return {"position_ids": torch.from_numpy(self.boundaries.positions(indices) + self.first_position)}
+
 
 @dataclass(frozen=True)
 class CausalSamples(_BlockSamples):
-    """Blocks of text, each token to be predicted from those before it."""
+    """Blocks of text, each token to be predicted from those before it; of a document, where those are kept apart."""
 
     labelled: ClassVar[bool] = True
 
     def read(self, indices: Any, draws: Sequence[int]) -> dict[str, Tensor]:
         tokens = self.blocks.read(indices)
         # numpy's copy takes one core; torch's would call upon all of them for so little.
-        return {"input_ids": torch.from_numpy(tokens), "labels": torch.from_numpy(tokens.copy())}
+        inputs = {
+            "input_ids": torch.from_numpy(tokens),
+            "labels": torch.from_numpy(tokens.copy()),
+            **self._positions(indices),
+        }
+        if self.boundaries is not None:
+            inputs["labels"][inputs["position_ids"] == self.first_position] = NOT_PREDICTED
+        return inputs
+
+    def weights(self, indices: Any) -> NDArray[np.int64]:
+        if self.boundaries is None:
+            return super().weights(indices)
+        return self.blocks.sequence_length - self.boundaries.counts(indices)
 
 
 @dataclass(frozen=True)
@@ -88,7 +123,7 @@ class UnlabelledSamples(_BlockSamples):
     labelled: ClassVar[bool] = False
 
     def read(self, indices: Any, draws: Sequence[int]) -> dict[str, Tensor]:
-        return {"input_ids": torch.from_numpy(self.blocks.read(indices))}
+        return {"input_ids": torch.from_numpy(self.blocks.read(indices)), **self._positions(indices)}
 
 
 @dataclass(frozen=True)
@@ -99,7 +134,6 @@ class MaskedSamples(_BlockSamples):
     Special tokens are chosen only where there are not enough others.
 
     Attributes:
-        blocks: the text.
         fraction: part of the tokens that are to be predicted.
         mask_id: the token they are replaced by, mostly.
         special_ids: tokens that stand for no text; never put in at random.
@@ -134,7 +168,8 @@ class MaskedSamples(_BlockSamples):
         labels = np.full_like(tokens, NOT_PREDICTED)
         if len(tokens):
             self._mask(tokens, labels, draws)
-        return {"input_ids": torch.from_numpy(tokens), "labels": torch.from_numpy(labels)}
+        inputs = {"input_ids": torch.from_numpy(tokens), "labels": torch.from_numpy(labels)}
+        return {**inputs, **self._positions(indices)}
 
     def _mask(self, tokens: NDArray[np.int64], labels: NDArray[np.int64], draws: Sequence[int]) -> None:
         """Each row's numbers are drawn by themselves, all else is done for all rows at once."""
@@ -190,6 +225,9 @@ class ImageSamples:
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    def weights(self, indices: Any) -> NDArray[np.int64]:
+        return np.ones(len(indices), dtype=np.int64)
 
     def read(self, indices: Any, draws: Sequence[int]) -> dict[str, Tensor]:
         indices = np.asarray(indices, dtype=np.int64)

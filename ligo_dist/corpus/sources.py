@@ -21,7 +21,7 @@ import pyarrow
 from huggingface_hub.utils import httpx
 
 from ligo_dist.corpus import text_files
-from ligo_dist.corpus.cache import size_and_checksum
+from ligo_dist.corpus.cache import file_states, size_and_checksum
 from ligo_dist.corpus.documents import as_bytes, read_documents
 from ligo_dist.corpus.hub_data import hub_files, open_dataset, select_text
 from ligo_dist.corpus.tables import ROWS_AT_ONCE
@@ -69,7 +69,7 @@ class DataSource:
         Files count with path, size and time of change; a data set on the hub with its commit.
         """
         identity: dict[str, Any] = {"kind": self.kind, "max_documents": self.max_documents}
-        identity["files"] = [[path, (stat := os.stat(path)).st_size, stat.st_mtime_ns] for path in self.files]
+        identity["files"] = file_states(self.files)
         if self.kind == "stdlib":
             return identity | {"python": sys.version}
         if self.kind == "text":

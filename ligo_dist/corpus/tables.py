@@ -68,9 +68,7 @@ def table_rows(kind: str, path: str, columns: Mapping[str, str]) -> Iterator[tup
     Raises:
         DataError: the file lacks one of them.
     """
-    with _table(path) as file:
-        open_table = {"parquet": _open_parquet, "arrow": _open_arrow}[kind]
-        schema, batches = open_table(file, list(columns.values()))
+    with open_table(kind, path, list(columns.values())) as (_, schema, batches):
         for key, column in columns.items():
             if column not in schema.names:
                 raise missing_column(key, column, repr(path), schema.names)
@@ -82,8 +80,18 @@ def table_rows(kind: str, path: str, columns: Mapping[str, str]) -> Iterator[tup
 
 def table_schema(kind: str, path: str) -> pyarrow.Schema:
     """Names and types of a file's columns, with what was written of them."""
+    with open_table(kind, path, []) as (_, schema, _):
+        return schema
+
+
+@contextmanager
+def open_table(
+    kind: str, path: str, columns: list[str]
+) -> Iterator[tuple[Any, pyarrow.Schema, Iterator[pyarrow.RecordBatch]]]:
+    """A file, memory-mapped where it is a local one; names and types of all its columns; and batches of rows with those
+    that are asked for (and are there)."""
     with _table(path) as file:
-        return {"parquet": _open_parquet, "arrow": _open_arrow}[kind](file, [])[0]
+        yield file, *{"parquet": _open_parquet, "arrow": _open_arrow}[kind](file, columns)
 
 
 def missing_column(key: str, column: str, where: str, columns: Iterable[str]) -> DataError:

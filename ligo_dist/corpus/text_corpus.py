@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ligo_dist.config import reads_tokens
+from ligo_dist.corpus.boundaries import Boundaries
 from ligo_dist.corpus.cache import remember, size_and_checksum
-from ligo_dist.corpus.packing import PackedBlocks, SplitStatistics, summed
+from ligo_dist.corpus.packing import SPLITS, Blocks, SplitStatistics, summed
 from ligo_dist.corpus.prepare import PackedCorpus, prepare_corpus, recall_corpus
 from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
 from ligo_dist.corpus.samples import (
@@ -21,12 +23,13 @@ from ligo_dist.corpus.samples import (
 )
 from ligo_dist.corpus.sources import find_source
 from ligo_dist.corpus.text_tokenizer import OpenTokenizer, TextTokenizer, check_masking, given_tokenizer
+from ligo_dist.corpus.token_corpus import TokenCorpus, TokenSource, prepare_tokens, recall_tokens
 from ligo_dist.corpus.tokenizer import TOKENIZER_FILE, SentencePieceTokenizer
 from ligo_dist.runtime.errors import DataError
 
 if TYPE_CHECKING:
     from ligo_dist.architectures import Architecture
-    from ligo_dist.config import Config
+    from ligo_dist.config import Config, Data
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,14 @@ class TextCorpus:
         broken_lines: of the source, that were left out.
         note: what a user should know of how it was made; empty: nothing.
         source_says: keys of special tokens' ids that the source itself says, if the tokenizer is its own.
+        attended: see `Corpus`.
     """
 
     tokenizer: TextTokenizer
     objective: str
     train: Samples
     validation: Samples
-    validation_blocks: PackedBlocks
+    validation_blocks: Blocks
     fingerprint: str
     statistics: dict[str, SplitStatistics]
     directory: Path
@@ -59,6 +63,7 @@ class TextCorpus:
     broken_lines: int = 0
     note: str = ""
     source_says: frozenset[str] = frozenset()
+    attended: int | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -67,6 +72,9 @@ class TextCorpus:
     @property
     def description(self) -> str:
         train, total = self.statistics["train"], summed(self.statistics.values())
+        if not total.bytes:  # of text: tokens that exist, as they are
+            what = f"{train.documents:,} documents, {train.tokens:,} tokens to train on, where they are"
+            return f"{what}; their index in {self.directory}{self.note}"
         without = f" (without {self.broken_lines:,} broken lines)" if self.broken_lines else ""
         tokens = total.tokens - total.documents
         each = f"{total.bytes / tokens:.1f} bytes each" if tokens else "none of them text"
@@ -146,16 +154,15 @@ def build_text_corpus(
     packed = _packed(config, source_directory, show_progress, open_tokenizer or given_tokenizer)
     data, masked = config.data, architecture.objective == "masked_lm"
     is_another = source_directory is not None and not _is_of_source(packed.tokenizer, source_directory)
-    blocks = {
-        split: PackedBlocks(packed.token_file(split), packed.dtype, data.sequence_length)
-        for split in ("train", "validation")
-    }
+    blocks = {split: packed.blocks(split, data.sequence_length) for split in SPLITS}
+    boundaries = {split: _boundaries(packed, split, data) for split in SPLITS}
 
     def samples(split: str, stream: int) -> Samples:
+        apart: Any = {"boundaries": boundaries[split], "first_position": architecture.position_offset}
         if architecture.objective == "causal_lm":
-            return CausalSamples(blocks[split])
+            return CausalSamples(blocks[split], **apart)
         if not masked:
-            return UnlabelledSamples(blocks[split])
+            return UnlabelledSamples(blocks[split], **apart)
         tokenizer = packed.tokenizer
         assert tokenizer.mask_id is not None, "checked, or trained with one"
         return MaskedSamples(
@@ -166,6 +173,7 @@ def build_text_corpus(
             tokenizer.vocab_size,
             config.seed if stream == TRAINING else 0,
             stream,
+            **apart,
         )
 
     return TextCorpus(
@@ -181,13 +189,33 @@ def build_text_corpus(
         broken_lines=packed.broken_lines,
         note=packed.note + ("; the tokenizer is not that of stages[0].from" if is_another else ""),
         source_says=_said_by_source(packed.tokenizer, source_directory, architecture),
+        attended=None if boundaries["train"] is None else boundaries["train"].attended(),
     )
+
+
+def _boundaries(packed: PackedCorpus | TokenCorpus, split: str, data: Data) -> Boundaries | None:
+    """Of a split's documents, where they are kept apart.
+
+    Raises:
+        DataError: each of them is a single token in its sequence.
+    """
+    if not data.separate_documents:
+        return None
+    boundaries = Boundaries(packed.ends(split), data.sequence_length)
+    if boundaries.attended() == data.sequence_length:
+        raise DataError(
+            f"data.separate_documents: true leaves nothing to predict from in the {split} split: its documents are"
+            f" single tokens in sequences of {data.sequence_length}; longer ones of either, or false, would be right"
+        )
+    return boundaries
 
 
 def _packed(
     config: Config, source_directory: Path | None, show_progress: bool, open_tokenizer: OpenTokenizer
-) -> PackedCorpus:
+) -> PackedCorpus | TokenCorpus:
     """The tokens: prepared now, or before, then also where what they are made from is not there any more."""
+    if reads_tokens(config.data):
+        return _found_tokens(config, show_progress)
     architecture, data = config.architecture, config.data
     masked, settings = architecture.objective == "masked_lm", config.tokenizer
     is_named = settings.file is not None or settings.huggingface is not None
@@ -227,3 +255,28 @@ def _packed(
     )
     remember(config, packed.directory)
     return packed
+
+
+def _found_tokens(config: Config, show_progress: bool) -> TokenCorpus:
+    """The same of tokens that exist."""
+    architecture, data = config.architecture, config.data
+    try:
+        source = TokenSource.find(data.source, data.files, data.token_column, data.max_documents)
+        identity = source.identity()
+        tokenizer = given_tokenizer(config.tokenizer, None)
+        assert tokenizer is not None, "checked with the configuration"
+    except DataError as error:
+        return recall_tokens(config, error)
+    if architecture.objective == "masked_lm":
+        check_masking(tokenizer, architecture.name, architecture.position_offset)
+    tokens = prepare_tokens(
+        source,
+        data.validation_fraction,
+        tokenizer,
+        data.workers,
+        Path(data.cache_dir),
+        show_progress,
+        identity,
+    )
+    remember(config, tokens.directory)
+    return tokens

@@ -46,7 +46,33 @@ def find_files(patterns: list[str], source: str) -> list[str]:
         found.update(_matches(os.path.expanduser(pattern)))
     if source in ("text", "json"):
         refuse_other_formats(found, "data.files", source)
+    for path in sorted(found) if source in _INDICES else ():
+        index_of(source, path)
     return sorted(found)
+
+
+_INDICES = {"megatron": (".bin", ".idx"), "datatrove": (".ds", ".ds.index")}
+"""Ends of the names of a file of tokens, and of the index beside it."""
+
+
+def index_of(source: str, path: str) -> str:
+    """The index beside a file of tokens, which says where its documents are.
+
+    Raises:
+        DataError: it is not there, or the file has another name than those that have one.
+    """
+    tokens, index = _INDICES[source]
+    if not path.endswith(tokens):
+        raise DataError(
+            f"data.files: {path!r} should end in {tokens}, as tokens of the source {source!r} do; their index, {index},"
+            " is found beside them"
+        )
+    beside = path.removesuffix(tokens) + index
+    if not os.path.isfile(beside):
+        raise DataError(
+            f"data.files: {path!r} has no index beside it ({beside!r}), which says where documents end"
+        )
+    return beside
 
 
 def standard_library_files(include_tests: bool) -> list[str]:

@@ -99,14 +99,14 @@ class Engine:
     def train_step(
         self,
         micro_batches: Iterable[tuple[Mapping[str, Tensor], int]],
-        batch_size: int,
+        batch_weight: int,
         learning_rates: Mapping[str, float],
     ) -> StepResult:
         """One optimizer step along the gradient of the mean loss over a batch, of which this rank has a part.
 
         Args:
             micro_batches: as in `evaluate`, `accumulation` of them on every rank.
-            batch_size: samples that count, of all ranks together.
+            batch_weight: what all of them count, of all ranks together.
             learning_rates: of each kind of parameter.
         """
         for group in self._engine.optimizer.param_groups:
@@ -116,25 +116,26 @@ class Engine:
             self._has_trained = True
         self._engine.train()
         total = torch.zeros((), device=self.world.device, dtype=torch.float64)
-        count = samples = 0
-        for inputs, num_valid in micro_batches:
-            # DeepSpeed takes the mean over micro-batches and ranks. With this weight, which is exactly 1 where the
-            # batch divides, that is the mean over samples.
-            weight = num_valid * self.world.size * self.accumulation / batch_size
+        count = counted = 0
+        for inputs, weight in micro_batches:
+            # DeepSpeed takes the mean over micro-batches and ranks. With this factor, which is exactly 1 where the
+            # batch divides, that is the mean over samples, or over their predictions.
+            # A batch of documents of one token has none.
+            factor = weight * self.world.size * self.accumulation / max(1, batch_weight)
             loss = self._engine(**self._inputs(inputs)).loss
-            self._engine.backward(loss * weight)
+            self._engine.backward(loss * factor)
             if self._new is not None and count + 1 == self.accumulation:
                 self._new.drop_other_gradients()
             self._engine.step()
-            total += loss.detach().double() * weight
+            total += loss.detach().double() * factor
             count += 1
-            samples += num_valid
+            counted += weight
         assert count == self.accumulation, f"{count} micro-batches, {self.accumulation} expected"
-        sums = added_over_ranks(torch.stack([total / count, torch.full_like(total, samples)]), self.world)
+        sums = added_over_ranks(torch.stack([total / count, torch.full_like(total, counted)]), self.world)
         norm = torch.as_tensor(self._engine.get_global_grad_norm(), device=sums.device).double()
         # The one place of a step where the host waits for the device, but for what DeepSpeed itself looks at.
-        mean, samples_everywhere, norm_before_clipping = torch.cat([sums, norm.reshape(1)]).tolist()
-        assert samples_everywhere == batch_size, f"{samples_everywhere:g} samples, {batch_size} expected"
+        mean, counted_everywhere, norm_before_clipping = torch.cat([sums, norm.reshape(1)]).tolist()
+        assert counted_everywhere == batch_weight, f"{counted_everywhere:g} counted, {batch_weight} expected"
         return StepResult(mean / self.world.size, norm_before_clipping)
 
     def mark_new(self, is_new: Mapping[str, Tensor], rate: float) -> None:
@@ -157,29 +158,29 @@ class Engine:
         """Mean loss per prediction over all ranks, and the accuracy where labels are classes of whole samples.
 
         Args:
-            batches: (the module's inputs, how many of the samples count), the labels of the other samples -100; all
-                samples have equally many predictions. Every rank must bring the same number of batches; those of
-                which no sample counts are there to keep the ranks together.
+            batches: (the module's inputs, what their mean loss counts): samples, where all have equally many
+                predictions (classes: one each), else predictions; the labels of what does not count are -100. Every
+                rank must bring the same number of batches; those that count nothing keep the ranks together.
         """
         self._engine.eval()
         loss_sum = torch.zeros((), device=self.world.device, dtype=torch.float64)
         correct = torch.zeros_like(loss_sum)
-        samples, classifies = 0, False
-        for batch, valid in batches:
+        counted, classifies = 0, False
+        for batch, weight in batches:
             inputs = self._inputs(batch)
             output = self._engine(**inputs)
-            if valid:
-                loss_sum += output.loss.double() * valid
-                samples += valid
+            if weight:
+                loss_sum += output.loss.double() * weight
+                counted += weight
             if inputs["labels"].dim() == 1:
                 classifies = True
-                predicted = output.logits[:valid].argmax(dim=-1)
-                correct += (predicted == inputs["labels"][:valid]).sum()
-        sums = torch.stack([loss_sum, torch.full_like(loss_sum, samples), correct])
-        loss_everywhere, samples_everywhere, correct_everywhere = added_over_ranks(sums, self.world).tolist()
+                predicted = output.logits[:weight].argmax(dim=-1)
+                correct += (predicted == inputs["labels"][:weight]).sum()
+        sums = torch.stack([loss_sum, torch.full_like(loss_sum, counted), correct])
+        loss_everywhere, counted_everywhere, correct_everywhere = added_over_ranks(sums, self.world).tolist()
         self._drop_gathered()
-        accuracy = correct_everywhere / samples_everywhere if classifies else None
-        return EvaluationResult(loss_everywhere / samples_everywhere, accuracy)
+        accuracy = correct_everywhere / counted_everywhere if classifies else None
+        return EvaluationResult(loss_everywhere / counted_everywhere, accuracy)
 
     @torch.no_grad()
     def logits(self, batch: Mapping[str, Tensor]) -> Tensor:

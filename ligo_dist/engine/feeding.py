@@ -14,7 +14,7 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 FedBatch = tuple[Mapping[str, Tensor], int]
-"""A micro-batch's tensors by name, and how many of its rows count."""
+"""A micro-batch's tensors by name, and what its mean loss counts."""
 
 
 def fed(micro_batches: Iterable[FedBatch], device: torch.device) -> Iterator[FedBatch]:
@@ -26,10 +26,10 @@ def fed(micro_batches: Iterable[FedBatch], device: torch.device) -> Iterator[Fed
     stream = torch.cuda.Stream(device)
 
     def sent(batch: FedBatch) -> tuple[FedBatch, torch.cuda.Event]:
-        tensors, num_valid = batch
+        tensors, weight = batch
         with torch.cuda.device(device), torch.cuda.stream(stream):
             there = {name: _sent(tensor, device) for name, tensor in tensors.items()}
-            return (there, num_valid), stream.record_event()
+            return (there, weight), stream.record_event()
 
     for batch, event in made_ahead(micro_batches, sent):
         computing = torch.cuda.current_stream(device)

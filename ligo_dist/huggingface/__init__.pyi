@@ -23,5 +23,6 @@ from .models import generation_config as generation_config
 from .models import huggingface_config as huggingface_config
 from .models import initial_shards as initial_shards
 from .reader import read_shards as read_shards
+from .separation import heed_positions as heed_positions
 from .writer import export_model as export_model
 from .writer import rehearse_export as rehearse_export

@@ -25,6 +25,7 @@ from ligo_dist.engine import (
     partitions,
     seed_everything,
 )
+from ligo_dist.huggingface.separation import heed_positions
 from ligo_dist.huggingface.versions import initialize_partitioned
 from ligo_dist.runtime.errors import CheckpointError, LigoError
 
@@ -132,6 +133,7 @@ def build_partitioned_model(
     model.tie_weights()
     architecture.check_model(shape, partitioned_shapes(model))
     _take_losses_in_fp32(architecture, model)
+    heed_positions(architecture, model, dtype)
     return model
 
 
@@ -155,6 +157,7 @@ def build_meta_model(
         parameter.data = parameter.data.to(dtype)
     architecture.check_model(shape, {name: tuple(p.shape) for name, p in model.named_parameters()})
     _take_losses_in_fp32(architecture, model)
+    heed_positions(architecture, model, dtype)
     return model
 
 

@@ -128,6 +128,10 @@ def _attention(setting: Setting, shape: ModelShape, length: int) -> int:
     if not setting.fused:
         return 4 * queries * number + shape.heads * length * _score(setting)
     numbers = 2 * queries + 2 * shape.key_value_heads * shape.head_size
+    if (
+        setting.masked
+    ):  # the mask as numbers, in each block anew; with one the library repeats grouped keys and values
+        numbers = 4 * queries + length
     if setting.architecture.rotary and _is_fused(setting.architecture, shape):
         numbers += 3 * queries  # the values are a view of the fused tensor, and the output is copied
     return numbers * number + FP32 * shape.heads

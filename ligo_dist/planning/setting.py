@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ligo_dist.architectures import Architecture, is_dropout
-from ligo_dist.config import attention_of
+from ligo_dist.config import PASSES_OVER, attention_of
 from ligo_dist.runtime.zero3 import Zero3
 from ligo_dist.schedule import Plan
 
@@ -23,6 +23,7 @@ class Setting:
         number: bytes of a number in the precision of the arithmetic: 2 (bf16) or 4 (fp32).
         on_gpu: dropout keeps a byte of each number that it meets; on processors a factor.
         fused: attention keeps no scores.
+        masked: attention is given a mask, of documents that are kept apart.
         hidden_dropout, attention_dropout: some of it is dropped.
         activation: the library's name of the feed-forward blocks' activation; None: the family's own.
         zero3: sizes by which weights are gathered and gradients reduced.
@@ -33,6 +34,7 @@ class Setting:
     number: int = 2
     on_gpu: bool = True
     fused: bool = True
+    masked: bool = False
     hidden_dropout: bool = False
     attention_dropout: bool = False
     activation: str | None = None
@@ -55,6 +57,7 @@ class Setting:
             on_gpu=on_gpu,
             # torch's fused attention drops nothing on processors: it is written out there.
             fused=attention != "eager" and (on_gpu or not drops_scores),
+            masked=config.data.separate_documents and attention not in PASSES_OVER,
             hidden_dropout=any("att" not in name for name in dropped),
             attention_dropout=drops_scores,
             activation=keys.get("activation_function", keys.get("hidden_act")),

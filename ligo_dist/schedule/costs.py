@@ -12,6 +12,23 @@ from ligo_dist.schedule.flops import growing_flops, learning_step_flops, trainin
 
 
 @dataclass(frozen=True)
+class Attended:
+    """Pairs of positions of a sequence that attend to each other, on average; None: each to each.
+
+    Attributes:
+        by_documents: where documents are kept apart; what the mathematics takes.
+        computed: what the hardware computes: with a mask each to each, and by documents where attention passes over
+            what is masked.
+    """
+
+    by_documents: int | None = None
+    computed: int | None = None
+
+
+EACH_TO_EACH = Attended()
+
+
+@dataclass(frozen=True)
 class PhaseCost:
     """What one phase costs over all ranks; evaluation is left out.
 
@@ -68,6 +85,7 @@ def training_cost(
     tokens: int,
     *,
     checkpointed: bool,
+    attended: Attended = EACH_TO_EACH,
 ) -> PhaseCost:
     """Training a model.
 
@@ -78,21 +96,30 @@ def training_cost(
         split: of their batches over the ranks.
         tokens: of one sample.
         checkpointed: the blocks' activations are computed again in the backward pass.
+        attended: of one sample.
     """
     model, hardware = (
-        training_step_flops(architecture, shape, tokens, split.batch_size, checkpointed=again)
-        for again in (False, checkpointed)
+        training_step_flops(architecture, shape, tokens, split.batch_size, checkpointed=again, attended=pairs)
+        for again, pairs in ((False, attended.by_documents), (checkpointed, attended.computed))
     )
     return _cost(steps, split, tokens, model, hardware)
 
 
 def learning_cost(
-    layout: GrowthLayout, steps: int, split: BatchSplit, tokens: int, *, checkpointed: bool
+    layout: GrowthLayout,
+    steps: int,
+    split: BatchSplit,
+    tokens: int,
+    *,
+    checkpointed: bool,
+    attended: Attended = EACH_TO_EACH,
 ) -> PhaseCost:
     """Learning an operator; the arguments as in `training_cost`."""
     model, hardware = (
-        learning_step_flops(layout, tokens, split, checkpointed=checkpointed, hardware=hardware)
-        for hardware in (False, True)
+        learning_step_flops(
+            layout, tokens, split, checkpointed=checkpointed, hardware=hardware, attended=pairs
+        )
+        for hardware, pairs in ((False, attended.by_documents), (True, attended.computed))
     )
     return _cost(steps, split, tokens, model, hardware)
 

@@ -4,7 +4,7 @@ leave out.
 A multiplication and an addition are two FLOPs, and only matrix products are counted, as in Kaplan et al. 2020
 (arXiv 2001.08361, section 2.1) and Hoffmann et al. 2022 (arXiv 2203.15556, appendix F). Unlike Kaplan et al.
 the logits are counted, and attention scores are counted in full: the half that the causal mask hides is
-computed too.
+computed too. Of documents that are kept apart each is in full.
 
 All counts are exact integers, summed over all ranks. Nothing here knows of torch.
 """
@@ -27,7 +27,13 @@ def parameter_count(architecture: Architecture, shape: ModelShape) -> int:
     return sum(spec.numel for spec in architecture.parameters(shape))
 
 
-def forward_flops(architecture: Architecture, shape: ModelShape, sequence_length: int, sequences: int) -> int:
+def forward_flops(
+    architecture: Architecture,
+    shape: ModelShape,
+    sequence_length: int,
+    sequences: int,
+    attended: int | None = None,
+) -> int:
     """One forward pass, logits included; the look-up of embeddings costs none.
 
     Args:
@@ -35,8 +41,9 @@ def forward_flops(architecture: Architecture, shape: ModelShape, sequence_length
         shape: the model.
         sequence_length: positions that the blocks work on: tokens, or the patches and special tokens of an image.
         sequences: sequences, or images.
+        attended: pairs of positions of a sequence that attend to each other; None: each to each.
     """
-    blocks = _block_flops(architecture, shape, sequence_length, sequences)
+    blocks = _block_flops(architecture, shape, sequence_length, sequences, attended)
     ends = _patch_flops(architecture, shape) + _head_flops(architecture, shape, sequence_length)
     return blocks + ends * sequences
 
@@ -48,13 +55,14 @@ def training_step_flops(
     batch_size: int,
     *,
     checkpointed: bool,
+    attended: int | None = None,
 ) -> int:
     """One optimizer step on `batch_size` sequences: forward, backward twice that, and the blocks' forward
     once more where activations are checkpointed. Pixels need no gradient. The optimizer's own arithmetic has no
-    matrix products and counts nothing."""
-    forward = forward_flops(architecture, shape, sequence_length, batch_size)
+    matrix products and counts nothing. `attended` as in `forward_flops`."""
+    forward = forward_flops(architecture, shape, sequence_length, batch_size, attended)
     pixels = _patch_flops(architecture, shape) * batch_size
-    again = _block_flops(architecture, shape, sequence_length, batch_size) if checkpointed else 0
+    again = _block_flops(architecture, shape, sequence_length, batch_size, attended) if checkpointed else 0
     return (1 + _BACKWARD) * forward - pixels + again
 
 
@@ -65,6 +73,7 @@ def learning_step_flops(
     *,
     checkpointed: bool = False,
     hardware: bool = False,
+    attended: int | None = None,
 ) -> int:
     """One optimizer step that learns the operator between two models.
 
@@ -78,11 +87,14 @@ def learning_step_flops(
             each rank expands the width in full.
         checkpointed: activations are computed again in the backward pass: of all modules, not of the blocks alone.
         hardware: count what is computed again: the weights, and the activations where they are checkpointed.
+        attended: as in `forward_flops`.
     """
     architecture, target, batch_size = layout.architecture, layout.target, split.batch_size
-    model = training_step_flops(architecture, target, sequence_length, batch_size, checkpointed=False)
+    model = training_step_flops(
+        architecture, target, sequence_length, batch_size, checkpointed=False, attended=attended
+    )
     if hardware and checkpointed:
-        model += forward_flops(architecture, target, sequence_length, batch_size)
+        model += forward_flops(architecture, target, sequence_length, batch_size, attended)
     made = 2 if hardware else 1
     # The source is frozen: the only gradient of mixing is that of the coefficients.
     mixing = (made + 1) * _mixing_flops(layout)
@@ -100,16 +112,19 @@ def growing_flops(layout: GrowthLayout) -> int:
     return _mixing_flops(layout) + expansion
 
 
-def _block_flops(architecture: Architecture, shape: ModelShape, sequence_length: int, sequences: int) -> int:
+def _block_flops(
+    architecture: Architecture, shape: ModelShape, sequence_length: int, sequences: int, attended: int | None
+) -> int:
     """One forward pass of all blocks: two FLOPs per matrix element and token, and attention.
 
     Each token meets every other of its sequence twice, as a score and as a value: 4 x sequence x attention
-    width.
+    width; or, where documents are kept apart, every other of its document.
     """
+    pairs = sequence_length**2 if attended is None else attended
     specs = architecture.parameters(shape)
     matrices = sum(spec.numel for spec in specs if spec.layer is not None and len(spec.dims) == 2)
-    attention = 4 * shape.layers * sequence_length * shape.heads * shape.head_size
-    return (2 * matrices + attention) * sequence_length * sequences
+    attention = 4 * shape.layers * shape.heads * shape.head_size * pairs
+    return (2 * matrices * sequence_length + attention) * sequences
 
 
 def _patch_flops(architecture: Architecture, shape: ModelShape) -> int:

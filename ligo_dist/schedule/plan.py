@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ligo_dist.architectures import Architecture, ModelShape
 from ligo_dist.config import (
+    PASSES_OVER,
     Config,
     Learn,
     Stage,
@@ -26,7 +27,14 @@ from ligo_dist.config import (
 from ligo_dist.growth import GrowthLayout, Method
 from ligo_dist.runtime.adamw import OptimizerSettings
 from ligo_dist.schedule.batch_split import BatchSplit
-from ligo_dist.schedule.costs import PhaseCost, StageCost, growing_cost, learning_cost, training_cost
+from ligo_dist.schedule.costs import (
+    Attended,
+    PhaseCost,
+    StageCost,
+    growing_cost,
+    learning_cost,
+    training_cost,
+)
 from ligo_dist.schedule.flops import parameter_count
 from ligo_dist.schedule.learning_rate import LearningRate
 from ligo_dist.schedule.state import LEARN, TRAIN
@@ -168,6 +176,8 @@ class Plan:
         world_size: number of ranks.
         tokens_per_sample: positions that the blocks work on.
         stages: in their order.
+        attended: pairs of positions of a sequence that attend to each other, on average over the corpus; None: each to
+            each, or not known yet.
         source_notes: a line for everything in the weights of `stages[0].from` that begins anew or is left out, where
             they have been looked at.
     """
@@ -179,10 +189,11 @@ class Plan:
     tokens_per_sample: int
     stages: tuple[StagePlan, ...]
     source_notes: tuple[str, ...] = ()
+    attended: int | None = None
 
     @classmethod
-    def of(cls, config: Config, pieces: int, world_size: int) -> Plan:
-        """What a checked configuration comes to.
+    def of(cls, config: Config, pieces: int, world_size: int, attended: int | None = None) -> Plan:
+        """What a checked configuration comes to; the arguments are attributes.
 
         Raises:
             ConfigError: `model.vocab_size` leaves pieces of the tokenizer without a row of the embedding.
@@ -192,6 +203,8 @@ class Plan:
         shapes = stage_shapes(config, pieces)
         tokens = tokens_per_sample(architecture, shapes[0], config.data.sequence_length)
         numbered = any(config.model.huggingface.get(key) for key in architecture.numbering_keys)
+        passes_over = config.model.attention in PASSES_OVER
+        pairs = Attended(attended, attended if passes_over else None)
         stages: list[StagePlan] = []
         epsilon = 1.0
         for index, (section, shape) in enumerate(zip(config.stages, shapes, strict=True)):
@@ -200,10 +213,11 @@ class Plan:
                 # From scratch nothing is inherited, the rescaled epsilon neither.
                 epsilon = 1.0 if grow is None else epsilon * grow.layout.epsilon_factor(grow.method)
             train = _phase(TRAIN, section.train, section.train.steps if section.train else 0, section.train)
-            cost = _stage_cost(architecture, shape, grow, train, tokens, world_size)
+            cost = _stage_cost(architecture, shape, grow, train, tokens, world_size, pairs)
             count = parameter_count(architecture, shape)
             stages.append(StagePlan(section, index, shape, count, grow, train, cost, epsilon))
-        return cls(config, architecture, pieces, world_size, tokens, tuple(_numbered(stages)))
+        numbered_stages = tuple(_numbered(stages))
+        return cls(config, architecture, pieces, world_size, tokens, numbered_stages, attended=attended)
 
     @property
     def last(self) -> StagePlan:
@@ -292,10 +306,16 @@ def _stage_cost(
     train: PhasePlan,
     tokens: int,
     world_size: int,
+    attended: Attended,
 ) -> StageCost:
-    checkpointed = train.activation_checkpointing
     trained = training_cost(
-        architecture, shape, train.steps, train.split(world_size), tokens, checkpointed=checkpointed
+        architecture,
+        shape,
+        train.steps,
+        train.split(world_size),
+        tokens,
+        checkpointed=train.activation_checkpointing,
+        attended=attended,
     )
     if grow is None:
         return StageCost(None, None, trained)
@@ -306,6 +326,7 @@ def _stage_cost(
         learn.split(world_size),
         tokens,
         checkpointed=learn.activation_checkpointing,
+        attended=attended,
     )
     return StageCost(learned, growing_cost(grow.layout, grow.states), trained)
 

@@ -64,7 +64,7 @@ def training_steps(
         beats = beating(islice(micro_batches, in_a_step), f"step {number + 1}")
         if phase.marks_new:
             engine.train_new_alone(number < phase.freeze)
-        result = engine.train_step(beats, phase.batch_size, phase.rates(number))
+        result = engine.train_step(beats, batches.weight(number), phase.rates(number))
         yield Step(number + 1, phase, result, phase.learning_rate(number), time.perf_counter() - began)
 
 

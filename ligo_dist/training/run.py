@@ -140,7 +140,7 @@ def _run(
         checkpoint, more = find_start(config.start_from, recorded, world)
         notes += more
     first_rank_only(lambda: _keep(config, source, of_source, checkpoint, paths.run_dir), world)
-    plan = Plan.of(config, corpus.vocab_size, world.size)
+    plan = Plan.of(config, corpus.vocab_size, world.size, corpus.attended)
     if checkpoint is not None and begins:
         _inherit(checkpoint, plan, paths, world)
     progress, tracker = _open_records(plan, paths, world, checkpoint)

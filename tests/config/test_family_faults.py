@@ -6,8 +6,8 @@ import sys
 import types
 
 import pytest
-from example import assert_told, example, faults_of, raw_example
 
+from example import assert_told, example, faults_of, raw_example
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
 from ligo_dist.config import config_from, model_shape, owned_huggingface_keys, stage_shapes, tokens_per_sample
 from ligo_dist.runtime.errors import ConfigError
@@ -54,6 +54,11 @@ def test_the_examples_are_right(overrides):
             "64 has no meaning for vit, only for text models",
         ),
         ("data.mask_fraction=0.2", "data.mask_fraction", "0.2 has no meaning for vit, only for text models"),
+        (
+            "data.separate_documents=true",
+            "data.separate_documents",
+            "True has no meaning for vit, only for text models",
+        ),
         (
             "data.source=stdlib",
             "data.source",

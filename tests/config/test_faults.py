@@ -152,6 +152,17 @@ _BETWEEN_KEYS = [
         "tokenizer.vocab_size",
         "is missing; a tokenizer that is to be trained needs",
     ),
+    (
+        "data.token_column=ids",
+        "data.token_column",
+        "no meaning for the source 'stdlib', only for parquet, arrow",
+    ),
+    (
+        "data={source: megatron, files: [a.bin], sequence_length: 64}",
+        "tokenizer.huggingface",
+        "is missing; tokens that exist do not say which tokenizer made them: name it, or tokenizer.file",
+    ),
+    ("data.source=megatorn", "data.source", "no source of text for gpt2; did you mean 'megatron'?"),
 ]
 
 
@@ -163,6 +174,22 @@ def test_says_what_is_wrong_and_what_would_be_right(override: str, path: str, wo
 @pytest.mark.parametrize(
     ("overrides", "path", "words"),
     [
+        (
+            (
+                "tokenizer={file: a.model}",
+                "data={source: datatrove, files: [a.ds], streaming: true, sequence_length: 64}",
+            ),
+            "data.streaming",
+            "true has no meaning for tokens that exist, which are read where they are; false would be right",
+        ),
+        (
+            (
+                "tokenizer={file: a.model}",
+                "data={source: arrow, files: [a], token_column: ids, text_column: body, sequence_length: 64}",
+            ),
+            "data.text_column",
+            "'body' and data.token_column are two columns; one of them has to be left out",
+        ),
         (
             ("stages[0].size.width=36", "stages[1].size.width=54"),
             "stages[0].size.heads",

@@ -3,8 +3,8 @@ from __future__ import annotations
 import copy
 
 import pytest
-from example import assert_told, example
 
+from example import assert_told, example
 from ligo_dist.config import check_huggingface_keys, check_huggingface_keys_apart, stage_shapes
 from ligo_dist.huggingface import huggingface_config
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from example import example, raw_example
 
+from example import example, raw_example
 from ligo_dist.config import (
     Config,
     apply_overrides,

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from example import example
 
+from example import example
 from ligo_dist.config import attention_of, changes, recorded_precision, resolve_precision
 from ligo_dist.runtime.errors import ConfigError
 

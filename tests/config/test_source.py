@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example import example, raw_example
 
+from example import example, raw_example
 from ligo_dist.config import (
     Config,
     config_from,

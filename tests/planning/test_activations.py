@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import transformers
 from torch import Tensor
 
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
-from ligo_dist.huggingface import huggingface_config
+from ligo_dist.huggingface import heed_positions, huggingface_config
 from ligo_dist.planning import Setting, activation_bytes
 from small_models import random_batch, small_shape
 
@@ -24,8 +25,10 @@ DROPOUT = {
 }
 
 
-def saved_bytes(family: str, shape: ModelShape, dtype: torch.dtype, attention: str, **keys: object) -> int:
-    """Bytes of the storages that a forward pass saves, weights and buffers aside."""
+def saved_bytes(
+    family: str, shape: ModelShape, dtype: torch.dtype, attention: str, apart: bool = False, **keys: object
+) -> int:
+    """Bytes of the storages that a forward pass saves, weights and buffers aside; `apart`: of two documents each."""
     architecture = get_architecture(family)
     config = huggingface_config(architecture, shape, {"attn_implementation": attention, **keys})
     model = getattr(transformers, architecture.model_class)(config).to(dtype).train()
@@ -40,12 +43,15 @@ def saved_bytes(family: str, shape: ModelShape, dtype: torch.dtype, attention: s
 
     batch = random_batch(family, shape, SEQUENCES, LENGTH)
     inputs = {name: t.to(dtype) if t.is_floating_point() else t for name, t in batch.items()}
+    if apart:
+        heed_positions(architecture, model, dtype)
+        inputs["position_ids"] = torch.arange(LENGTH).expand(SEQUENCES, -1) % 9 + architecture.position_offset
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         model(**inputs)
     return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
 
 
-def block_bytes(family: str, dtype: torch.dtype, attention: str, **keys: object) -> tuple[ModelShape, int]:
+def block_bytes(family: str, dtype: torch.dtype, attention: str, **keys: Any) -> tuple[ModelShape, int]:
     """What one block more saves; of an odd inner width."""
     two, three = (small_shape(family, layers=layers, heads=6, ffn=101) for layers in (2, 3))
     saved = [saved_bytes(family, shape, dtype, attention, **keys) for shape in (two, three)]
@@ -63,6 +69,17 @@ def test_a_block_keeps_what_torch_saves(family: str, dtype: torch.dtype, attenti
     shape, saved = block_bytes(family, dtype, attention)
     setting = Setting(get_architecture(family), 1, dtype.itemsize, fused=attention == "sdpa")
     assert activation_bytes(setting, shape, length_of(family, shape), SEQUENCES).block == saved
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "bert"])
+def test_documents_kept_apart_keep_a_mask(family: str, dtype: torch.dtype, attention: str) -> None:
+    shape, saved = block_bytes(family, dtype, attention, apart=True)
+    setting = Setting(
+        get_architecture(family), 1, dtype.itemsize, fused=attention == "sdpa", masked=attention == "sdpa"
+    )
+    assert activation_bytes(setting, shape, LENGTH, SEQUENCES).block == saved
 
 
 @pytest.mark.parametrize(

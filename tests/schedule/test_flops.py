@@ -9,7 +9,8 @@ import torch
 
 from ligo_dist.architectures import ModelShape, architecture_names, get_architecture
 from ligo_dist.engine import World
-from ligo_dist.growth import Growth, GrowthLayout
+from ligo_dist.growth import Growth, GrowthLayout, get_method
+from ligo_dist.huggingface import heed_positions
 from ligo_dist.schedule import (
     BatchSplit,
     forward_flops,
@@ -221,3 +222,40 @@ def test_a_source_of_no_layer_and_columns_that_are_not_its_own():
     assert learning_step_flops(pair(none, 3), 16, alone) == (
         learning_step_flops(pair(none), 16, alone) + 2 * mixing
     )
+
+
+def test_documents_kept_apart_cost_what_they_cost_alone():
+    """Model FLOPs, and those of hardware that passes over what is masked; with a mask it computes the rest too."""
+    llama, gpt2 = get_architecture("llama"), get_architecture("gpt2")
+    lengths = [3, 1, 7, 5]
+    pairs = sum(length**2 for length in lengths)
+    alone = sum(forward_flops(llama, LLAMA, length, 1) for length in lengths)
+    assert forward_flops(llama, LLAMA, LENGTH, 1, pairs) == alone
+    assert training_step_flops(llama, LLAMA, LENGTH, 4, checkpointed=False, attended=pairs) == 3 * 4 * alone
+    saved = 4 * LLAMA.layers * LLAMA.attention_width * (LENGTH**2 - pairs)
+    again = [
+        training_step_flops(llama, LLAMA, LENGTH, 4, checkpointed=True, attended=each)
+        for each in (None, pairs)
+    ]
+    assert again[0] - again[1] == 4 * 4 * saved
+    layout = GrowthLayout.for_method(gpt2, GPT2, GPT2_LARGE, get_method("ligo"))
+    saved = 4 * GPT2_LARGE.layers * GPT2_LARGE.attention_width * (LENGTH**2 - pairs)
+    for checkpointed, passes in ((False, 3), (True, 4)):
+        how = {"checkpointed": checkpointed, "hardware": True}
+        full, apart = (
+            learning_step_flops(layout, LENGTH, BatchSplit(4, 2, 1), **how, attended=each)
+            for each in (None, pairs)
+        )
+        assert full - apart == passes * 4 * saved
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_mask_is_computed_in_full(family, attention):
+    shape, architecture = small_shape(family), get_architecture(family)
+    model, batch = library_model(family, shape), random_batch(family, shape, 3, LENGTH)
+    model.config._attn_implementation = attention
+    heed_positions(architecture, model, torch.float32)
+    batch["position_ids"] = torch.arange(LENGTH).expand(3, -1) % 5
+    step = training_step_flops(architecture, shape, LENGTH, 3, checkpointed=False)
+    assert counted(lambda: model(**batch).loss.backward()) == step
