@@ -2,6 +2,7 @@
 
 from ligo_dist.config.cluster import Cluster, Slurm
 from ligo_dist.config.compare import SOURCE, Contender, read_contender
+from ligo_dist.config.data import Data
 from ligo_dist.config.deepspeed_keys import (
     ALLOWED,
     OWNED,
@@ -19,6 +20,13 @@ from ligo_dist.config.huggingface import (
 )
 from ligo_dist.config.liger import Liger
 from ligo_dist.config.load import apply_overrides, config_from, load_config
+from ligo_dist.config.mixture import (
+    SMALLEST_SHARE,
+    source_configs,
+    stage_weights,
+    told_of_source,
+    trains_tokenizer,
+)
 from ligo_dist.config.precision import recorded_precision, resolve_precision
 from ligo_dist.config.profile import Profile
 from ligo_dist.config.resolve import (
@@ -39,11 +47,13 @@ from ligo_dist.config.yaml_text import dump_yaml, parse_yaml, set_value
 __all__ = [
     "ALLOWED",
     "OWNED",
+    "SMALLEST_SHARE",
     "SOURCE",
     "ZERO_OWNED",
     "Cluster",
     "Config",
     "Contender",
+    "Data",
     "Learn",
     "Liger",
     "Model",
@@ -80,9 +90,13 @@ __all__ = [
     "recorded_precision",
     "resolve_precision",
     "set_value",
+    "source_configs",
     "stage_shapes",
+    "stage_weights",
     "suggestion",
     "tokens_per_sample",
+    "told_of_source",
+    "trains_tokenizer",
     "with_source",
     "with_source_apart",
 ]

@@ -17,7 +17,10 @@ _OF_THE_CORPUS = (
     "label_column", "streaming", "max_documents", "validation_fraction",
 )  # fmt: skip
 _STANDS_FOR = {
-    "corpus_fingerprint": (*(f"data.{key}" for key in _OF_THE_CORPUS), "tokenizer"),
+    "corpus_fingerprint": (
+        *(f"data.{place}{key}" for place in ("", "mixture.*.") for key in _OF_THE_CORPUS),
+        "tokenizer",
+    ),
     "source_fingerprint": ("stages.0.from",),
 }
 """Keys of what a run was made with, each with those that say where that lies or how it was made: of no account where
@@ -48,17 +51,29 @@ def comparable(config: dict[str, Any], without: Iterable[str] = ()) -> dict[str,
     config = copy.deepcopy(config)
     for path in (*_MAY_CHANGE, *without):
         *parents, last = path.split(".")
-        section: Any = config
+        sections: list[Any] = [config]
         for parent in parents:
-            section = section[int(parent)] if isinstance(section, list) else section.get(parent, {})
-        section.pop(last, None)
+            sections = [inner for section in sections for inner in _inside(section, parent)]
+        for section in sections:
+            section.pop(last, None)
+    if not config.get("data", {}).get("mixture", True):  # runs from before there were mixtures do not say it
+        del config["data"]["mixture"]
     for stage in config.get("stages", []):
         stage.pop("nodes", None)
+        if not stage.get("data", {}).get("weights", True):
+            del stage["data"]
         # Another split into micro-batches changes how many fit into memory, not what is computed.
         learn = (stage.get("grow") or {}).get("learn", {})
         for phase in (stage["train"] or {}, learn):
             phase.pop("micro_batch_size", None)
     return config
+
+
+def _inside(section: Any, key: str) -> list[Any]:
+    """What stands under a key, `*` being any, or at a place in a list."""
+    if isinstance(section, list):
+        return [section[int(key)]]
+    return list(section.values()) if key == "*" else [section.get(key, {})]
 
 
 _ABSENT = object()

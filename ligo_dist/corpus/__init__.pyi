@@ -15,6 +15,7 @@ from .image_corpus import ImageCorpus as ImageCorpus
 from .images import find_images as find_images
 from .images import open_images as open_images
 from .order import is_validation as is_validation
+from .order import mixed_indices as mixed_indices
 from .order import sample_indices as sample_indices
 from .packing import PackedBlocks as PackedBlocks
 from .packing import check_known as check_known
@@ -30,6 +31,7 @@ from .samples import VALIDATION as VALIDATION
 from .samples import CausalSamples as CausalSamples
 from .samples import ImageSamples as ImageSamples
 from .samples import MaskedSamples as MaskedSamples
+from .samples import MixedSamples as MixedSamples
 from .samples import UnlabelledSamples as UnlabelledSamples
 from .sources import DataSource as DataSource
 from .sources import Documents as Documents

@@ -10,6 +10,7 @@ from ligo_dist.schedule.flops import (
     training_step_flops,
 )
 from ligo_dist.schedule.learning_rate import LearningRate
+from ligo_dist.schedule.mixing import Mixing, whole_weights
 from ligo_dist.schedule.plan import GrowPlan, PhasePlan, Plan, StagePlan
 from ligo_dist.schedule.state import LEARN, TRAIN, RunState, StageRecord
 
@@ -19,6 +20,7 @@ __all__ = [
     "BatchSplit",
     "GrowPlan",
     "LearningRate",
+    "Mixing",
     "PhaseCost",
     "PhasePlan",
     "Plan",
@@ -34,4 +36,5 @@ __all__ = [
     "parameter_count",
     "training_cost",
     "training_step_flops",
+    "whole_weights",
 ]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ligo_dist.architectures import Architecture, ModelShape
 from ligo_dist.config import (
     Config,
+    Data,
     Learn,
     Stage,
     Train,
@@ -21,6 +22,7 @@ from ligo_dist.config import (
     learn_steps,
     method_of,
     stage_shapes,
+    stage_weights,
     tokens_per_sample,
 )
 from ligo_dist.growth import GrowthLayout, Method
@@ -29,6 +31,7 @@ from ligo_dist.schedule.batch_split import BatchSplit
 from ligo_dist.schedule.costs import PhaseCost, StageCost, growing_cost, learning_cost, training_cost
 from ligo_dist.schedule.flops import parameter_count
 from ligo_dist.schedule.learning_rate import LearningRate
+from ligo_dist.schedule.mixing import Mixing, whole_weights
 from ligo_dist.schedule.state import LEARN, TRAIN
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ class PhasePlan:
         activation_checkpointing: recompute the blocks' activations in the backward pass.
         first_step: the run's global step when the phase begins.
         first_sample: global number of the first training sample it takes.
+        mixing: which source of a mixture each of its samples is from; None: there is one.
     """
 
     kind: str
@@ -60,6 +64,7 @@ class PhasePlan:
     activation_checkpointing: bool
     first_step: int = 0
     first_sample: int = 0
+    mixing: Mixing | None = None
 
     def rates(self, step: int) -> dict[str, float]:
         """The learning rate of each kind of parameter at a step of the phase."""
@@ -194,7 +199,7 @@ class Plan:
             cost = _stage_cost(architecture, shape, grow, train, tokens, world_size)
             count = parameter_count(architecture, shape)
             stages.append(StagePlan(section, index, shape, count, grow, train, cost, epsilon))
-        return cls(config, architecture, pieces, world_size, tokens, tuple(_numbered(stages)))
+        return cls(config, architecture, pieces, world_size, tokens, tuple(_numbered(stages, config.data)))
 
     @property
     def last(self) -> StagePlan:
@@ -204,6 +209,15 @@ class Plan:
     def samples(self) -> int:
         """Training samples that all phases take."""
         return sum(phase.steps * phase.batch_size for stage in self.stages for phase in stage.phases)
+
+    @property
+    def samples_by_source(self) -> dict[str, int]:
+        """The same by the sources of `data.mixture`; under the name "" where there is one alone."""
+        end = self.last.train
+        if end.mixing is None:
+            return {"": self.samples}
+        taken = end.mixing.taken(end.steps * end.batch_size)
+        return dict(zip(self.config.data.mixture, taken, strict=True))
 
     @property
     def cost(self) -> PhaseCost:
@@ -293,17 +307,22 @@ def _stage_cost(
     return StageCost(learned, growing_cost(grow.layout, grow.states), trained)
 
 
-def _numbered(stages: list[StagePlan]) -> Iterator[StagePlan]:
-    """Fill in where each phase begins: steps and samples are counted through the whole run."""
+def _numbered(stages: list[StagePlan], data: Data) -> Iterator[StagePlan]:
+    """Fill in where each phase begins: steps and samples, those of each source too, are counted through the whole
+    run."""
     step = sample = 0
+    taken = (0,) * len(data.mixture)
 
-    def placed(phase: PhasePlan) -> PhasePlan:
-        nonlocal step, sample
-        here = replace(phase, first_step=step, first_sample=sample)
+    def placed(phase: PhasePlan, section: Stage) -> PhasePlan:
+        nonlocal step, sample, taken
+        weights = tuple(stage_weights(data, section).values())
+        mixing = Mixing(whole_weights(weights), taken) if weights else None
+        here = replace(phase, first_step=step, first_sample=sample, mixing=mixing)
         step += phase.steps
         sample += phase.steps * phase.batch_size
+        taken = mixing.taken(phase.steps * phase.batch_size) if mixing else taken
         return here
 
     for stage in stages:
-        grow = stage.grow and replace(stage.grow, learn=placed(stage.grow.learn))
-        yield replace(stage, grow=grow, train=placed(stage.train))
+        grow = stage.grow and replace(stage.grow, learn=placed(stage.grow.learn, stage.section))
+        yield replace(stage, grow=grow, train=placed(stage.train, stage.section))
