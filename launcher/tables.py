@@ -61,7 +61,9 @@ def print_forecast(name: str, forecast: Forecast, file: TextIO | None = None) ->
     _print_lines([_heading(name, forecast)], file)
     for table in (_work(forecast), _memory(forecast), _communication(forecast)):
         print_whole(table, file)
-    _print_lines([*_fit(forecast), *_break_evens(forecast), ""], file)
+    plan = forecast.plan
+    mixture = describe_prepared(plan.config, plan.samples_by_source) if plan.config.data.mixture else []
+    _print_lines([*_fit(forecast), *_break_evens(forecast), *mixture, ""], file)
 
 
 def _heading(name: str, forecast: Forecast) -> str:
@@ -215,10 +217,10 @@ def cost_table(words: Sequence[str], numbers: Mapping[str, str], caption: str) -
 def print_plan(plan: Plan, file: TextIO | None = None) -> None:
     """Print the table, and what is to be said of each growth."""
     print_whole(_by_stage(plan), file)
-    corpus = describe_prepared(plan.config, plan.samples)
+    corpus = describe_prepared(plan.config, plan.samples_by_source)
     notes = [f"stages[0].from: {note}" for note in plan.source_notes]
     claims = [_claim(before, stage) for before, stage in pairwise(plan.stages)]
-    _print_lines([corpus, *notes, *claims, *_padding(plan)], file)
+    _print_lines([*corpus, *notes, *claims, *_padding(plan)], file)
 
 
 def _claim(before: StagePlan, stage: StagePlan) -> str:

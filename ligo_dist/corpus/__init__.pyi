@@ -14,6 +14,7 @@ from .corpus import build_corpus as build_corpus
 from .image_corpus import ImageCorpus as ImageCorpus
 from .images import find_images as find_images
 from .images import open_images as open_images
+from .mixture import MixtureCorpus as MixtureCorpus
 from .order import is_validation as is_validation
 from .order import mixed_indices as mixed_indices
 from .order import sample_indices as sample_indices
@@ -32,6 +33,7 @@ from .samples import CausalSamples as CausalSamples
 from .samples import ImageSamples as ImageSamples
 from .samples import MaskedSamples as MaskedSamples
 from .samples import MixedSamples as MixedSamples
+from .samples import Samples as Samples
 from .samples import UnlabelledSamples as UnlabelledSamples
 from .sources import DataSource as DataSource
 from .sources import Documents as Documents

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ligo_dist.config import is_image_family
+from ligo_dist.config import is_image_family, source_configs, told_of_source
 from ligo_dist.runtime.errors import DataError, shortened
 from ligo_dist.runtime.files import replace_text
 
@@ -122,24 +122,30 @@ def find_prepared(config: Config) -> Path | None:
     return max(found)[1] if found else None
 
 
-def corpus_name(config: Config) -> str:
-    """What a configuration says that its corpus is read from."""
+def corpus_name(config: Config, name: str = "") -> str:
+    """What a configuration says that its corpus is read from; `name`: of it as a source of a mixture."""
     data = config.data
     places = data.files if data.name is None else [data.name]
-    return f"data.source {data.source}" + (f" ({shortened(places, 2)})" if places else "")
+    said = f"data.source {data.source}" + (f" ({shortened(places, 2)})" if places else "")
+    return told_of_source(said, name)
 
 
-def describe_prepared(config: Config, taken: int) -> str:
-    """What a run will be trained on, and how much of it there is where it has been prepared.
+def describe_prepared(config: Config, taken: Mapping[str, int]) -> list[str]:
+    """What a run will be trained on, a line for each source, and how much of it there is where it has been prepared.
 
     Args:
-        taken: samples that the run takes.
+        taken: samples that the run takes of each source; of the one there is under the name "".
     """
+    return [_describe_source(alone, name, taken[name]) for name, alone in source_configs(config).items()]
+
+
+def _describe_source(config: Config, name: str, taken: int) -> str:
     directory = find_prepared(config)
     try:
         index = None if directory is None else read_index(directory)
         if index is None:
-            what = "prepared when the run starts"
+            of_mixture = f", {taken:,} samples taken" if name else ""
+            what = f"prepared when the run starts{of_mixture}"
         elif is_image_family(config.architecture):
             images = index["images"]["train"]
             what = f"{images:,} images to train on, {epochs(taken, images)}, in {directory}"
@@ -149,7 +155,7 @@ def describe_prepared(config: Config, taken: int) -> str:
             what = f"{tokens:,} tokens to train on, {gone_through}, in {directory}"
     except (OSError, ValueError, KeyError) as error:
         what = f"prepared in {directory}, and damaged ({error})"
-    return f"{corpus_name(config)}: {what}"
+    return f"{corpus_name(config, name)}: {what}"
 
 
 def epochs(taken: int, samples: int) -> str:
@@ -177,7 +183,8 @@ def vocabulary_size(
         pieces = count(config.tokenizer, source_directory)
     except DataError:
         is_named = config.tokenizer.file is not None or config.tokenizer.huggingface is not None
-        prepared = find_prepared(config) if is_named else None
+        alone = next(iter(source_configs(config).values()))  # all have the same pieces
+        prepared = find_prepared(alone) if is_named else None
         if prepared is None:
             raise
         return read_index(prepared)["tokenizer"]["vocab_size"]
@@ -341,12 +348,17 @@ def _notes(config: Config) -> Iterator[Path]:
     """Where it is noted. A name that stands for no directory here may have stood for one: then for that of its path,
     and no other project's."""
     settings, data = config.tokenizer, config.data
-    asked = {
+    asked: dict[str, Any] = {
         "objective": config.architecture.objective,
-        "data": data.model_dump(mode="json", exclude=_OF_NO_ACCOUNT | _OF_THE_WORK | {"files"}),
+        "data": data.model_dump(mode="json", exclude=_OF_NO_ACCOUNT | _OF_THE_WORK | {"files", "mixture"}),
         "files": [_absolute(pattern) for pattern in data.files],
         "tokenizer": settings.model_dump(mode="json", exclude={"replace_source"}),
     }
+    if data.mixture:  # on which the tokenizer is trained
+        beside = (source.model_dump(mode="json", exclude=_OF_THE_WORK) for source in data.mixture.values())
+        asked["beside"] = sorted(
+            cache_key({**said, "files": [_absolute(pattern) for pattern in said["files"]]}) for said in beside
+        )
     of_source = (settings.file, settings.huggingface, settings.vocab_size) == (None, None, None)
     names = [data.name, settings.huggingface, config.stages[0].from_ if of_source else None]
     for places in itertools.product(*map(_places, names)):

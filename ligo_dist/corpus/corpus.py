@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +21,7 @@ class Corpus(Protocol):
         description: a line about it.
         tokenizer: of text; None for images.
         vocab_size: pieces of it; 0 for images.
+        sources: those of a mixture by their names, each as a corpus of its own; none where it is no mixture.
     """
 
     @property
@@ -40,6 +42,9 @@ class Corpus(Protocol):
     @property
     def vocab_size(self) -> int: ...
 
+    @property
+    def sources(self) -> Mapping[str, Corpus]: ...
+
     def library_keys(self) -> dict[str, Any]:
         """What it says of the library's configuration of a model in training: special tokens' ids, classes' names."""
         ...
@@ -54,7 +59,8 @@ class Corpus(Protocol):
 
 
 def build_corpus(config: Config, source_directory: Path | None = None, show_progress: bool = True) -> Corpus:
-    """Prepares the corpus of a configuration, or finds it in the cache. May be called on all ranks at once.
+    """Prepares the corpus of a configuration, or finds it in the cache: of a mixture all sources. May be called on all
+    ranks at once.
 
     Args:
         config: with what `stages[0].from` says filled in.
@@ -66,6 +72,10 @@ def build_corpus(config: Config, source_directory: Path | None = None, show_prog
             do not fit the configuration.
     """
     architecture = config.architecture
+    if config.data.mixture:
+        from ligo_dist.corpus.mixture import build_mixture
+
+        return build_mixture(config, source_directory, show_progress)
     # Not at the top: tokenizing processes and the launcher import this package too, and these take seconds.
     if architecture.objective == "image_classification":
         from ligo_dist.corpus.image_corpus import build_image_corpus

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ligo_dist.corpus.cache import remember, size_and_checksum
+from ligo_dist.corpus.hub_data import check_answer
 from ligo_dist.corpus.packing import PackedBlocks, SplitStatistics, summed
 from ligo_dist.corpus.prepare import PackedCorpus, prepare_corpus, recall_corpus
 from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
@@ -19,7 +21,7 @@ from ligo_dist.corpus.samples import (
     Samples,
     UnlabelledSamples,
 )
-from ligo_dist.corpus.sources import find_source
+from ligo_dist.corpus.sources import DataSource, find_source
 from ligo_dist.corpus.text_tokenizer import TextTokenizer, check_masking, given_tokenizer
 from ligo_dist.corpus.tokenizer import TOKENIZER_FILE, SentencePieceTokenizer
 from ligo_dist.runtime.errors import DataError
@@ -27,6 +29,7 @@ from ligo_dist.runtime.errors import DataError
 if TYPE_CHECKING:
     from ligo_dist.architectures import Architecture
     from ligo_dist.config import Config
+    from ligo_dist.corpus.corpus import Corpus
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class TextCorpus:
         broken_lines: of the source, that were left out.
         note: what a user should know of how it was made; empty: nothing.
         source_says: keys of special tokens' ids that the source itself says, if the tokenizer is its own.
+        sources: none; see `MixtureCorpus`.
     """
 
     tokenizer: TextTokenizer
@@ -59,6 +63,7 @@ class TextCorpus:
     broken_lines: int = 0
     note: str = ""
     source_says: frozenset[str] = frozenset()
+    sources: Mapping[str, Corpus] = field(default_factory=dict)
 
     @property
     def vocab_size(self) -> int:
@@ -134,10 +139,14 @@ def _said_by_source(
 
 
 def build_text_corpus(
-    config: Config, architecture: Architecture, source_directory: Path | None, show_progress: bool
+    config: Config,
+    architecture: Architecture,
+    source_directory: Path | None,
+    show_progress: bool,
+    trained: TextTokenizer | None = None,
 ) -> TextCorpus:
-    """See `build_corpus`."""
-    packed = _packed(config, source_directory, show_progress)
+    """See `build_corpus`. `trained`: the tokenizer, where it was trained on more than this."""
+    packed = _packed(config, source_directory, show_progress, trained)
     data, masked = config.data, architecture.objective == "masked_lm"
     is_another = source_directory is not None and not _is_of_source(packed.tokenizer, source_directory)
     blocks = {
@@ -178,26 +187,40 @@ def build_text_corpus(
     )
 
 
-def _packed(config: Config, source_directory: Path | None, show_progress: bool) -> PackedCorpus:
+def find_text(config: Config) -> tuple[DataSource, dict[str, Any]]:
+    """What is to be read, and its identity.
+
+    Raises:
+        DataError: it is not there.
+    """
+    data = config.data
+    check_answer(config)
+    assert data.source is not None, "a checked configuration says it"
+    source = find_source(
+        kind=data.source,
+        files=data.files,
+        name=data.name,
+        subset=data.subset,
+        split=data.split,
+        text_column=data.text_column,
+        document=data.document,
+        include_tests=data.include_tests,
+        max_documents=data.max_documents,
+        broken_lines=data.broken_lines,
+    )
+    return source, source.identity()
+
+
+def _packed(
+    config: Config, source_directory: Path | None, show_progress: bool, trained: TextTokenizer | None
+) -> PackedCorpus:
     """The tokens: prepared now, or before, then also where what they are made from is not there any more."""
     architecture, data = config.architecture, config.data
     masked, settings = architecture.objective == "masked_lm", config.tokenizer
     is_named = settings.file is not None or settings.huggingface is not None
-    given = None if is_named else given_tokenizer(settings, source_directory)  # which is there
+    given = None if is_named else trained or given_tokenizer(settings, source_directory)  # which is there
     try:
-        source = find_source(
-            kind=data.source,
-            files=data.files,
-            name=data.name,
-            subset=data.subset,
-            split=data.split,
-            text_column=data.text_column,
-            document=data.document,
-            include_tests=data.include_tests,
-            max_documents=data.max_documents,
-            broken_lines=data.broken_lines,
-        )
-        identity = source.identity()
+        source, identity = find_text(config)
         if is_named:
             given = given_tokenizer(settings, source_directory)
     except DataError as error:

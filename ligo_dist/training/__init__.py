@@ -18,7 +18,7 @@ from ligo_dist.training.preservation import check_preserved
 from ligo_dist.training.profiling import StepProfiler
 from ligo_dist.training.resume import agree_on_precision, find_checkpoint, recorded_config, run_lock
 from ligo_dist.training.run import run_schedule
-from ligo_dist.training.summary import Locations, StageSummary, show_summary, write_summary
+from ligo_dist.training.summary import Locations, SourceSummary, StageSummary, show_summary, write_summary
 
 __all__ = [
     "Account",
@@ -29,6 +29,7 @@ __all__ = [
     "LogMetrics",
     "PhaseRunner",
     "SaveCheckpoint",
+    "SourceSummary",
     "StageSummary",
     "Step",
     "StepProfiler",

@@ -173,18 +173,21 @@ def test_a_validation_loss_that_is_no_number_stops_the_run(monkeypatch: pytest.M
     """Else such a model would be saved over the last good one, grown, and exported."""
     monkeypatch.setattr(phase_module, "fixed_batches", lambda *_: [])
     evaluation = SimpleNamespace(sequences=4, micro_batch_size=2)
-    runner = SimpleNamespace(
-        plan=SimpleNamespace(config=SimpleNamespace(evaluation=evaluation)),
+    nothing: Any = None
+    runner = PhaseRunner(
+        plan=SimpleNamespace(config=SimpleNamespace(evaluation=evaluation)),  # type: ignore[arg-type]
+        corpus=SimpleNamespace(validation=SimpleNamespace(labelled=True), sources={}),  # type: ignore[arg-type]
         world=World(0, 1, torch.device("cpu")),
-        corpus=SimpleNamespace(validation=SimpleNamespace(labelled=True)),
-        settle=lambda: Path("checkpoints/last"),
+        tracker=nothing,
+        progress=nothing,
+        checkpoints=SimpleNamespace(settle=lambda: Path("checkpoints/last")),  # type: ignore[arg-type]
     )
-    engine = SimpleNamespace(evaluate=lambda batches: EvaluationResult(math.nan, None))
+    engine: Any = SimpleNamespace(evaluate=lambda batches: EvaluationResult(math.nan, None))
     heartbeat.enter("large train")
     with pytest.raises(
         NonFiniteLossError, match=r"^large train: the validation loss is nan; the last good checkpoint is"
     ):
-        PhaseRunner.evaluate(runner, engine, "evaluating")
+        runner.evaluate(engine, "evaluating")
 
 
 def test_the_account_adds_tokens_and_flops():
@@ -346,7 +349,7 @@ def run_without_steps(tmp_path: Path, kind: str, labelled: bool = True) -> tuple
     engine, log = Measured(), tmp_path / "run.log"
     config = config_from(parse_yaml(CONFIG))
     plan = Plan.of(config, 512, 1)
-    corpus: Any = SimpleNamespace(train=Numbers(labelled), validation=Numbers(labelled))
+    corpus: Any = SimpleNamespace(train=Numbers(labelled), validation=Numbers(labelled), sources={})
     progress = Progress(Console(file=io.StringIO()), log)
     tracker: Any = Tracker()
     checkpoints = CheckpointWriter(tmp_path, {}, 1, "stop", engine.world, progress.message)
