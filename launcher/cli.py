@@ -14,6 +14,7 @@ from launcher.commands import (
     evaluate,
     methods,
     plan,
+    prepare,
     report,
     run,
     submit,
@@ -26,6 +27,7 @@ from ligo_dist.runtime.redaction import redact
 
 _COMMANDS = {
     "run": run,
+    "prepare": prepare,
     "plan": plan,
     "compare": compare,
     "doctor": doctor,
@@ -40,6 +42,7 @@ _COMMANDS = {
 _EXAMPLES = """\
 examples:
   ligo-dist run configs/quickstart.yaml --dry-run
+  ligo-dist prepare configs/quickstart.yaml
   ligo-dist run configs/quickstart.yaml --nproc 2
   ligo-dist run configs/quickstart.yaml seed=1 'stages[1].train.steps=300' run_dir=runs/other
   ligo-dist compare configs/compare_quick.yaml --methods scratch,stack,ligo --seeds 3

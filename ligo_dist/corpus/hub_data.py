@@ -26,8 +26,8 @@ _ANSWER_SECONDS = 10.0
 
 
 def check_answer(config: Config) -> None:
-    """See that the hub answers, where it is to be asked for what was prepared before. `datasets` itself tries for half a
-    minute, each time.
+    """See that the hub answers, where it is to be asked for what was prepared before. `datasets` itself tries for half
+    a minute, each time.
 
     Raises:
         DataError: it does not.
