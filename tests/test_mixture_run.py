@@ -30,7 +30,7 @@ def overrides(site: Site, *more: str) -> list[str]:
         "rest": {"source": "text", "files": second, "document": "paragraph", "weight": 1},
     }
     own = ("source", "files", "document")
-    data = {key: value for key, value in load_config(site.config("mixture").config).values()["data"].items()}
+    data = load_config(site.config("mixture", "two stages").config).values()["data"]
     data = {key: value for key, value in data.items() if key not in own} | {"mixture": mixture}
     return [f"data={json.dumps(data)}", "stages[1].data.weights={few: 0.5}", "checkpoints.keep=20", *more]
 

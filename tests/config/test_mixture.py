@@ -8,7 +8,8 @@ from example import assert_told, example, faults_of
 from ligo_dist.config import changes, source_configs, stage_weights
 from ligo_dist.schedule import Plan
 
-_DATA = "data={sequence_length: 32, mixture: {web: {source: text, files: [web/*.txt], weight: 3}, code: {source: stdlib}}}"
+_MIXTURE = "{web: {source: text, files: [web/*.txt], weight: 3}, code: {source: stdlib}}"
+_DATA = f"data={{sequence_length: 32, mixture: {_MIXTURE}}}"
 
 
 def test_each_source_is_a_configuration_of_its_own():
