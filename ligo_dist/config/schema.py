@@ -228,7 +228,7 @@ class Evaluation(Section):
     every_steps: Count = 100
     """Optimizer steps between two evaluations; the end of each phase is always evaluated."""
     sequences: Count = 64
-    """Sequences of the validation set that are used."""
+    """Sequences of the validation set that are used; of a mixture, of each source's."""
     micro_batch_size: Count = 8
     """Sequences that one rank takes in one forward pass."""
     compare_random: bool = True

@@ -87,7 +87,11 @@ def test_a_stage_may_have_weights_of_its_own():
             "is no source of data.mixture; did you mean",
         ),
         ("stages[1].data.weights={web: 0, code: 0}", "stages[1].data.weights", "all weights are 0"),
-        ("data={source: stdlib}", "stages[0].data.weights", "has no meaning without data.mixture; remove it"),
+        (
+            "data={source: stdlib, sequence_length: 9}",
+            "stages[0].data.weights",
+            "no meaning without data.mixture",
+        ),
     ],
 )
 def test_says_what_is_wrong(override: str, path: str, words: str):
