@@ -116,7 +116,8 @@ def _told(name: str) -> Iterator[None]:
         yield
     except DataError as error:
         told = told_of_source(str(error), name)
-        raise DataError(told if f"data.mixture.{name}" in told else f"data.mixture.{name}: {told}") from error
+        path = f"data.mixture.{name}"
+        raise DataError(told if told.startswith(f"{path}.") else f"{path}: {told}") from error
 
 
 def _check_classes(classes: Mapping[str, list[str] | None]) -> None:

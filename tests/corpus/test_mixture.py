@@ -197,7 +197,6 @@ def test_an_error_names_the_source(tmp_path: Path, texts: dict[str, Any]) -> Non
     texts["code"]["files"] = [str(tmp_path / "nothing/*.txt")]
     with pytest.raises(DataError, match=r"^data.mixture.code.files: no file matches '.*nothing"):
         _build(config_from(_raw(tmp_path / "cache", texts)))
-    (tmp_path / "empty").mkdir()
     texts["code"]["files"] = [_write(tmp_path / "one", [b"a document by itself"])]
     with pytest.raises(DataError, match=r"^data.mixture.code: data: the corpus is one document"):
         _build(config_from(_raw(tmp_path / "cache", texts)))
