@@ -250,6 +250,32 @@ def test_what_is_measured_is_recorded_with_the_accuracy():
     }
 
 
+def test_of_a_mixture_each_source_is_recorded_and_their_weighted_mean():
+    state, tracker = RunState(), Tracker()
+    parts = {
+        "web": EvaluationResult(2.0, 0.5),
+        "code": EvaluationResult(4.0, 1.0),
+        "none": EvaluationResult(9.0, 0.0),
+    }
+    measured = EvaluationResult.of_parts(parts, {"web": 3.0, "code": 1.0, "none": 0.0})
+    Evaluate(lambda: measured, state, tracker, every=1).run(7)  # type: ignore[arg-type]
+    ((metrics, _),) = tracker.records
+    assert {name: value for name, value in metrics.items() if name.startswith("evaluate/")} == {
+        "evaluate/loss": 2.5,
+        "evaluate/accuracy": 0.625,
+        "evaluate/loss/web": 2.0,
+        "evaluate/accuracy/web": 0.5,
+        "evaluate/loss/code": 4.0,
+        "evaluate/accuracy/code": 1.0,
+        "evaluate/loss/none": 9.0,
+        "evaluate/accuracy/none": 0.0,
+    }
+    assert state.record.final_losses == {"web": 2.0, "code": 4.0, "none": 9.0}
+    assert RunState.from_dict(state.to_dict()) == state
+    text = {name: EvaluationResult(part.loss) for name, part in parts.items()}
+    assert EvaluationResult.of_parts(text, {"web": 1.0, "code": 1.0, "none": 1.0}).accuracy is None
+
+
 def test_text_has_no_accuracy_and_a_model_without_an_objective_no_loss():
     state, tracker = RunState(), Tracker()
     Evaluate(lambda: EvaluationResult(2.5), state, tracker, every=1).run(7)  # type: ignore[arg-type]
