@@ -50,7 +50,7 @@ def stage_weights(data: Data, stage: Stage) -> dict[str, float]:
 
 def told_of_source(text: str, name: str) -> str:
     """A text in which keys such as `data.files` are those of a source: `data.mixture.NAME.files`."""
-    return _OF_A_SOURCE.sub(rf"data.mixture.{name}.\1", text) if name else text
+    return _OF_A_SOURCE.sub(lambda key: f"data.mixture.{name}.{key[1]}", text) if name else text
 
 
 def mixture_faults(config: Config) -> list[Fault]:

@@ -1,5 +1,6 @@
 """`python -m ligo_dist.corpus CONFIG [key.path=value ...]`: prepare a corpus without a run. `ligo-dist prepare` starts
-it, as the launcher itself imports neither torch nor `datasets`."""
+it, as the launcher itself imports neither torch nor `datasets`. At the top neither does this file, which the tokenizing
+processes import too."""
 
 from __future__ import annotations
 
@@ -7,19 +8,22 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from ligo_dist.config import Config, load_config, source_configs, with_source
-from ligo_dist.corpus import Corpus, ImageCorpus, TextCorpus, build_corpus, corpus_name
 from ligo_dist.huggingface import resolve_directory
 from ligo_dist.runtime.errors import FINISHED, LigoError
 from ligo_dist.runtime.quantities import size
 from ligo_dist.runtime.redaction import redact
+
+if TYPE_CHECKING:
+    from ligo_dist.corpus import Corpus
 
 _SPLITS = ("train", "validation")
 
@@ -30,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("config", metavar="CONFIG")
     parser.add_argument("overrides", metavar="key.path=value", nargs="*")
     arguments = parser.parse_args(argv)
+    from ligo_dist.corpus import build_corpus
+
     logging.basicConfig(format="%(message)s")
     try:
         config = with_source(load_config(arguments.config, arguments.overrides), arguments.config)
@@ -47,22 +53,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def show(console: Console, config: Config, corpus: Corpus) -> None:
     """Print what was prepared: a table with each source's splits, then where each lies."""
+    from ligo_dist.corpus import corpus_name
+
     table = Table(box=box.SIMPLE_HEAD, header_style="dim")
     table.add_column("source", no_wrap=True)
     table.add_column("split", no_wrap=True)
-    parts = dict(zip(source_configs(config), corpus.sources.values() or [corpus], strict=True))
-    kinds = ("images", "samples", "bytes")
-    if corpus.tokenizer is not None:
-        kinds = ("documents", "tokens", "samples", "bytes of text")
-    for kind in kinds:
-        table.add_column(kind, justify="right", no_wrap=True)
+    is_text = corpus.tokenizer is not None
+    counted = ("documents", "tokens", "samples", "bytes of text") if is_text else ("images", "bytes")
+    for name in counted:
+        table.add_column(name, justify="right", no_wrap=True)
+    parts: dict[str, Any] = dict(
+        zip(source_configs(config), corpus.sources.values() or [corpus], strict=True)
+    )
     for name, part in parts.items():
-        for split, numbers in zip(_SPLITS, _numbers(part), strict=True):
-            *counts, of_bytes = numbers
+        for split in _SPLITS:
+            *counts, of_bytes = _numbers(part, split)
             table.add_row(name or "-", split, *(f"{number:,}" for number in counts), size(of_bytes))
     console.print(table)
     for name, alone in source_configs(config).items():
-        directory = _directory(parts[name])
+        directory: Path = parts[name].directory
         held = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
         said = f"{corpus_name(alone, name)}: in {directory}, {size(held)}"
         console.print(said, soft_wrap=True, highlight=False, markup=False)
@@ -71,20 +80,13 @@ def show(console: Console, config: Config, corpus: Corpus) -> None:
         console.print(pieces, soft_wrap=True, highlight=False, markup=False)
 
 
-def _numbers(corpus: Corpus) -> Iterator[tuple[int, ...]]:
-    """Of each split what it holds, its samples, and the bytes of the text or of the pixels."""
-    if isinstance(corpus, TextCorpus):
-        for split in _SPLITS:
-            held = corpus.statistics[split]
-            yield held.documents, held.tokens, len(getattr(corpus, split)), held.bytes
-    elif isinstance(corpus, ImageCorpus):
-        for images in (corpus.train, corpus.validation):
-            yield len(images), len(images), images.images.nbytes
-
-
-def _directory(corpus: Corpus) -> Path:
-    assert isinstance(corpus, TextCorpus | ImageCorpus)
-    return corpus.directory
+def _numbers(corpus: Any, split: str) -> tuple[int, ...]:
+    """Of a split of text or images what it holds, and last the bytes of the text, or of the pixels."""
+    samples = getattr(corpus, split)
+    if corpus.tokenizer is None:
+        return len(samples), samples.images.nbytes
+    held = corpus.statistics[split]
+    return held.documents, held.tokens, len(samples), held.bytes
 
 
 if __name__ == "__main__":
