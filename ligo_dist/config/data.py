@@ -21,10 +21,10 @@ class Source(Section):
     """What is read."""
 
     source: Text | None = None
-    """What is read; it has no default (`null` only with `mixture`). `stdlib`: the Python sources of the running
-    interpreter's standard library, so that nothing needs a download; `text`, `json` (JSON lines), `parquet`, `arrow`:
-    local `files`; `hub`: the data set `name`. For image models: `digits`, the handwritten digits that scikit-learn
-    ships; `images`: the directory `name` with a folder of image files for each class; `parquet`, `arrow`, `hub` with an
+    """What is read; it has no default. `stdlib`: the Python sources of the running interpreter's standard library, so
+    that nothing needs a download; `text`, `json` (JSON lines), `parquet`, `arrow`: local `files`; `hub`: the data
+    set `name`. For image models: `digits`, the handwritten digits that scikit-learn ships; `images`: the
+    directory `name` with a folder of image files for each class; `parquet`, `arrow`, `hub` with an
     `image_column` and a `label_column`. Or `package.module:FUNCTION` of your own, which is called with the paths of
     `files` and yields documents, as bytes or text."""
     files: list[PathText] = []
