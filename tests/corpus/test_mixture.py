@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import shutil
+import socket
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -272,6 +273,17 @@ def test_a_mixture_with_data_of_the_hub_is_found_without_the_hub(
     shutil.rmtree(_directories(before)[0])
     with pytest.raises(DataError, match=r"^data.mixture.hub.name: 'someone/texts': "):
         _build(config)
+
+
+def test_a_hub_that_does_not_answer_is_asked_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = hub_data._silence.__wrapped__
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    assert asked() == "HF_HUB_OFFLINE"
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        monkeypatch.setattr(hub_data.constants, "ENDPOINT", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        assert "refused" in (asked() or "")
 
 
 def test_the_command_prepares_and_says_what_it_made(
