@@ -11,6 +11,7 @@ from .cache import remember as remember
 from .cache import vocabulary_size as vocabulary_size
 from .corpus import Corpus as Corpus
 from .corpus import build_corpus as build_corpus
+from .corpus import parts_of as parts_of
 from .image_corpus import ImageCorpus as ImageCorpus
 from .images import find_images as find_images
 from .images import open_images as open_images

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ligo_dist.config import source_configs
+from ligo_dist.corpus.cache import corpus_name
+
 if TYPE_CHECKING:
     from ligo_dist.config import Config
     from ligo_dist.corpus.samples import Samples
@@ -56,6 +59,13 @@ class Corpus(Protocol):
     def write_processor(self, directory: Path) -> None:
         """Writes what turns text or images into a model's inputs: a tokenizer, or an image processor."""
         ...
+
+
+def parts_of(config: Config, corpus: Corpus) -> list[tuple[str, str, Corpus]]:
+    """The sources of a mixture, or the one corpus under the name "": the name of each, what it is read from, and what
+    there is of it."""
+    parts = zip(source_configs(config).items(), corpus.sources.values() or [corpus], strict=True)
+    return [(name, corpus_name(alone, name), part) for (name, alone), part in parts]
 
 
 def build_corpus(config: Config, source_directory: Path | None = None, show_progress: bool = True) -> Corpus:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ligo_dist.checkpoints import Checkpoint, CheckpointWriter
-from ligo_dist.config import Config, dump_yaml, source_configs
-from ligo_dist.corpus import Corpus, corpus_name, epochs
+from ligo_dist.config import Config, dump_yaml
+from ligo_dist.corpus import Corpus, epochs, parts_of
 from ligo_dist.engine import Shards, World, first_rank_only, gather_objects, has_native_bf16, raise_together
 from ligo_dist.huggingface import export_model, has_weights, keep_source, rehearse_export, source_fingerprint
 from ligo_dist.report import RunPictures
@@ -297,10 +297,8 @@ def _announce(
     ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
     taken = plan.samples_by_source
     told = [
-        f"{corpus_name(alone, name)}: {part.description}; {epochs(taken[name], len(part.train))}"
-        for (name, alone), part in zip(
-            source_configs(plan.config).items(), corpus.sources.values() or [corpus], strict=True
-        )
+        f"{read_from}: {part.description}; {epochs(taken[name], len(part.train))}"
+        for name, read_from, part in parts_of(plan.config, corpus)
     ]
     if corpus.sources:
         told.insert(0, f"data.mixture of {len(told)}: {', '.join(corpus.sources)}")
