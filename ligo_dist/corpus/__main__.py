@@ -9,14 +9,13 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ligo_dist.config import Config, load_config, source_configs, with_source
+from ligo_dist.config import Config, load_config, with_source
 from ligo_dist.huggingface import resolve_directory
 from ligo_dist.runtime.errors import FINISHED, LigoError
 from ligo_dist.runtime.quantities import size
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def show(console: Console, config: Config, corpus: Corpus) -> None:
     """Print what was prepared: a table with each source's splits, then where each lies."""
-    from ligo_dist.corpus import corpus_name
+    from ligo_dist.corpus import parts_of
 
     table = Table(box=box.SIMPLE_HEAD, header_style="dim")
     table.add_column("source", no_wrap=True)
@@ -62,18 +61,15 @@ def show(console: Console, config: Config, corpus: Corpus) -> None:
     counted = ("documents", "tokens", "samples", "bytes of text") if is_text else ("images", "bytes")
     for name in counted:
         table.add_column(name, justify="right", no_wrap=True)
-    parts: dict[str, Any] = dict(
-        zip(source_configs(config), corpus.sources.values() or [corpus], strict=True)
-    )
-    for name, part in parts.items():
+    parts: list[tuple[str, str, Any]] = list(parts_of(config, corpus))
+    for name, _, part in parts:
         for split in _SPLITS:
             *counts, of_bytes = _numbers(part, split)
             table.add_row(name or "-", split, *(f"{number:,}" for number in counts), size(of_bytes))
     console.print(table)
-    for name, alone in source_configs(config).items():
-        directory: Path = parts[name].directory
-        held = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
-        said = f"{corpus_name(alone, name)}: in {directory}, {size(held)}"
+    for _, read_from, part in parts:
+        held = sum(file.stat().st_size for file in part.directory.rglob("*") if file.is_file())
+        said = f"{read_from}: in {part.directory}, {size(held)}"
         console.print(said, soft_wrap=True, highlight=False, markup=False)
     if corpus.tokenizer is not None:
         pieces = f"tokenizer: {corpus.vocab_size:,} pieces ({corpus.tokenizer.origin})"
