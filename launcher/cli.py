@@ -16,6 +16,7 @@ from launcher.commands import (
     ls,
     methods,
     plan,
+    prepare,
     report,
     run,
     submit,
@@ -29,6 +30,7 @@ from ligo_dist.runtime.redaction import redact
 _COMMANDS = {
     "init": init,
     "run": run,
+    "prepare": prepare,
     "plan": plan,
     "compare": compare,
     "doctor": doctor,
@@ -45,6 +47,7 @@ _EXAMPLES = """\
 examples:
   ligo-dist init mine.yaml --from openai-community/gpt2 --data 'books/**/*.txt'
   ligo-dist run configs/quickstart.yaml --dry-run
+  ligo-dist prepare configs/quickstart.yaml
   ligo-dist run configs/quickstart.yaml --nproc 2
   ligo-dist run configs/quickstart.yaml seed=1 'stages[1].train.steps=300' run_dir=runs/other
   ligo-dist compare configs/compare_quick.yaml --methods scratch,stack,ligo --seeds 3

@@ -13,6 +13,8 @@ from ligo_dist.config import (
     check_models_apart,
     check_world_size,
     is_image_family,
+    source_configs,
+    told_of_source,
 )
 from ligo_dist.corpus import count_pieces_apart, find_files, find_prepared, prepared_attended, vocabulary_size
 from ligo_dist.huggingface import find_weight_files, locate_source, resolve_directory
@@ -93,11 +95,13 @@ def _source_here(config: Config) -> Path | None:
 def _plan_or_faults(config: Config, num_ranks: int) -> tuple[Plan | None, list[Fault]]:
     """The plan, unless what the run reads does not allow one."""
     faults, plan = [], None
-    for pattern in config.data.files if find_prepared(config) is None else ():
-        try:
-            find_files([pattern], config.data.source)
-        except DataError as error:
-            faults.append(_as_fault(error))
+    for name, alone in source_configs(config).items():
+        for pattern in alone.data.files if find_prepared(alone) is None else ():
+            assert alone.data.source is not None, "a checked configuration says it"
+            try:
+                find_files([pattern], alone.data.source)
+            except DataError as error:
+                faults.append(_as_fault(DataError(told_of_source(str(error), name))))
     try:
         plan = plan_of(config, num_ranks)
     except ConfigError as error:

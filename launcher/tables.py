@@ -61,7 +61,9 @@ def print_forecast(name: str, forecast: Forecast, file: TextIO | None = None) ->
     _print_lines([_heading(name, forecast)], file)
     for table in (_work(forecast), _memory(forecast), _communication(forecast)):
         print_whole(table, file)
-    _print_lines([*_fit(forecast), *_break_evens(forecast), *_attention(forecast.plan), ""], file)
+    plan = forecast.plan
+    mixture = describe_prepared(plan.config, plan.samples_by_source) if plan.config.data.mixture else []
+    _print_lines([*_fit(forecast), *_break_evens(forecast), *mixture, *_attention(plan), ""], file)
 
 
 def _heading(name: str, forecast: Forecast) -> str:
@@ -215,13 +217,13 @@ def cost_table(words: Sequence[str], numbers: Mapping[str, str], caption: str) -
 def print_plan(plan: Plan, file: TextIO | None = None) -> None:
     """Print the table, and what is to be said of each growth."""
     print_whole(_by_stage(plan), file)
-    corpus = describe_prepared(plan.config, plan.samples)
+    corpus = describe_prepared(plan.config, plan.samples_by_source)
     notes = [f"stages[0].from: {note}" for note in plan.source_notes]
     start = plan.config.start_from
     if start is not None:
         notes.append(f"begins from step {start.step} of {start.run}, whose steps until then are among these")
     claims = [_claim(before, stage) for before, stage in pairwise(plan.stages)]
-    _print_lines([corpus, *notes, *claims, *_padding(plan), *_attention(plan)], file)
+    _print_lines([*corpus, *notes, *claims, *_padding(plan), *_attention(plan)], file)
 
 
 def _attention(plan: Plan) -> list[str]:

@@ -2,6 +2,7 @@
 
 from ligo_dist.config.cluster import Cluster, Slurm
 from ligo_dist.config.compare import SOURCE, Contender, read_contender
+from ligo_dist.config.data import Data
 from ligo_dist.config.deepspeed_keys import (
     ALLOWED,
     OWNED,
@@ -19,6 +20,13 @@ from ligo_dist.config.huggingface import (
 )
 from ligo_dist.config.liger import Liger
 from ligo_dist.config.load import apply_overrides, config_from, load_config
+from ligo_dist.config.mixture import (
+    SMALLEST_SHARE,
+    source_configs,
+    stage_weights,
+    told_of_source,
+    trains_tokenizer,
+)
 from ligo_dist.config.precision import begun_directories, recorded_precision, resolve_precision
 from ligo_dist.config.profile import Profile
 from ligo_dist.config.resolve import (
@@ -34,7 +42,7 @@ from ligo_dist.config.resolve import (
     tokens_per_sample,
 )
 from ligo_dist.config.rules import check_world_size, owned_huggingface_keys
-from ligo_dist.config.schema import Config, Data, Learn, Model, Stage, StartFrom, Tokenizer, Train
+from ligo_dist.config.schema import Config, Learn, Model, Stage, StartFrom, Tokenizer, Train
 from ligo_dist.config.source import (
     SourceConfig,
     complete,
@@ -51,6 +59,7 @@ __all__ = [
     "MAY_CHANGE",
     "OWNED",
     "PASSES_OVER",
+    "SMALLEST_SHARE",
     "SOURCE",
     "ZERO_OWNED",
     "Cluster",
@@ -99,9 +108,13 @@ __all__ = [
     "resolve_precision",
     "set_value",
     "source_config_of",
+    "source_configs",
     "stage_shapes",
+    "stage_weights",
     "suggestion",
     "tokens_per_sample",
+    "told_of_source",
+    "trains_tokenizer",
     "what_may_change",
     "with_source",
     "with_source_apart",

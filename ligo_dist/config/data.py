@@ -11,15 +11,16 @@ from ligo_dist.config.section import (
     CountOrZero,
     Fraction,
     PathText,
+    PositiveOrZero,
     Section,
     Text,
 )
 
 
-class Data(Section):
-    """The corpus, and how it becomes sequences."""
+class Source(Section):
+    """What is read."""
 
-    source: Text
+    source: Text | None = None
     """What is read; it has no default. `stdlib`: the Python sources of the running interpreter's standard library, so
     that nothing needs a download; `text`, `json` (JSON lines), `parquet`, `arrow`: local `files`; `hub`: the data
     set `name`. Of tokens that exist: `megatron` (`.bin`, with the `.idx` beside), `datatrove` (`.ds`, with the
@@ -45,6 +46,34 @@ class Data(Section):
     """The column that holds the images; for image models and `parquet`, `arrow`, `hub`."""
     label_column: Text = "label"
     """The column that holds an image's class; for image models and `parquet`, `arrow`, `hub`."""
+    document: Literal["file", "paragraph", "line"] = "file"
+    """What one document is; for `text`."""
+    include_tests: bool = False
+    """Read the standard library's own tests too (about 30 MB instead of 12); for `stdlib`."""
+    streaming: bool = False
+    """Read as a stream, with no copy of the corpus in the Arrow cache."""
+    broken_lines: Literal["stop", "skip"] = "stop"
+    """What is done with a line of a JSON file that cannot be read. `stop`: it ends the run, with its file and number;
+    `skip`: it is left out, and how many there were is said and kept in the corpus' `index.json`. For `json`, `hub`."""
+    max_documents: Count | None = None
+    """Read no more documents than this; `null`: all."""
+
+
+class MixtureSource(Source):
+    """A source of a mixture, under a name of its own: letters, digits, `_`, `-`."""
+
+    weight: PositiveOrZero = 1.0
+    """Its share of the training samples, as a part of the sum of all weights; 0: none, unless a stage says otherwise
+    (`stages[].data.weights`). By these weights the mean of the sources' validation losses is taken too, in every stage
+    the same. Another weight prepares nothing again."""
+
+
+class Data(Source):
+    """The corpus, and how it becomes sequences."""
+
+    mixture: dict[str, MixtureSource] = {}
+    """Several sources, each prepared by itself, in the place of `source` and the keys that say what is read. They share
+    the tokenizer; one that is trained is trained on all of them, whatever their weights."""
     image_size: Count | None = None
     """Side of the square that images are resized to, in pixels, a multiple of the patch size; for image models.
     `null` only where `stages[0].from` says it."""
@@ -61,17 +90,6 @@ class Data(Section):
     mask_fraction: Fraction = 0.15
     """Part of a sequence's tokens that are to be predicted: 80 % of them are replaced by the mask, 10 % by a
     random token, 10 % left; for masked language models."""
-    document: Literal["file", "paragraph", "line"] = "file"
-    """What one document is; for `text`."""
-    include_tests: bool = False
-    """Read the standard library's own tests too (about 30 MB instead of 12); for `stdlib`."""
-    streaming: bool = False
-    """Read as a stream, with no copy of the corpus in the Arrow cache."""
-    broken_lines: Literal["stop", "skip"] = "stop"
-    """What is done with a line of a JSON file that cannot be read. `stop`: it ends the run, with its file and number;
-    `skip`: it is left out, and how many there were is said and kept in the corpus' `index.json`. For `json`, `hub`."""
-    max_documents: Count | None = None
-    """Read no more documents than this; `null`: all."""
     validation_fraction: Fraction = 0.02
     """Part of the documents, chosen by a hash of their content, that is kept for validation."""
     sequence_length: Count = 128

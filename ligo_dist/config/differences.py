@@ -40,7 +40,10 @@ _OF_THE_CORPUS = (
     "image_column", "label_column", "streaming", "broken_lines", "max_documents", "validation_fraction",
 )  # fmt: skip
 _STANDS_FOR = {
-    "corpus_fingerprint": (*(f"data.{key}" for key in _OF_THE_CORPUS), "tokenizer"),
+    "corpus_fingerprint": (
+        *(f"data.{place}{key}" for place in ("", "mixture.*.") for key in _OF_THE_CORPUS),
+        "tokenizer",
+    ),
     "source_fingerprint": ("stages.0.from",),
 }
 """Keys of what a run was made with, each with those that say where that lies or how it was made: of no account where
@@ -105,12 +108,14 @@ def comparable(config: dict[str, Any], without: Iterable[str] = ()) -> dict[str,
 
 
 def _sections(config: dict[str, Any], path: str) -> list[dict[str, Any]]:
-    """The sections at a dotted path, of which `[]` is each item of a list and a number one of them; those that are
-    there."""
+    """The sections at a dotted path, of which `[]` is each item of a list, `*` each value of a section and a number one
+    of a list; those that are there."""
     found: list[Any] = [config]
     for key in path.replace("[]", ".[]").split(".") if path else ():
         if key == "[]":
             found = [item for one in found for item in one]
+        elif key == "*":
+            found = [value for one in found for value in one.values()]
         elif key.isdecimal():
             found = [one[int(key)] for one in found]
         else:

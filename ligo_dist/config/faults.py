@@ -26,10 +26,9 @@ _WANTED = {
     "model_type": "a section (a mapping of keys to values)",
     "string_too_short": "text that is not empty",
 }
-_NEEDED = dict.fromkeys(
-    ("data", "data.source"),
+NEEDED = (
     "what is trained on has no default: name it as data.source, such as text with data.files, hub with data.name, or "
-    "stdlib (Python's own sources)",
+    "stdlib (Python's own sources)"
 )
 _BOUNDS = {
     "greater_than": ("gt", "more than"),
@@ -60,7 +59,7 @@ def _fault(details: Any, model: type[BaseModel], prefix: Sequence[Key]) -> Fault
     if kind == "extra_forbidden":
         return Fault(path, f"unknown key{suggestion(location[-1], _keys(types_at(model, location[:-1])))}")
     if kind == "missing":
-        return Fault(path, f"is missing; {_NEEDED.get(path, 'it has no default')}")
+        return Fault(path, f"is missing; {NEEDED if path == 'data' else 'it has no default'}")
     if kind == "literal_error":
         choices = _choices(types_at(model, location))
         return Fault(path, f"{value!r} is no {location[-1]}{suggestion(value, choices)}")

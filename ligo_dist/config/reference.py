@@ -60,6 +60,7 @@ same holds for `grow`.
 **Paths** are relative to the directory the command is run in.
 """
 
+_MANY: dict[type, str] = {list: "list of", dict: "names and their"}
 _TYPES = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", Any: "anything"}
 _BOUNDS = (("gt", "> "), ("ge", "≥ "), ("lt", "< "), ("le", "≤ "))
 
@@ -83,28 +84,30 @@ def reference_page() -> str:
 def _sections(path: str, section: type[Section]) -> Iterator[tuple[str, type[Section]]]:
     yield path, section
     for name, field in section.model_fields.items():
-        inner, is_list = _inner_section(field.annotation)
+        inner, kind = _inner_section(field.annotation)
         if inner is not None:
-            yield from _sections(_join(path, name, is_list), inner)
+            yield from _sections(_join(path, name, kind), inner)
 
 
-def _inner_section(annotation: Any) -> tuple[type[Section] | None, bool]:
-    """The section that a field holds, if it holds one, and whether it holds a list of them."""
+def _inner_section(annotation: Any) -> tuple[type[Section] | None, type | None]:
+    """The section that a field holds, if it holds one, and whether it holds a list or a mapping of them."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation, False
-    if get_origin(annotation) in (list, types.UnionType, Union):
+        return annotation, None
+    origin = get_origin(annotation)
+    if origin in (list, dict, types.UnionType, Union):
         inner = (_inner_section(argument)[0] for argument in get_args(annotation))
-        return next((section for section in inner if section), None), get_origin(annotation) is list
-    return None, False
+        kind = origin if origin in (list, dict) else None
+        return next((section for section in inner if section), None), kind
+    return None, None
 
 
 def _table(path: str, section: type[Section]) -> str:
     rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     for name, field in section.model_fields.items():
-        inner, is_list = _inner_section(field.annotation)
-        shown = _join(path, name, is_list)
+        inner, many = _inner_section(field.annotation)
+        shown = _join(path, name, many)
         kind = f"[section](#{_anchor(shown)})" if inner else _type(field.annotation, field.metadata)
-        kind = f"list of {kind}s" if inner and is_list else kind
+        kind = f"{_MANY[many]} {kind}s" if inner and many else kind
         rows.append(
             f"| `{field.alias or name}` | {kind} | {_default(field, inner)} | {_sentence(field.description)} |"
         )
@@ -179,8 +182,9 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def _join(path: str, name: str, is_list: bool) -> str:
-    return (f"{path}.{name}" if path else name) + ("[]" if is_list else "")
+def _join(path: str, name: str, many: type | None) -> str:
+    inside = {list: "[]", dict: ".NAME"}.get(many, "") if many else ""
+    return (f"{path}.{name}" if path else name) + inside
 
 
 def _anchor(path: str) -> str:

@@ -4,12 +4,12 @@ number of ranks. The stages' part: `stage_rules`."""
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from ligo_dist.architectures import Architecture, architecture_names
 from ligo_dist.config.compare import compare_faults
 from ligo_dist.config.deepspeed_keys import deepspeed_faults
-from ligo_dist.config.faults import suggestion
+from ligo_dist.config.faults import NEEDED, suggestion
+from ligo_dist.config.mixture import given_keys, mixture_faults, source_configs, told_of_source
 from ligo_dist.config.resolve import FLASH, is_image_family, learn_steps, reads_tokens
 from ligo_dist.config.schema import Config, Data, Model, Stage, Tokenizer, Tracking
 from ligo_dist.config.section import Section
@@ -86,9 +86,10 @@ def faults_between(config: Config) -> list[Fault]:
         faults.append(_unknown_family(config.model.family, error))
     else:
         faults += _model_faults(config.model, architecture, has_source)
-        faults += _data_faults(config.data, config.model, architecture, has_source)
+        faults += _corpus_faults(config, architecture, has_source)
         faults += _tokenizer_faults(config.tokenizer, config.data, architecture, has_source)
         faults += stage_faults(config)
+    faults += mixture_faults(config)
     faults += attention_faults(config)
     faults += _going_on_faults(config)
     faults += compare_faults(config.compare)
@@ -195,10 +196,21 @@ def _meaning_faults(model: Model, architecture: Architecture) -> list[Fault]:
     return faults
 
 
+def _corpus_faults(config: Config, architecture: Architecture, has_source: bool) -> list[Fault]:
+    """Faults inside `data`, of each source of a mixture under its own path; what all of them share is told once."""
+    told: dict[Fault, None] = {}
+    for name, alone in source_configs(config).items():
+        for fault in _data_faults(alone.data, config.model, architecture, has_source):
+            told[Fault(told_of_source(fault.path, name), told_of_source(fault.message, name))] = None
+    return list(told)
+
+
 def _data_faults(data: Data, model: Model, architecture: Architecture, has_source: bool) -> list[Fault]:
     """Faults inside `data`, and between it and the model."""
     faults = []
     images = is_image_family(architecture)
+    if data.source is None:
+        faults.append(Fault("data.source", f"is missing; {NEEDED}"))
     longest = None if images else model.max_positions
     if longest is not None and data.sequence_length > longest:
         wrong = f"{data.sequence_length} is more than the {longest} of model.max_positions"
@@ -214,8 +226,9 @@ def _data_faults(data: Data, model: Model, architecture: Architecture, has_sourc
         wrong = "is missing; the source 'images' needs a directory with a folder of images for each class"
         faults.append(Fault("data.name", wrong))
     for key, sources in _ONLY_FOR.items():
-        of_function = key == "files" and ":" in data.source
-        if data.source not in sources and _is_given(data, key) and not of_function:
+        of_function = key == "files" and ":" in (data.source or "")
+        is_said = data.source is not None and _is_given(data, key)
+        if is_said and data.source not in sources and not of_function:
             wrong = f"{getattr(data, key)!r} has no meaning for the source {data.source!r}"
             faults.append(Fault(f"data.{key}", f"{wrong}, only for {', '.join(sources)}"))
     if reads_tokens(data) and data.streaming:
@@ -277,12 +290,13 @@ def _family_faults(data: Data, architecture: Architecture) -> list[Fault]:
     images = is_image_family(architecture)
     sources = _IMAGE_SOURCES if images else _TEXT_SOURCES
     faults = []
-    if data.source not in sources and (images or ":" not in data.source):
-        wrong = f"{data.source!r} is no source of {'images' if images else 'text'} for {architecture.name}"
-        faults.append(Fault("data.source", wrong + suggestion(data.source, sources)))
-    elif ":" in data.source:
+    source = data.source or sources[0]
+    if source not in sources and (images or ":" not in source):
+        wrong = f"{source!r} is no source of {'images' if images else 'text'} for {architecture.name}"
+        faults.append(Fault("data.source", wrong + suggestion(source, sources)))
+    elif ":" in source:
         try:
-            import_object(data.source, "function", LigoError)
+            import_object(source, "function", LigoError)
         except LigoError as error:
             faults.append(Fault("data.source", str(error)))
     faults += [
@@ -327,8 +341,7 @@ def _image_faults(data: Data, model: Model, has_source: bool) -> list[Fault]:
 
 def _is_given(section: Section, key: str) -> bool:
     """Whether a key says something else than its default."""
-    default: Any = type(section).model_fields[key].get_default(call_default_factory=True)
-    return getattr(section, key) != default
+    return bool(given_keys(section, [key]))
 
 
 def _tracking_faults(tracking: Tracking) -> list[Fault]:

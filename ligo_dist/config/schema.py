@@ -188,6 +188,14 @@ class Grow(Section):
     """How the operator is learned."""
 
 
+class StageData(Section):
+    """What a stage is trained on."""
+
+    weights: dict[str, PositiveOrZero] = {}
+    """Weights of sources in `data.mixture`, by name, while this stage's operator is learned and its model trained: more
+    of the best text in the last stage, say. A source that is left out keeps its own `weight`."""
+
+
 class Stage(Section):
     """One stage: a model of one size, grown from the stage before (unless it is the first), then trained."""
 
@@ -204,6 +212,8 @@ class Stage(Section):
     takes the defaults)."""
     train: Train | None = None
     """How it is trained; `null` only with `from`: the model is taken as it is."""
+    data: StageData = StageData()
+    """What it is trained on."""
     nodes: Count | None = None
     """Nodes that this stage asks for. A run that reaches it on fewer stops at the boundary, says so, and ends with
     exit code 76; the next launch on the same run directory takes what it is given. `null`: any number."""
@@ -224,7 +234,7 @@ class Evaluation(Section):
     every_steps: Count = 100
     """Optimizer steps between two evaluations; the end of each phase is always evaluated."""
     sequences: Count = 64
-    """Sequences of the validation set that are used."""
+    """Sequences of the validation set that are used; of a mixture, of each source's."""
     micro_batch_size: Count = 8
     """Sequences that one rank takes in one forward pass."""
     compare_random: bool = True

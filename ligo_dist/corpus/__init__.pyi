@@ -13,10 +13,13 @@ from .cache import remember as remember
 from .cache import vocabulary_size as vocabulary_size
 from .corpus import Corpus as Corpus
 from .corpus import build_corpus as build_corpus
+from .corpus import parts_of as parts_of
 from .image_corpus import ImageCorpus as ImageCorpus
 from .images import find_images as find_images
 from .images import open_images as open_images
+from .mixture import MixtureCorpus as MixtureCorpus
 from .order import is_validation as is_validation
+from .order import mixed_indices as mixed_indices
 from .order import sample_indices as sample_indices
 from .packing import PackedBlocks as PackedBlocks
 from .packing import check_known as check_known
@@ -32,6 +35,8 @@ from .samples import VALIDATION as VALIDATION
 from .samples import CausalSamples as CausalSamples
 from .samples import ImageSamples as ImageSamples
 from .samples import MaskedSamples as MaskedSamples
+from .samples import MixedSamples as MixedSamples
+from .samples import Samples as Samples
 from .samples import UnlabelledSamples as UnlabelledSamples
 from .sources import DataSource as DataSource
 from .sources import Documents as Documents

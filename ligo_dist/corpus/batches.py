@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ligo_dist.corpus.order import sample_indices
-from ligo_dist.corpus.samples import NOT_PREDICTED, Samples
-from ligo_dist.schedule import BatchSplit
+from ligo_dist.corpus.order import mixed_indices, sample_indices
+from ligo_dist.corpus.samples import NOT_PREDICTED, MixedSamples, Samples
+from ligo_dist.schedule import BatchSplit, Mixing
 
 
 class MicroBatch(NamedTuple):
@@ -39,12 +39,14 @@ class Batches:
         batch_size: samples per optimizer step, over all ranks.
         first_sample: global number of step 0's first sample; a stage that goes on where another ended sets it
             to the number of samples seen before.
+        mixing: from which source each sample from `first_sample` on is, where the samples are of several.
     """
 
     samples: Samples
     seed: int
     batch_size: int
     first_sample: int = 0
+    mixing: Mixing | None = None
 
     def micro_batches(
         self, step: int, rank: int, world_size: int, micro_batch_size: int
@@ -66,6 +68,10 @@ class Batches:
         return int(self.samples.weights(self._indices(first, self.batch_size)).sum())
 
     def _indices(self, start: int, count: int) -> NDArray[np.int64]:
+        if self.mixing is not None:
+            assert isinstance(self.samples, MixedSamples)
+            sources, numbers = self.mixing.draw(start - self.first_sample, count)
+            return mixed_indices(self.seed, sources, numbers, self.samples.sizes)
         return sample_indices(self.seed, start, count, len(self.samples))
 
 

@@ -86,3 +86,11 @@ def last_end(file: Path) -> int:
 def read_ends(directory: Path, split: str) -> NDArray[np.int64]:
     """Those ends, memory-mapped."""
     return np.memmap(ends_file(directory, split), dtype="<i8", mode="r")
+
+
+def mean_attended(attended: Sequence[int | None], weights: Sequence[float]) -> int | None:
+    """Of several sources by their weights; None if it is not known of one."""
+    known = [count for count in attended if count is not None]
+    if len(known) < len(attended):
+        return None
+    return round(sum(w * count for w, count in zip(weights, known, strict=True)) / sum(weights))

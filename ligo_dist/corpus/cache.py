@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ligo_dist.config import is_image_family
-from ligo_dist.corpus.boundaries import Boundaries, ends_file, read_ends
+from ligo_dist.config import is_image_family, source_configs, told_of_source
+from ligo_dist.corpus.boundaries import Boundaries, ends_file, mean_attended, read_ends
 from ligo_dist.runtime.errors import DataError, shortened
 from ligo_dist.runtime.files import replace_text
 
@@ -125,24 +125,30 @@ def find_prepared(config: Config) -> Path | None:
     return max(found)[1] if found else None
 
 
-def corpus_name(config: Config) -> str:
-    """What a configuration says that its corpus is read from."""
+def corpus_name(config: Config, name: str = "") -> str:
+    """What a configuration says that its corpus is read from; `name`: of it as a source of a mixture."""
     data = config.data
     places = data.files if data.name is None else [data.name]
-    return f"data.source {data.source}" + (f" ({shortened(places, 2)})" if places else "")
+    said = f"data.source {data.source}" + (f" ({shortened(places, 2)})" if places else "")
+    return told_of_source(said, name)
 
 
-def describe_prepared(config: Config, taken: int) -> str:
-    """What a run will be trained on, and how much of it there is where it has been prepared.
+def describe_prepared(config: Config, taken: Mapping[str, int]) -> list[str]:
+    """What a run will be trained on, a line for each source, and how much of it there is where it has been prepared.
 
     Args:
-        taken: samples that the run takes.
+        taken: samples that the run takes of each source; of the one there is under the name "".
     """
+    return [_describe_source(alone, name, taken[name]) for name, alone in source_configs(config).items()]
+
+
+def _describe_source(config: Config, name: str, taken: int) -> str:
     directory = find_prepared(config)
     try:
         index = None if directory is None else read_index(directory)
         if index is None:
-            what = "prepared when the run starts"
+            of_mixture = f", {taken:,} samples taken" if name else ""
+            what = f"prepared when the run starts{of_mixture}"
         elif is_image_family(config.architecture):
             images = index["images"]["train"]
             what = f"{images:,} images to train on, {epochs(taken, images)}, in {directory}"
@@ -152,12 +158,18 @@ def describe_prepared(config: Config, taken: int) -> str:
             what = f"{tokens:,} tokens to train on, {gone_through}, in {directory}"
     except (OSError, ValueError, KeyError) as error:
         what = f"prepared in {directory}, and damaged ({error})"
-    return f"{corpus_name(config)}: {what}"
+    return f"{corpus_name(config, name)}: {what}"
 
 
 def prepared_attended(config: Config) -> int | None:
     """Pairs of positions of a sequence that attend to each other, on average over what was last prepared to train on;
     None: documents are not kept apart, or it is not known yet where they end."""
+    weights = [source.weight for source in config.data.mixture.values()] or [1.0]
+    return mean_attended([_attended_alone(one) for one in source_configs(config).values()], weights)
+
+
+def _attended_alone(config: Config) -> int | None:
+    """The same of one source."""
     directory = find_prepared(config) if config.data.separate_documents else None
     if directory is None or not ends_file(directory, "train").is_file():
         return None
@@ -200,7 +212,8 @@ def vocabulary_size(
         pieces = count(config.tokenizer, source_directory)
     except DataError:
         is_named = config.tokenizer.file is not None or config.tokenizer.huggingface is not None
-        prepared = find_prepared(config) if is_named else None
+        alone = next(iter(source_configs(config).values()))  # all have the same pieces
+        prepared = find_prepared(alone) if is_named else None
         if prepared is None:
             raise
         return read_index(prepared)["tokenizer"]["vocab_size"]
@@ -369,15 +382,20 @@ def _notes(config: Config) -> Iterator[Path]:
     """Where it is noted. A name that stands for no directory here may have stood for one: then for that of its path,
     and no other project's."""
     settings, data = config.tokenizer, config.data
-    without = (
-        _OF_NO_ACCOUNT | _OF_THE_WORK | {"files"} | ({"token_column"} if data.token_column is None else set())
-    )
-    asked = {
+    without = _OF_NO_ACCOUNT | _OF_THE_WORK | {"files", "mixture"}
+    if data.token_column is None:
+        without |= {"token_column"}
+    asked: dict[str, Any] = {
         "objective": config.architecture.objective,
         "data": data.model_dump(mode="json", exclude=without),
         "files": [_absolute(pattern) for pattern in data.files],
         "tokenizer": settings.model_dump(mode="json", exclude={"replace_source"}),
     }
+    if data.mixture:  # on which the tokenizer is trained
+        beside = (source.model_dump(mode="json", exclude=_OF_THE_WORK) for source in data.mixture.values())
+        asked["beside"] = sorted(
+            cache_key({**said, "files": [_absolute(pattern) for pattern in said["files"]]}) for said in beside
+        )
     of_source = (settings.file, settings.huggingface, settings.vocab_size) == (None, None, None)
     names = [data.name, settings.huggingface, config.stages[0].from_ if of_source else None]
     for places in itertools.product(*map(_places, names)):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from ligo_dist.config import source_configs
+from ligo_dist.corpus.cache import corpus_name
 
 if TYPE_CHECKING:
     from ligo_dist.config import Config
@@ -21,6 +25,7 @@ class Corpus(Protocol):
         tokenizer: of text; None for images.
         vocab_size: pieces of it; 0 for images.
         attended: pairs of positions of a sequence that attend to each other, on average; None: all.
+        sources: those of a mixture by their names, each as a corpus of its own; none where it is no mixture.
     """
 
     @property
@@ -44,6 +49,9 @@ class Corpus(Protocol):
     @property
     def attended(self) -> int | None: ...
 
+    @property
+    def sources(self) -> Mapping[str, Corpus]: ...
+
     def library_keys(self) -> dict[str, Any]:
         """What it says of the library's configuration of a model in training: special tokens' ids, classes' names."""
         ...
@@ -57,13 +65,21 @@ class Corpus(Protocol):
         ...
 
 
+def parts_of(config: Config, corpus: Corpus) -> list[tuple[str, str, Corpus]]:
+    """The sources of a mixture, or the one corpus under the name "": the name of each, what it is read from, and what
+    there is of it."""
+    parts = zip(source_configs(config).items(), corpus.sources.values() or [corpus], strict=True)
+    return [(name, corpus_name(alone, name), part) for (name, alone), part in parts]
+
+
 def build_corpus(
     config: Config,
     source_directory: Path | None = None,
     show_progress: bool = True,
     open_tokenizer: OpenTokenizer | None = None,
 ) -> Corpus:
-    """Prepares the corpus of a configuration, or finds it in the cache. May be called on all ranks at once.
+    """Prepares the corpus of a configuration, or finds it in the cache: of a mixture all sources. May be called on all
+    ranks at once.
 
     Args:
         config: with what `stages[0].from` says filled in.
@@ -76,6 +92,10 @@ def build_corpus(
             do not fit the configuration.
     """
     architecture = config.architecture
+    if config.data.mixture:
+        from ligo_dist.corpus.mixture import build_mixture
+
+        return build_mixture(config, source_directory, show_progress, open_tokenizer)
     # Not at the top: tokenizing processes and the launcher import this package too, and these take seconds.
     if architecture.objective == "image_classification":
         from ligo_dist.corpus.image_corpus import build_image_corpus

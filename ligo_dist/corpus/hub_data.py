@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import glob
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session, httpx
+
+from ligo_dist.corpus.cache import find_prepared
 from ligo_dist.corpus.tables import missing_column
 from ligo_dist.runtime.errors import DataError, did_you_mean, shortened
 from ligo_dist.runtime.imported import ImportedLater
@@ -15,10 +21,40 @@ from ligo_dist.runtime.imported import ImportedLater
 if TYPE_CHECKING:
     import datasets
 
+    from ligo_dist.config import Config
     from ligo_dist.corpus.sources import DataSource
 else:
     # When it is used: with its pandas it takes a second, and ranks whose corpus is prepared have no use for it.
     datasets = ImportedLater("datasets")
+
+_ANSWER_SECONDS = 10.0
+
+
+def check_answer(config: Config) -> None:
+    """See that the hub answers, where it is to be asked for what was prepared before. `datasets` itself tries for half
+    a minute, each time.
+
+    Raises:
+        DataError: it does not.
+    """
+    data = config.data
+    if data.source != "hub" or os.path.isdir(data.name or "") or find_prepared(config) is None:
+        return
+    silence = _silence()
+    if silence is not None:
+        raise DataError(f"data.name: {data.name!r}: the Hugging Face hub cannot be reached ({silence})")
+
+
+@functools.cache
+def _silence() -> str | None:
+    """Why the hub does not answer; None: it does. Asked once by each process."""
+    if datasets.config.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_ANSWER_SECONDS)
+    except (ConnectionError, TimeoutError, httpx.TransportError) as error:
+        return str(error).partition("\n")[0] or type(error).__name__
+    return None
 
 
 def open_dataset(source: DataSource, streaming: bool, cache_dir: str) -> Any:

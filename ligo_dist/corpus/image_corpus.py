@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from ligo_dist.corpus.cache import (
     remember,
     size_and_checksum,
 )
+from ligo_dist.corpus.hub_data import check_answer
 from ligo_dist.corpus.image_folders import check_number_of_classes
 from ligo_dist.corpus.images import Images, find_images, open_images
 from ligo_dist.corpus.order import is_validation
@@ -34,6 +35,7 @@ from ligo_dist.runtime.machine import available_cores
 if TYPE_CHECKING:
     from ligo_dist.architectures import Architecture, ModelShape
     from ligo_dist.config import Config
+    from ligo_dist.corpus.corpus import Corpus
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ class ImageCorpus:
         directory: where they lie in the cache.
         names: of the classes by their numbers in the samples, where they are known.
         note: what was not there of what they are made from; empty: nothing.
+        sources: none; see `MixtureCorpus`.
     """
 
     train: ImageSamples
@@ -72,6 +75,7 @@ class ImageCorpus:
     tokenizer: None = None
     attended: None = None
     note: str = ""
+    sources: Mapping[str, Corpus] = field(default_factory=dict)
 
     @property
     def description(self) -> str:
@@ -143,7 +147,9 @@ def _directory(config: Config, shape: ModelShape, show_progress: bool) -> tuple[
     """Where the images lie: prepared now, or before, then also where what they are made from is not there any more; and
     a note of that."""
     data = config.data
+    assert data.source is not None, "a checked configuration says it"
     try:
+        check_answer(config)
         source = find_images(
             data.source, data.files, data.name, data.subset, data.split, data.image_column, data.max_documents
         )

@@ -9,6 +9,7 @@ without those before it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ def is_validation(document: bytes, fraction: float) -> bool:
 
 _ROUNDS = 8
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, the increment of splitmix64
+_OF_SOURCES = 0xD1342543DE82EF95  # odd, and no multiple of the one above
 
 
 def sample_indices(seed: int, start: int, count: int, num_samples: int) -> NDArray[np.int64]:
@@ -44,6 +46,31 @@ def sample_indices(seed: int, start: int, count: int, num_samples: int) -> NDArr
     seed_key = _mix(np.full(1, (seed + _GOLDEN) % 2**64, dtype=np.uint64))
     keys = _mix(seed_key + epochs.astype(np.uint64) * np.uint64(_GOLDEN))
     return _permute(positions.astype(np.uint64), keys, num_samples).astype(np.int64)
+
+
+def mixed_indices(
+    seed: int, sources: NDArray[np.int64], numbers: NDArray[np.int64], sizes: Sequence[int]
+) -> NDArray[np.int64]:
+    """The samples of a mixture, each source gone through in epochs of its own, in an order of its own.
+
+    Args:
+        seed: each seed has its own order; the first source's is that of `sample_indices`.
+        sources: of which source each sample is.
+        numbers: its number among all that are taken of this source; consecutive for each source.
+        sizes: samples of each source.
+
+    Returns:
+        [len(sources)] indices; those of a source follow those of the sources before it.
+    """
+    indices = np.empty(len(sources), dtype=np.int64)
+    offset = 0
+    for source, size in enumerate(sizes):
+        rows = (sources == source).nonzero()[0]
+        if len(rows):
+            first, own_seed = int(numbers[rows[0]]), (seed + source * _OF_SOURCES) % 2**64
+            indices[rows] = offset + sample_indices(own_seed, first, len(rows), size)
+        offset += size
+    return indices
 
 
 def _permute(values: NDArray[np.uint64], keys: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:

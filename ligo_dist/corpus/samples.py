@@ -6,7 +6,7 @@ any number of ranks, after a resume, and different each time that the same text 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -39,7 +39,8 @@ class Samples(Protocol):
             evaluated.
     """
 
-    labelled: ClassVar[bool]
+    @property
+    def labelled(self) -> bool: ...
 
     @property
     def tokens_per_sample(self) -> int: ...
@@ -258,6 +259,56 @@ class ImageSamples:
         padded = np.pad(image, ((0, 0), (self.shift, self.shift), (self.shift, self.shift)))
         top, left = self.shift - down, self.shift - right
         return padded[:, top : top + size, left : left + size]
+
+
+@dataclass(frozen=True)
+class MixedSamples:
+    """The samples of several sources, those of the second after those of the first.
+
+    Attributes:
+        sources: of one kind, in their order.
+    """
+
+    sources: Sequence[Samples]
+
+    @property
+    def labelled(self) -> bool:
+        return self.sources[0].labelled
+
+    @property
+    def tokens_per_sample(self) -> int:
+        return self.sources[0].tokens_per_sample
+
+    @property
+    def sizes(self) -> list[int]:
+        """Samples of each source."""
+        return [len(source) for source in self.sources]
+
+    def __len__(self) -> int:
+        return sum(self.sizes)
+
+    def weights(self, indices: Any) -> NDArray[np.int64]:
+        counted = np.empty(len(indices), dtype=np.int64)
+        for source, own, rows in self._parts(indices):
+            counted[rows] = source.weights(own)
+        return counted
+
+    def read(self, indices: Any, draws: Sequence[int]) -> dict[str, Tensor]:
+        inputs: dict[str, Tensor] = {}
+        for source, own, rows in self._parts(indices):
+            for name, tensor in source.read(own, [draws[row] for row in rows]).items():
+                whole = inputs.setdefault(name, tensor.new_empty((len(indices), *tensor.shape[1:])))
+                whole[torch.from_numpy(rows)] = tensor
+        return inputs
+
+    def _parts(self, indices: Any) -> Iterator[tuple[Samples, NDArray[np.int64], NDArray[np.int64]]]:
+        """Each source that some of the samples are of, the numbers that they have there, and which of them they are."""
+        indices = np.asarray(indices, dtype=np.int64)
+        ends = np.cumsum(self.sizes)
+        of_source = np.searchsorted(ends, indices, side="right")
+        for number in np.unique(of_source).tolist():
+            source, rows = self.sources[number], (of_source == number).nonzero()[0]
+            yield source, indices[rows] - (ends[number] - len(source)), rows
 
 
 def random_numbers(seed: int, draw: int, stream: int) -> np.random.Generator:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ligo_dist.config import reads_tokens
 from ligo_dist.corpus.boundaries import Boundaries
 from ligo_dist.corpus.cache import remember, size_and_checksum
+from ligo_dist.corpus.hub_data import check_answer
 from ligo_dist.corpus.packing import SPLITS, Blocks, SplitStatistics, summed
 from ligo_dist.corpus.prepare import PackedCorpus, prepare_corpus, recall_corpus
 from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
@@ -21,7 +23,7 @@ from ligo_dist.corpus.samples import (
     Samples,
     UnlabelledSamples,
 )
-from ligo_dist.corpus.sources import find_source
+from ligo_dist.corpus.sources import DataSource, find_source
 from ligo_dist.corpus.text_tokenizer import OpenTokenizer, TextTokenizer, check_masking, given_tokenizer
 from ligo_dist.corpus.token_corpus import TokenCorpus, TokenSource, prepare_tokens, recall_tokens
 from ligo_dist.corpus.tokenizer import TOKENIZER_FILE, SentencePieceTokenizer
@@ -30,6 +32,7 @@ from ligo_dist.runtime.errors import DataError
 if TYPE_CHECKING:
     from ligo_dist.architectures import Architecture
     from ligo_dist.config import Config, Data
+    from ligo_dist.corpus.corpus import Corpus
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class TextCorpus:
         note: what a user should know of how it was made; empty: nothing.
         source_says: keys of special tokens' ids that the source itself says, if the tokenizer is its own.
         attended: see `Corpus`.
+        sources: none; see `MixtureCorpus`.
     """
 
     tokenizer: TextTokenizer
@@ -64,6 +68,7 @@ class TextCorpus:
     note: str = ""
     source_says: frozenset[str] = frozenset()
     attended: int | None = None
+    sources: Mapping[str, Corpus] = field(default_factory=dict)
 
     @property
     def vocab_size(self) -> int:
@@ -193,6 +198,30 @@ def build_text_corpus(
     )
 
 
+def find_text(config: Config) -> tuple[DataSource, dict[str, Any]]:
+    """What is to be read, and its identity.
+
+    Raises:
+        DataError: it is not there.
+    """
+    data = config.data
+    check_answer(config)
+    assert data.source is not None, "a checked configuration says it"
+    source = find_source(
+        kind=data.source,
+        files=data.files,
+        name=data.name,
+        subset=data.subset,
+        split=data.split,
+        text_column=data.text_column,
+        document=data.document,
+        include_tests=data.include_tests,
+        max_documents=data.max_documents,
+        broken_lines=data.broken_lines,
+    )
+    return source, source.identity()
+
+
 def _boundaries(packed: PackedCorpus | TokenCorpus, split: str, data: Data) -> Boundaries | None:
     """Of a split's documents, where they are kept apart.
 
@@ -221,19 +250,7 @@ def _packed(
     is_named = settings.file is not None or settings.huggingface is not None
     given = None if is_named else open_tokenizer(settings, source_directory)  # which is there
     try:
-        source = find_source(
-            kind=data.source,
-            files=data.files,
-            name=data.name,
-            subset=data.subset,
-            split=data.split,
-            text_column=data.text_column,
-            document=data.document,
-            include_tests=data.include_tests,
-            max_documents=data.max_documents,
-            broken_lines=data.broken_lines,
-        )
-        identity = source.identity()
+        source, identity = find_text(config)
         if is_named:
             given = open_tokenizer(settings, source_directory)
     except DataError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import deepspeed
@@ -41,10 +41,26 @@ class StepResult:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Mean loss per prediction; for classifiers the part of the samples that they get right, else None."""
+    """Mean loss per prediction; for classifiers the part of the samples that they get right, else None. `parts`: the
+    same of each part of the set, by name, where it has parts."""
 
     loss: float
     accuracy: float | None = None
+    parts: Mapping[str, EvaluationResult] = field(default_factory=dict)
+
+    @classmethod
+    def of_parts(
+        cls, parts: Mapping[str, EvaluationResult], weights: Mapping[str, float]
+    ) -> EvaluationResult:
+        """The mean of all parts, by weights that need not add up to 1."""
+        total = sum(weights[name] for name in parts)
+
+        def mean(of: Callable[[EvaluationResult], float]) -> float:
+            return sum(weights[name] * of(part) for name, part in parts.items() if weights[name]) / total
+
+        classifies = all(part.accuracy is not None for part in parts.values())
+        accuracy = mean(lambda part: part.accuracy or 0.0) if classifies else None
+        return cls(mean(lambda part: part.loss), accuracy, parts)
 
 
 class Engine:

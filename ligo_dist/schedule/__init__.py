@@ -18,6 +18,7 @@ from ligo_dist.schedule.flops import (
     training_step_flops,
 )
 from ligo_dist.schedule.learning_rate import LearningRate
+from ligo_dist.schedule.mixing import Mixing, whole_weights
 from ligo_dist.schedule.plan import GrowPlan, PhasePlan, Plan, StagePlan
 from ligo_dist.schedule.state import LEARN, TRAIN, RunState, StageRecord
 
@@ -27,6 +28,7 @@ __all__ = [
     "BatchSplit",
     "GrowPlan",
     "LearningRate",
+    "Mixing",
     "PhaseCost",
     "PhasePlan",
     "Plan",
@@ -48,4 +50,5 @@ __all__ = [
     "taken_otherwise",
     "training_cost",
     "training_step_flops",
+    "whole_weights",
 ]

@@ -15,6 +15,7 @@ from ligo_dist.architectures import Architecture, ModelShape
 from ligo_dist.config import (
     PASSES_OVER,
     Config,
+    Data,
     Learn,
     Stage,
     Train,
@@ -22,6 +23,7 @@ from ligo_dist.config import (
     learn_steps,
     method_of,
     stage_shapes,
+    stage_weights,
     tokens_per_sample,
 )
 from ligo_dist.growth import GrowthLayout, Method
@@ -37,6 +39,7 @@ from ligo_dist.schedule.costs import (
 )
 from ligo_dist.schedule.flops import parameter_count
 from ligo_dist.schedule.learning_rate import LearningRate
+from ligo_dist.schedule.mixing import Mixing, whole_weights
 from ligo_dist.schedule.state import LEARN, TRAIN
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ class PhasePlan:
         new_rate: factor of the learning rate of new layers and units.
         first_step: the run's global step when the phase begins.
         first_sample: global number of the first training sample it takes.
+        mixing: which source of a mixture each of its samples is from; None: there is one.
     """
 
     kind: str
@@ -72,6 +76,7 @@ class PhasePlan:
     new_rate: float = 1.0
     first_step: int = 0
     first_sample: int = 0
+    mixing: Mixing | None = None
 
     @property
     def marks_new(self) -> bool:
@@ -216,7 +221,7 @@ class Plan:
             cost = _stage_cost(architecture, shape, grow, train, tokens, world_size, pairs)
             count = parameter_count(architecture, shape)
             stages.append(StagePlan(section, index, shape, count, grow, train, cost, epsilon))
-        numbered_stages = tuple(_numbered(stages))
+        numbered_stages = tuple(_numbered(stages, config.data))
         return cls(config, architecture, pieces, world_size, tokens, numbered_stages, attended=attended)
 
     @property
@@ -227,6 +232,15 @@ class Plan:
     def samples(self) -> int:
         """Training samples that all phases take."""
         return sum(phase.steps * phase.batch_size for stage in self.stages for phase in stage.phases)
+
+    @property
+    def samples_by_source(self) -> dict[str, int]:
+        """The same by the sources of `data.mixture`; under the name "" where there is one alone."""
+        end = self.last.train
+        if end.mixing is None:
+            return {"": self.samples}
+        taken = end.mixing.taken(end.steps * end.batch_size)
+        return dict(zip(self.config.data.mixture, taken, strict=True))
 
     @property
     def cost(self) -> PhaseCost:
@@ -331,17 +345,22 @@ def _stage_cost(
     return StageCost(learned, growing_cost(grow.layout, grow.states), trained)
 
 
-def _numbered(stages: list[StagePlan]) -> Iterator[StagePlan]:
-    """Fill in where each phase begins: steps and samples are counted through the whole run."""
+def _numbered(stages: list[StagePlan], data: Data) -> Iterator[StagePlan]:
+    """Fill in where each phase begins: steps and samples, those of each source too, are counted through the whole
+    run."""
     step = sample = 0
+    taken = (0,) * len(data.mixture)
 
-    def placed(phase: PhasePlan) -> PhasePlan:
-        nonlocal step, sample
-        here = replace(phase, first_step=step, first_sample=sample)
+    def placed(phase: PhasePlan, section: Stage) -> PhasePlan:
+        nonlocal step, sample, taken
+        weights = tuple(stage_weights(data, section).values())
+        mixing = Mixing(whole_weights(weights), taken) if weights else None
+        here = replace(phase, first_step=step, first_sample=sample, mixing=mixing)
         step += phase.steps
         sample += phase.steps * phase.batch_size
+        taken = mixing.taken(phase.steps * phase.batch_size) if mixing else taken
         return here
 
     for stage in stages:
-        grow = stage.grow and replace(stage.grow, learn=placed(stage.grow.learn))
-        yield replace(stage, grow=grow, train=placed(stage.train))
+        grow = stage.grow and replace(stage.grow, learn=placed(stage.grow.learn, stage.section))
+        yield replace(stage, grow=grow, train=placed(stage.train, stage.section))

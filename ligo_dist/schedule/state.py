@@ -15,6 +15,7 @@ class StageRecord:
 
     Attributes:
         adam_steps: steps that the optimizer's state had seen before the stage's first one.
+        final_losses: of which `final_loss` is the mean, by the sources of a mixture.
     """
 
     tokens: int = 0
@@ -27,6 +28,7 @@ class StageRecord:
     final_loss: float | None = None
     final_accuracy: float | None = None
     adam_steps: int = 0
+    final_losses: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

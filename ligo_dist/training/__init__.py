@@ -24,7 +24,7 @@ from ligo_dist.training.resume import (
     run_lock,
 )
 from ligo_dist.training.run import run_schedule
-from ligo_dist.training.summary import Locations, StageSummary, show_summary, write_summary
+from ligo_dist.training.summary import Locations, SourceSummary, StageSummary, show_summary, write_summary
 
 __all__ = [
     "Account",
@@ -35,6 +35,7 @@ __all__ = [
     "LogMetrics",
     "PhaseRunner",
     "SaveCheckpoint",
+    "SourceSummary",
     "StageSummary",
     "Step",
     "StepProfiler",

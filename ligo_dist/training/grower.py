@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ligo_dist.checkpoints import Snapshot
-from ligo_dist.engine import ADAM_MOMENTS, Engine, Shards
+from ligo_dist.engine import ADAM_MOMENTS, Engine, EvaluationResult, Shards
 from ligo_dist.growth import (
     Growth,
     OperatorValues,
@@ -22,7 +22,7 @@ from ligo_dist.growth import (
 from ligo_dist.runtime.heartbeat import beating, enter
 from ligo_dist.schedule import LEARN, TRAIN, GrowPlan, StagePlan
 from ligo_dist.training.builder import Builder, snapshot_of
-from ligo_dist.training.hooks import cumulative
+from ligo_dist.training.hooks import cumulative, evaluated, keep_last
 from ligo_dist.training.phase import PhaseRunner
 from ligo_dist.training.preservation import check_preserved
 
@@ -111,14 +111,14 @@ class Grower:
                 self.on_learning_end(stage.name, grow.growth, self._initial(stage, grow), operator)
         else:
             operator = self._initial(stage, grow)
-        engine = self._applied(stage, grow, source, operator)
+        engine, grown = self._applied(stage, grow, source, operator)
         self._set_moments(grow, before, operator, engine)
         with watch.paused():
             self.runner.settle()  # its copy of the operator goes before another is made of the model
             snapshot = snapshot_of(engine, "model")
         if not learns:
             self._check(stage, grow, source, before, operator, snapshot.groups["model"])
-        self._report(stage, watch.seconds)
+        self._report(stage, watch.seconds, grown)
         self.runner.state.phase, self.runner.state.step = TRAIN, 0
         self.runner.save(stage.train.first_step, snapshot)
         if stage.train.steps or stage.index != self.builder.plan.last.index:
@@ -176,8 +176,8 @@ class Grower:
 
     def _applied(
         self, stage: StagePlan, grow: GrowPlan, source: SourceShards, operator: OperatorValues
-    ) -> Engine:
-        """Build the target's engine and write the grown model into its partitions."""
+    ) -> tuple[Engine, EvaluationResult | None]:
+        """The target's engine, the grown model written into its partitions; and how good that is."""
         runner, record, builder = self.runner, self.runner.state.record, self.builder
         runner.tracker.start_phase("grow")
         enter(f"{stage.name} grow")
@@ -191,9 +191,9 @@ class Grower:
         runner.state.add(0, stage.cost.grow.flops, stage.cost.grow.hardware_flops, 0.0)
         grown = runner.evaluate(engine)
         if grown is not None:
-            record.grown_loss = record.final_loss = grown.loss
-            record.final_accuracy = grown.accuracy
-        return engine
+            record.grown_loss = grown.loss
+            keep_last(record, grown)
+        return engine, grown
 
     def _set_moments(self, grow: GrowPlan, before: Trained, operator: OperatorValues, engine: Engine) -> None:
         """Give the optimizer of the grown model the source's moments, grown."""
@@ -241,17 +241,16 @@ class Grower:
             f"{stage.name}, {when}: computes what {before.stage.name} computes, to {error:.1e} of the largest output"
         )
 
-    def _report(self, stage: StagePlan, seconds: float) -> None:
+    def _report(self, stage: StagePlan, seconds: float, grown: EvaluationResult | None) -> None:
         record = self.runner.state.record
         record.seconds += seconds
         losses = {
             "grow/source_loss": record.source_loss,
             "grow/grown_loss": record.grown_loss,
             "grow/random_loss": record.random_loss,
-            "evaluate/loss": record.grown_loss,
-            "evaluate/accuracy": record.final_accuracy,
         }
         known = {name: loss for name, loss in losses.items() if loss is not None}
+        known |= {} if grown is None else evaluated(grown)
         metrics = {**known, "grow/seconds": seconds, **cumulative(self.runner.state)}
         self.runner.tracker.log(metrics, stage.train.first_step)
         text = f"grown into {stage.name} in {seconds:.1f} s"

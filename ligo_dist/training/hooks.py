@@ -17,7 +17,7 @@ from ligo_dist.planning import gpu_of_device
 from ligo_dist.runtime.errors import NonFiniteLossError, Preempted
 from ligo_dist.runtime.progress import PhaseProgress
 from ligo_dist.runtime.signals import StopReason, StopSignals
-from ligo_dist.schedule import PhaseCost, Plan, RunState
+from ligo_dist.schedule import PhaseCost, Plan, RunState, StageRecord
 from ligo_dist.tracking import SystemMetrics, Tracker
 from ligo_dist.training.loop import Step
 
@@ -82,12 +82,9 @@ class Evaluate:
         if measured is None:
             return
         record = self.state.record
-        record.final_loss, record.final_accuracy = measured.loss, measured.accuracy
+        keep_last(record, measured)
         record.seconds += time.perf_counter() - began
-        metrics = {"evaluate/loss": measured.loss}
-        if measured.accuracy is not None:
-            metrics["evaluate/accuracy"] = measured.accuracy
-        self.tracker.log({**metrics, **cumulative(self.state)}, global_step)
+        self.tracker.log({**evaluated(measured), **cumulative(self.state)}, global_step)
 
 
 @dataclass
@@ -123,6 +120,7 @@ class LogMetrics:
 
     Attributes:
         seconds_at_peak: that a step's model FLOPs take at the peak of the ranks' devices; None: it is not known.
+        epochs: metrics of how often each source of a mixture was gone through, after a step of the phase.
         peak_bytes: the most memory that a rank has held, when it was last recorded.
     """
 
@@ -133,6 +131,7 @@ class LogMetrics:
     every: int
     system: SystemMetrics | None = None
     seconds_at_peak: float | None = None
+    epochs: Callable[[int], dict[str, float]] = lambda step: {}
     peak_bytes: float | None = None
 
     def __call__(self, step: Step) -> None:
@@ -150,6 +149,7 @@ class LogMetrics:
                 f"{kind}/learning_rate": step.learning_rate,
                 f"{kind}/gradient_norm": step.result.gradient_norm,
                 **speed,
+                **self.epochs(step.number),
                 "memory/held_bytes": held,
                 "memory/peak_bytes": self.peak_bytes,
                 **cumulative(self.state),
@@ -201,6 +201,23 @@ class SaveAtSteps:
     def __call__(self, step: Step) -> None:
         if step.global_number in self.steps:
             self.checkpoint.save_once(step)
+
+
+def keep_last(record: StageRecord, measured: EvaluationResult) -> None:
+    """Note an evaluation as the stage's last."""
+    record.final_loss, record.final_accuracy = measured.loss, measured.accuracy
+    record.final_losses = {name: part.loss for name, part in measured.parts.items()}
+
+
+def evaluated(measured: EvaluationResult) -> dict[str, float]:
+    """The metrics of an evaluation: of the whole, and of each part under its name."""
+    metrics: dict[str, float] = {}
+    for name, part in {"": measured, **measured.parts}.items():
+        suffix = f"/{name}" if name else ""
+        metrics[f"evaluate/loss{suffix}"] = part.loss
+        if part.accuracy is not None:
+            metrics[f"evaluate/accuracy{suffix}"] = part.accuracy
+    return metrics
 
 
 def cumulative(state: RunState) -> dict[str, float]:

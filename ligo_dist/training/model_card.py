@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ligo_dist
-from ligo_dist.corpus import Corpus, corpus_name
+from ligo_dist.corpus import Corpus, parts_of
 from ligo_dist.runtime.quantities import count, flops, loss, percent
 from ligo_dist.schedule import Plan, StagePlan, StageRecord
 
@@ -33,6 +33,7 @@ def model_card(plan: Plan, stage: StagePlan, records: list[StageRecord], corpus:
     used = records[: stage.index + 1]
     total = sum(record.flops for record in used)
     tokens = sum(record.tokens for record in used)
+    read = [f"{place}: {len(part.train):,} samples" for _, place, part in parts_of(plan.config, corpus)]
     return "\n".join(
         [
             *_metadata(plan),
@@ -52,7 +53,7 @@ def model_card(plan: Plan, stage: StagePlan, records: list[StageRecord], corpus:
             "",
             "## Training",
             "",
-            f"- Data: {corpus_name(plan.config)}: {len(corpus.train):,} samples; fingerprint `{corpus.fingerprint}`",
+            f"- Data: {'; '.join(read)}; fingerprint `{corpus.fingerprint}`",
             *([f"- Tokenizer: fingerprint `{corpus.tokenizer.fingerprint}`"] if corpus.tokenizer else []),
             *(f"- {line}" for line in _phases(lineage)),
             f"- Computed in {plan.config.precision}, stored in fp32; seed {plan.config.seed}",

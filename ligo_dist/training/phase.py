@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ligo_dist.checkpoints import CheckpointWriter, Snapshot
-from ligo_dist.corpus import Batches, Corpus, fixed_batches
+from ligo_dist.corpus import Batches, Corpus, Samples, fixed_batches
 from ligo_dist.engine import Engine, EvaluationResult, World, fed
 from ligo_dist.runtime.errors import NonFiniteLossError
 from ligo_dist.runtime.heartbeat import beating, enter, where
 from ligo_dist.runtime.progress import PhaseProgress, Progress
+from ligo_dist.runtime.quantities import loss
 from ligo_dist.runtime.signals import StopSignals
 from ligo_dist.schedule import TRAIN, PhaseCost, PhasePlan, Plan, RunState, StagePlan
 from ligo_dist.tracking import SystemMetrics, Tracker
@@ -80,17 +82,18 @@ class PhaseRunner:
         self.signals.defer()
         self.tracker.start_phase(phase.kind)
         enter(f"{stage.name} {phase.kind}")
-        batches = Batches(self.corpus.train, self.plan.config.seed, phase.batch_size, phase.first_sample)
+        seed = self.plan.config.seed
+        batches = Batches(self.corpus.train, seed, phase.batch_size, phase.first_sample, phase.mixing)
         done = self.state.step
         with self.progress.phase(stage.name, phase.kind, phase.steps, done) as show:
             if phase.kind == TRAIN and done == phase.steps:
-                self._evaluation(engine).run(phase.first_step + done)
+                self._evaluation(stage, engine).run(phase.first_step + done)
                 record = self.state.record
                 show.update(done, validation_loss=record.final_loss, accuracy=record.final_accuracy)
             profiler = self._profiler(stage)
             hooks: list[Hook] = [profiler, *self._hooks(stage, phase, engine, cost, snapshot, show)]
             with profiler.around(phase, done):
-                run_phase(engine, batches, phase, done, self.plan.config.seed, hooks)
+                run_phase(engine, batches, phase, done, seed, hooks)
 
     def validation_loss(self, engine: Engine) -> float | None:
         """Mean loss per prediction on the fixed validation set; None for a model that predicts nothing."""
@@ -98,21 +101,27 @@ class PhaseRunner:
         return None if measured is None else measured.loss
 
     def evaluate(self, engine: Engine, beat: str = "evaluating") -> EvaluationResult | None:
-        """Loss and accuracy on the fixed validation set; None for a model that predicts nothing. `beat`: what the
-        heartbeat says meanwhile.
+        """Loss and accuracy on the fixed validation set, of a mixture on that of each source and their mean; None for a
+        model that predicts nothing. `beat`: what the heartbeat says meanwhile.
 
         Raises:
             NonFiniteLossError: on every rank, if the loss is no finite number.
         """
-        evaluation, world = self.plan.config.evaluation, self.world
         if not self.corpus.validation.labelled:
             return None
+        if not self.corpus.sources:
+            return self._measured(engine, self.corpus.validation, beat)
+        parts = {
+            name: self._measured(engine, source.validation, beat)
+            for name, source in self.corpus.sources.items()
+        }
+        mixture = self.plan.config.data.mixture
+        return EvaluationResult.of_parts(parts, {name: source.weight for name, source in mixture.items()})
+
+    def _measured(self, engine: Engine, samples: Samples, beat: str) -> EvaluationResult:
+        evaluation, world = self.plan.config.evaluation, self.world
         batches = fixed_batches(
-            self.corpus.validation,
-            evaluation.sequences,
-            world.rank,
-            world.size,
-            evaluation.micro_batch_size,
+            samples, evaluation.sequences, world.rank, world.size, evaluation.micro_batch_size
         )
         measured = engine.evaluate(beating(fed(batches, world.device), beat))
         if not math.isfinite(measured.loss):
@@ -120,6 +129,14 @@ class PhaseRunner:
                 f"{where()}: the validation loss is {measured.loss}; {last_good_checkpoint(self.settle())}"
             )
         return measured
+
+    def _epochs(self, phase: PhasePlan, steps: int) -> dict[str, float]:
+        """How often the run has gone through each source of a mixture after so many steps of a phase."""
+        if phase.mixing is None:
+            return {}
+        taken = phase.mixing.taken(steps * phase.batch_size)
+        sources = zip(self.corpus.sources.items(), taken, strict=True)
+        return {f"data/epochs/{name}": samples / len(source.train) for (name, source), samples in sources}
 
     def save(self, global_step: int, snapshot: Snapshot) -> None:
         """Begin a checkpoint of the run as it stands; it is written while the run goes on."""
@@ -138,9 +155,13 @@ class PhaseRunner:
         """
         stop_if_asked(self.signals, self.world, where, self.settle)
 
-    def _evaluation(self, engine: Engine) -> Evaluate:
+    def _evaluation(self, stage: StagePlan, engine: Engine) -> Evaluate:
         def measure() -> EvaluationResult | None:
-            return self.evaluate(engine, f"evaluating after step {self.state.step}")
+            measured = self.evaluate(engine, f"evaluating after step {self.state.step}")
+            if measured is not None and measured.parts:
+                losses = ", ".join(f"{name} {loss(part.loss)}" for name, part in measured.parts.items())
+                self.progress.message(f"{stage.name} validation: {losses}")
+            return measured
 
         return Evaluate(measure, self.state, self.tracker, self.plan.config.evaluation.every_steps)
 
@@ -160,10 +181,11 @@ class PhaseRunner:
     ) -> list[Hook]:
         config, state = self.plan.config, self.state
         tokens = phase.batch_size * self.corpus.train.tokens_per_sample
-        evaluate = self._evaluation(engine)
+        evaluate = self._evaluation(stage, engine)
         every = config.tracking.log_every_steps
         at_peak = seconds_at_peak(self.plan, cost, self.world.device)
-        metrics = LogMetrics(state, self.tracker, tokens, self.world, every, self.system, at_peak)
+        epochs = partial(self._epochs, phase)
+        metrics = LogMetrics(state, self.tracker, tokens, self.world, every, self.system, at_peak, epochs)
         planned_flops = self.plan.cost.hardware_flops
 
         def remaining_fraction() -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ligo_dist.checkpoints import Checkpoint, CheckpointWriter
 from ligo_dist.config import Config, dump_yaml
-from ligo_dist.corpus import Corpus, corpus_name, epochs
+from ligo_dist.corpus import Corpus, epochs, parts_of
 from ligo_dist.engine import Shards, World, first_rank_only, gather_objects, has_native_bf16, raise_together
 from ligo_dist.huggingface import export_model, has_weights, keep_source, rehearse_export, source_fingerprint
 from ligo_dist.report import RunPictures
@@ -49,7 +49,7 @@ from ligo_dist.training.resume import (
     recorded_config,
     run_lock,
 )
-from ligo_dist.training.summary import Locations, StageSummary, show_summary, write_summary
+from ligo_dist.training.summary import Locations, SourceSummary, StageSummary, show_summary, write_summary
 from ligo_dist.training.trainer import Trainer
 
 
@@ -173,7 +173,7 @@ def _run(
         _announce(progress, precision, notes, None if begins else checkpoint, corpus, plan, world)
         trainer.run(checkpoint, begins=begins)
         tracker.set_tags({"export.path": str(paths.export(plan.last.name))})
-        first_rank_only(lambda: _conclude(plan, paths, trainer.state), world)
+        first_rank_only(lambda: _conclude(plan, corpus, paths, trainer.state), world)
         status = "FINISHED"
     except Exception as error:
         signals.wait_if_ending()
@@ -319,15 +319,23 @@ def _announce(
     world: World,
 ) -> None:
     ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
-    gone_through = epochs(plan.samples, len(corpus.train))
-    progress.message(f"{ranks}; {corpus_name(plan.config)}: {corpus.description}; {gone_through}")
+    taken = plan.samples_by_source
+    told = [
+        f"{read_from}: {part.description}; {epochs(taken[name], len(part.train))}"
+        for name, read_from, part in parts_of(plan.config, corpus)
+    ]
+    if corpus.sources:
+        told.insert(0, f"data.mixture of {len(told)}: {', '.join(corpus.sources)}")
+    progress.message(f"{ranks}; {told[0]}")
+    for line in told[1:]:
+        progress.message(line)
     for line in ([] if precision is None else [precision]) + notes:
         progress.message(line)
     if checkpoint is not None:
         progress.message(f"resumed from {checkpoint.path}")
 
 
-def _conclude(plan: Plan, paths: RunPaths, state: RunState) -> None:
+def _conclude(plan: Plan, corpus: Corpus, paths: RunPaths, state: RunState) -> None:
     """Show what the run came to, and leave its summary."""
     tracking = plan.config.tracking
     locations = Locations(
@@ -341,14 +349,19 @@ def _conclude(plan: Plan, paths: RunPaths, state: RunState) -> None:
         StageSummary(stage.name, stage.parameters, **_shown(record))
         for stage, record in zip(plan.stages, state.records, strict=True)
     ]
+    losses, taken = state.records[-1].final_losses, plan.samples_by_source
+    sources = [
+        SourceSummary(name, taken[name], taken[name] / len(source.train), losses.get(name))
+        for name, source in corpus.sources.items()
+    ]
     try:
-        write_summary(paths.run_dir, summaries, locations)
+        write_summary(paths.run_dir, summaries, locations, sources)
     except OSError as error:
         raise LigoError(
             f"{paths.run_dir}: the model is exported, and the summary cannot be written: {error.strerror or error}"
         ) from error
     with suppress(SystemExit):  # rich's answer to a closed pipe: nobody looks any more
-        show_summary(open_console(), summaries, locations)
+        show_summary(open_console(), summaries, locations, sources)
 
 
 def _shown(record: StageRecord) -> dict[str, Any]:

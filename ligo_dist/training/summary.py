@@ -51,6 +51,23 @@ class StageSummary:
 
 
 @dataclass(frozen=True)
+class SourceSummary:
+    """One source of a mixture.
+
+    Attributes:
+        name: the source.
+        samples: of it that the run was trained on, learning to grow included.
+        epochs: how often it was gone through.
+        final_loss: its validation loss at the run's end.
+    """
+
+    name: str
+    samples: int
+    epochs: float
+    final_loss: float | None
+
+
+@dataclass(frozen=True)
 class Locations:
     """Where a run's results are.
 
@@ -69,20 +86,34 @@ class Locations:
     tracking_address: str | None = None
 
 
-def show_summary(console: Console, stages: Sequence[StageSummary], locations: Locations) -> None:
-    """Print the table of the stages and where things are; fits 80 columns."""
+def show_summary(
+    console: Console,
+    stages: Sequence[StageSummary],
+    locations: Locations,
+    sources: Sequence[SourceSummary] = (),
+) -> None:
+    """Print the table of the stages, that of a mixture's sources, and where things are; fits 80 columns."""
     console.print(_table(stages))
+    if sources:
+        console.print(_source_table(sources))
     for label, place in _places(locations):
         console.print(Text.assemble((f"  {label:<12}", "dim"), place), soft_wrap=True, highlight=False)
     console.print()
 
 
-def write_summary(run_dir: Path, stages: Sequence[StageSummary], locations: Locations) -> Path:
+def write_summary(
+    run_dir: Path,
+    stages: Sequence[StageSummary],
+    locations: Locations,
+    sources: Sequence[SourceSummary] = (),
+) -> Path:
     """Write the same to `<run_dir>/summary.json`, atomically; losses that are not finite become strings."""
     places = {key: None if value is None else str(value) for key, value in asdict(locations).items()}
     if locations.tracking_address is not None:
         places["tracking_address"] = redact(locations.tracking_address)
-    content = {"stages": [_jsonable(asdict(stage)) for stage in stages], "locations": places}
+    content: dict[str, Any] = {"stages": [_jsonable(asdict(stage)) for stage in stages], "locations": places}
+    if sources:
+        content["sources"] = [_jsonable(asdict(source)) for source in sources]
     file = run_dir / SUMMARY_FILE
     replace_text(file, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return file
@@ -126,6 +157,16 @@ def _table(stages: Sequence[StageSummary]) -> Table:
     return table
 
 
+def _source_table(sources: Sequence[SourceSummary]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, header_style="dim")
+    table.add_column("source", style="bold", overflow="fold")
+    for name in ("samples", "epochs", "final loss"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for source in sources:
+        table.add_row(source.name, count(source.samples), f"{source.epochs:,.2f}", loss(source.final_loss))
+    return table
+
+
 def _places(locations: Locations) -> list[tuple[str, str]]:
     places = [] if locations.export is None else [("model", _short(locations.export))]
     places += [
@@ -144,8 +185,8 @@ def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _jsonable(stage: dict[str, Any]) -> dict[str, Any]:
+def _jsonable(row: dict[str, Any]) -> dict[str, Any]:
     def encode(value: Any) -> Any:
         return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
-    return {key: encode(value) for key, value in stage.items()}
+    return {key: encode(value) for key, value in row.items()}

@@ -11,7 +11,7 @@ from ligo_dist.engine import ADAM_MOMENTS, Engine, Shards
 from ligo_dist.growth import new_elements
 from ligo_dist.runtime.errors import MoreNodes
 from ligo_dist.runtime.heartbeat import beating, enter
-from ligo_dist.schedule import LEARN, TRAIN, Plan, RunState, StagePlan
+from ligo_dist.schedule import LEARN, TRAIN, PhasePlan, Plan, RunState, StagePlan
 from ligo_dist.training.builder import Builder, snapshot_of
 from ligo_dist.training.grower import SOURCE_MOMENTS, Grower, LearningEnd, Stopwatch, Trained, restore
 from ligo_dist.training.phase import PhaseRunner
@@ -171,5 +171,10 @@ class Trainer:
             "shape": asdict(stage.shape),
             "parameters": stage.parameters,
             "grow": growth,
-            **{phase.kind: asdict(phase) for phase in stage.phases},
+            **{phase.kind: _said(phase) for phase in stage.phases},
         }
+
+
+def _said(phase: PhasePlan) -> dict[str, Any]:
+    """A phase's parameters; of a mixture the configuration says it in words."""
+    return {key: value for key, value in asdict(phase).items() if key != "mixing"}

@@ -73,12 +73,12 @@ def _build(config: Config, source: Path | None = None) -> TextCorpus:
 
 def test_the_standard_library_as_a_corpus(tmp_path: Path) -> None:
     config = _config(tmp_path, workers=2)
-    assert describe_prepared(config, 10) == "data.source stdlib: prepared when the run starts"
+    assert describe_prepared(config, {"": 10}) == ["data.source stdlib: prepared when the run starts"]
     corpus = _build(config)
     tokens = corpus.statistics["train"].tokens
-    assert describe_prepared(config, 3 * len(corpus.train)) == (
+    assert describe_prepared(config, {"": 3 * len(corpus.train)}) == [
         f"data.source stdlib: {tokens:,} tokens to train on, 3.00 epochs, in {corpus.directory}"
-    )
+    ]
     assert isinstance(corpus.tokenizer, SentencePieceTokenizer)
     statistics = corpus.statistics
     assert 130 < statistics["train"].documents + statistics["validation"].documents <= 150

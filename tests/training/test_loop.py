@@ -173,18 +173,21 @@ def test_a_validation_loss_that_is_no_number_stops_the_run(monkeypatch: pytest.M
     """Else such a model would be saved over the last good one, grown, and exported."""
     monkeypatch.setattr(phase_module, "fixed_batches", lambda *_: [])
     evaluation = SimpleNamespace(sequences=4, micro_batch_size=2)
-    runner = SimpleNamespace(
-        plan=SimpleNamespace(config=SimpleNamespace(evaluation=evaluation)),
+    nothing: Any = None
+    runner = PhaseRunner(
+        plan=SimpleNamespace(config=SimpleNamespace(evaluation=evaluation)),  # type: ignore[arg-type]
+        corpus=SimpleNamespace(validation=SimpleNamespace(labelled=True), sources={}),  # type: ignore[arg-type]
         world=World(0, 1, torch.device("cpu")),
-        corpus=SimpleNamespace(validation=SimpleNamespace(labelled=True)),
-        settle=lambda: Path("checkpoints/last"),
+        tracker=nothing,
+        progress=nothing,
+        checkpoints=SimpleNamespace(settle=lambda: Path("checkpoints/last")),  # type: ignore[arg-type]
     )
-    engine = SimpleNamespace(evaluate=lambda batches: EvaluationResult(math.nan, None))
+    engine: Any = SimpleNamespace(evaluate=lambda batches: EvaluationResult(math.nan, None))
     heartbeat.enter("large train")
     with pytest.raises(
         NonFiniteLossError, match=r"^large train: the validation loss is nan; the last good checkpoint is"
     ):
-        PhaseRunner.evaluate(runner, engine, "evaluating")
+        runner.evaluate(engine, "evaluating")
 
 
 def test_the_account_adds_tokens_and_flops():
@@ -245,6 +248,32 @@ def test_what_is_measured_is_recorded_with_the_accuracy():
         "cumulative/flops": 5.0,
         "cumulative/hardware_flops": 6.0,
     }
+
+
+def test_of_a_mixture_each_source_is_recorded_and_their_weighted_mean():
+    state, tracker = RunState(), Tracker()
+    parts = {
+        "web": EvaluationResult(2.0, 0.5),
+        "code": EvaluationResult(4.0, 1.0),
+        "none": EvaluationResult(9.0, 0.0),
+    }
+    measured = EvaluationResult.of_parts(parts, {"web": 3.0, "code": 1.0, "none": 0.0})
+    Evaluate(lambda: measured, state, tracker, every=1).run(7)  # type: ignore[arg-type]
+    ((metrics, _),) = tracker.records
+    assert {name: value for name, value in metrics.items() if name.startswith("evaluate/")} == {
+        "evaluate/loss": 2.5,
+        "evaluate/accuracy": 0.625,
+        "evaluate/loss/web": 2.0,
+        "evaluate/accuracy/web": 0.5,
+        "evaluate/loss/code": 4.0,
+        "evaluate/accuracy/code": 1.0,
+        "evaluate/loss/none": 9.0,
+        "evaluate/accuracy/none": 0.0,
+    }
+    assert state.record.final_losses == {"web": 2.0, "code": 4.0, "none": 9.0}
+    assert RunState.from_dict(state.to_dict()) == state
+    text = {name: EvaluationResult(part.loss) for name, part in parts.items()}
+    assert EvaluationResult.of_parts(text, {"web": 1.0, "code": 1.0, "none": 1.0}).accuracy is None
 
 
 def test_text_has_no_accuracy_and_a_model_without_an_objective_no_loss():
@@ -346,7 +375,7 @@ def run_without_steps(tmp_path: Path, kind: str, labelled: bool = True) -> tuple
     engine, log = Measured(), tmp_path / "run.log"
     config = config_from(parse_yaml(CONFIG))
     plan = Plan.of(config, 512, 1)
-    corpus: Any = SimpleNamespace(train=Numbers(labelled), validation=Numbers(labelled))
+    corpus: Any = SimpleNamespace(train=Numbers(labelled), validation=Numbers(labelled), sources={})
     progress = Progress(Console(file=io.StringIO()), log)
     tracker: Any = Tracker()
     checkpoints = CheckpointWriter(tmp_path, {}, 1, "stop", engine.world, progress.message)

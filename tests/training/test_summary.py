@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ligo_dist.training import Locations, StageSummary, show_summary, write_summary
+from ligo_dist.training import Locations, SourceSummary, StageSummary, show_summary, write_summary
 
 STAGES = [
     StageSummary("small", 1_110_000, 5_000_000, 3.2e13, None, None, 8.36, 3.101, 72.3),
@@ -70,6 +70,18 @@ def test_places_can_be_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert ["checkpoints", "x" * 90 + "/checkpoints"] in lines
     assert ["metrics", "x" * 90 + "/metrics.jsonl"] in lines
     assert ["MLflow", "mlflow ui --backend-store-uri sqlite:////x/mlflow.db"] in lines
+
+
+def test_a_mixture_has_a_table_of_its_sources(tmp_path: Path) -> None:
+    sources = [SourceSummary("web", 1_234_567, 1.25, 3.1), SourceSummary("code", 800, 0.004, None)]
+    console = Console(file=io.StringIO(), width=80)
+    show_summary(console, STAGES, places(tmp_path), sources)
+    cells = [line.split() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert ["web", "1.23M", "1.25", "3.100"] in cells
+    assert ["code", "800", "0.00", "-"] in cells
+    written = json.loads(write_summary(tmp_path, STAGES, places(tmp_path), sources).read_text())
+    assert written["sources"][0] == {"name": "web", "samples": 1_234_567, "epochs": 1.25, "final_loss": 3.1}
+    assert "sources" not in json.loads(write_summary(tmp_path, STAGES, places(tmp_path)).read_text())
 
 
 def test_what_is_not_there_is_not_shown(tmp_path: Path) -> None:
