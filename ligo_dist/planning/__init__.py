@@ -25,6 +25,18 @@ from ligo_dist.planning.gathering import (
     whole_blocks,
 )
 from ligo_dist.planning.hardware import DEFAULT_GPU, GPUS_PER_NODE, get_gpu, gpu_names, gpu_of_device
+from ligo_dist.planning.law import (
+    PUBLISHED,
+    Carry,
+    GrownPoint,
+    Law,
+    Laws,
+    Point,
+    fit_carry,
+    fit_law,
+    loss_counts,
+    tokens_count,
+)
 from ligo_dist.planning.memory import Memory, peak_of
 from ligo_dist.planning.setting import Setting
 from ligo_dist.planning.traffic import Traffic, engine_traffic, generation_traffic, transfer_traffic
@@ -32,12 +44,18 @@ from ligo_dist.planning.traffic import Traffic, engine_traffic, generation_traff
 __all__ = [
     "DEFAULT_GPU",
     "GPUS_PER_NODE",
+    "PUBLISHED",
     "SECONDS_PER_BLOCK",
+    "Carry",
     "Forecast",
+    "GrownPoint",
+    "Law",
+    "Laws",
     "Memory",
     "Module",
     "Needs",
     "PhaseEstimate",
+    "Point",
     "Setting",
     "Traffic",
     "Trained",
@@ -48,16 +66,20 @@ __all__ = [
     "estimate_phases",
     "export_bytes",
     "fewest_ranks",
+    "fit_carry",
+    "fit_law",
     "forward_and_backward",
     "generated_modules",
     "generation_traffic",
     "get_gpu",
     "gpu_names",
     "gpu_of_device",
+    "loss_counts",
     "model_modules",
     "needs",
     "partitioned",
     "peak_of",
+    "tokens_count",
     "transfer_traffic",
     "whole_blocks",
 ]
