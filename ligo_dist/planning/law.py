@@ -1,5 +1,6 @@
 """How the loss falls with parameters and tokens, and what of a source's training counts in what is grown from it: two
-laws between which the truth was so far. Pure numbers; scipy is loaded where something is fitted.
+laws between which the truth was so far. Pure numbers; numpy and scipy are loaded
+where something is fitted.
 
 Losses are those of runs whose learning rate has fallen to its end, in nats per token; tokens are those trained on.
 """
@@ -7,12 +8,14 @@ Losses are those of runs whose learning rate has fallen to its end, in nats per 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-
-import numpy as np
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from ligo_dist.runtime.errors import LigoError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _HUBER = 1e-2
 """Relative error of a loss from which on a point counts less (the form is Hoffmann et al.'s, who take 1e-3)."""
@@ -20,7 +23,7 @@ _HUBER = 1e-2
 
 @dataclass(frozen=True)
 class Law:
-    """loss = e + a / parameters^alpha + b / tokens^beta (Hoffmann et al. 2022, arXiv 2203.15556, equation 10)."""
+    """loss = e + a / parameters^alpha + b / tokens^beta (Hoffmann et al. 2022, arXiv 2203.15556, approach 3)."""
 
     e: float
     a: float
@@ -77,6 +80,39 @@ class Laws:
     ways: dict[str, Carry] = field(default_factory=dict)
 
 
+def laws_to_values(laws: Laws) -> dict[str, Any]:
+    """Plain values, for a file."""
+    return asdict(replace(laws, draws=[], ways={})) | {
+        "draws": [asdict(law) for law in laws.draws],
+        "ways": {way: asdict(carry) for way, carry in laws.ways.items()},
+    }
+
+
+def laws_from_values(values: Mapping[str, Any]) -> Laws:
+    """What `laws_to_values` has made.
+
+    Raises:
+        LigoError: something is missing, unknown, or no number.
+    """
+    try:
+        laws = Laws(
+            str(values["source"]),
+            _numbers(Law, values["best"]),
+            [_numbers(Law, draw) for draw in values["draws"]],
+            float(values["spread"]),
+            {way: _numbers(Carry, carry) for way, carry in values["ways"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LigoError(f"no law as `ligo-dist plan --fit` writes one: {error!r}") from None
+    if set(values) != {"source", "best", "draws", "spread", "ways"}:
+        raise LigoError(f"no law as `ligo-dist plan --fit` writes one: it has {', '.join(values)}")
+    return laws
+
+
+def _numbers(kind: Any, values: Mapping[str, Any]) -> Any:
+    return kind(**{key: float(value) for key, value in values.items()})
+
+
 PUBLISHED = {
     "hoffmann": Laws("Hoffmann et al. 2022, arXiv 2203.15556", Law(1.69, 406.4, 0.34, 410.7, 0.28)),
     "besiroglu": Laws(
@@ -123,7 +159,7 @@ def loss_counts(law: Law, stages: Sequence[tuple[float, float]], carry: Carry) -
 def fit_law(points: Sequence[Point], source: str, draws: int = 0, seed: int = 0) -> Laws:
     """Fit a law, its term in the parameters only where there are at least three sizes: with one it is in `e`.
 
-    The robust loss is on logarithms, and the best of several beginnings is taken, as in Hoffmann et al., appendix D.3.
+    The robust loss is on logarithms, and the best of several beginnings is taken, as in Hoffmann et al.
 
     Args:
         points: from at least three numbers of tokens.
@@ -142,6 +178,8 @@ def fit_law(points: Sequence[Point], source: str, draws: int = 0, seed: int = 0)
     best = _fit(points, len(sizes) > 1)
     fitted = [best.loss(p.parameters, p.tokens) for p in points]
     ratios = [p.loss / value for p, value in zip(points, fitted, strict=True)]
+    import numpy as np
+
     random = np.random.default_rng(seed)
     again = []
     for _ in range(draws):
@@ -169,6 +207,7 @@ def fit_carry(law: Law, runs: Sequence[GrownPoint]) -> Carry:
 
 def _fit(points: Sequence[Point], by_size: bool, near: Law | None = None) -> Law:
     """The law of the least robust error; begun at one that is near, if there is one."""
+    import numpy as np
     from scipy.optimize import least_squares
 
     n, d, loss = (np.array([getattr(p, name) for p in points]) for name in ("parameters", "tokens", "loss"))
