@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, help="learning rate, rather than the best of the sweep")
     parser.add_argument("--list", action="store_true", help="list the runs, start nothing")
     parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="write FILE.txt and FILE.png, start nothing"
+        "--report", type=Path, metavar="FILE", help="write FILE.txt, .png, .yaml, start nothing"
     )
     return parser
 

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ligo_dist.planning import GrownPoint, Laws, Point, fit_carry, fit_law
+from benchmarks.horizon.runs import WAYS
+from ligo_dist.config import dump_yaml
+from ligo_dist.planning import GrownPoint, Laws, Point, fit_carry, fit_law, laws_to_values
 from ligo_dist.report import spread
 from ligo_dist.report.drawing import BLACK, COLOURS, legend_below, new_figure, png, style
 from ligo_dist.runtime.errors import LigoError
@@ -156,14 +158,15 @@ def mixing_time(run: Result, results: Sequence[Result]) -> float | None:
 
 
 def law_with_ways(results: Sequence[Result], source: str) -> Laws:
-    """The law and what each way carries over: what `ligo-dist plan --choose --law` takes."""
+    """The law and what each way carries over, by the names of methods: what `ligo-dist plan --choose --law` takes."""
     alone = [_point(r) for r in results if r["kind"] == "scratch"]
     laws = fit_law(alone, source, draws=_DRAWS)
     runs: dict[str, list[GrownPoint]] = {}
     for r in results:
-        if r["kind"] == "grown":
+        if r["kind"] == "grown" and "depth" not in WAYS[r["way"]]:
             stages = list(zip(r["parameters"], r["tokens"], strict=True))
-            runs.setdefault(r["way"], []).append(GrownPoint(stages, r["way"], r["loss"]))
+            way = WAYS[r["way"]]["method"]
+            runs.setdefault(way, []).append(GrownPoint(stages, way, r["loss"]))
     ways = {way: fit_carry(laws.best, each) for way, each in runs.items()}
     return Laws(laws.source, laws.best, laws.draws, laws.spread, ways)
 
@@ -256,11 +259,14 @@ def best_rate(results: Sequence[Result]) -> float | None:
 
 
 def write(results: Sequence[Result], head: Sequence[str], output: Path) -> None:
-    """The table and the picture, beside each other: `output` with .txt and .png."""
+    """The table, the picture and, where three sizes have finished, the law: `output` with .txt, .png and .yaml."""
     lines = table(results)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.with_suffix(".txt").write_text("\n".join([*head, "", *lines]) + "\n")
     output.with_suffix(".png").write_bytes(picture(results))
+    if len({r["parameters"][-1] for r in results if r["kind"] == "scratch"}) > 2:
+        laws = law_with_ways(results, f"benchmarks.horizon, {output.name}")
+        output.with_suffix(".yaml").write_text(dump_yaml(laws_to_values(laws)))
 
 
 def _target_size(results: Sequence[Result]) -> list[int]:

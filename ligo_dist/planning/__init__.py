@@ -24,7 +24,7 @@ from ligo_dist.planning.gathering import (
     partitioned,
     whole_blocks,
 )
-from ligo_dist.planning.hardware import DEFAULT_GPU, GPUS_PER_NODE, get_gpu, gpu_names, gpu_of_device
+from ligo_dist.planning.hardware import DEFAULT_GPU, GPUS_PER_NODE, Gpu, get_gpu, gpu_names, gpu_of_device
 from ligo_dist.planning.law import (
     PUBLISHED,
     Carry,
@@ -62,6 +62,7 @@ __all__ = [
     "Carry",
     "Expected",
     "Forecast",
+    "Gpu",
     "GrownPoint",
     "Law",
     "Laws",
