@@ -17,7 +17,7 @@ from ligo_dist.config import (
 from ligo_dist.corpus import count_pieces_apart, find_files, find_prepared, vocabulary_size
 from ligo_dist.huggingface import find_weight_files, locate_source, resolve_directory
 from ligo_dist.runtime.errors import CheckpointError, ConfigError, DataError, Fault, LigoError
-from ligo_dist.schedule import Plan
+from ligo_dist.schedule import Plan, check_start, has_begun, read_start, start_checkpoint
 from ligo_dist.tracking import database_file, tracking_address
 
 
@@ -52,6 +52,7 @@ def check_before_start(
     faults += _directory_faults("run_dir", config.run_dir)
     faults += _directory_faults("data.cache_dir", config.data.cache_dir)
     faults += _tracking_faults(config)
+    faults += _start_faults(config)
     faults += check_huggingface_keys_apart(config)
     if faults or plan is None:
         raise ConfigError(faults, source)
@@ -119,6 +120,20 @@ def _weights_here(config: Config) -> Path | None:
         return directory if directory is not None and find_weight_files(directory) else None
     except CheckpointError:
         return None
+
+
+def _start_faults(config: Config) -> list[Fault]:
+    """Whether the run can begin from the checkpoint that it is to begin from; one that has begun needs none."""
+    directory = Path(config.cluster.directory or "")
+    if config.start_from is None or has_begun(directory / config.run_dir):
+        return []
+    try:
+        path = start_checkpoint(config.start_from, directory)
+        recorded, state = read_start(path)
+        check_start(path, recorded, config.resolved(), state)
+    except CheckpointError as error:
+        return [_as_fault(error)]
+    return []
 
 
 def _tracking_faults(config: Config) -> list[Fault]:

@@ -11,7 +11,7 @@ from launcher.fleet import Fleet, choose_fleet
 from launcher.preflight import check_before_start
 from launcher.signals import leave_when_warned
 from launcher.supervisor import Supervisor
-from ligo_dist.config import Config, load_config, recorded_precision, resolve_precision
+from ligo_dist.config import Config, begun_directories, load_config, recorded_precision, resolve_precision
 from ligo_dist.runtime.apart import close_apart
 from ligo_dist.runtime.errors import FINISHED, LigoError
 from ligo_dist.runtime.machine import count_accelerators, has_native_bf16, processor_flags
@@ -89,7 +89,7 @@ def _precision(config: Config, fleet: Fleet) -> str | None:
     Raises:
         ConfigError: the configuration asks for what cannot be had in that precision.
     """
-    recorded = recorded_precision([fleet.directory / config.run_dir])
+    recorded = recorded_precision(begun_directories(config, fleet.directory))
     if config.precision == "auto" and recorded is None and not fleet.is_here:
         return "precision: bf16 if it is native to every host, else fp32"
     on_processors = count_accelerators() == 0

@@ -129,7 +129,14 @@ def _stage_faults(config: Config) -> list[Fault]:
     if train is None or not train.steps:
         wrong = "0: nothing is trained in the last stage, so there are no losses to compare"
         return [Fault(f"stages[{len(config.stages) - 1}].train.steps", wrong)]
-    return []
+    own = "each run of a comparison has steps of its own"
+    faults = []
+    if config.start_from is not None:
+        faults.append(Fault("start_from", f"{config.start_from.run!r}: {own}; null would be right"))
+    if config.checkpoints.keep_steps:
+        wrong = f"{config.checkpoints.keep_steps}: {own}; [] would be right"
+        faults.append(Fault("checkpoints.keep_steps", wrong))
+    return faults
 
 
 def _trains_source(config: Config) -> bool:

@@ -28,7 +28,7 @@ from launcher.doctor.checks import (
 from launcher.doctor.inspection import Questions, Visit, visit
 from launcher.doctor.probe import code_digest, package_versions
 from launcher.fleet import Fleet
-from ligo_dist.config import recorded_precision, resolve_precision
+from ligo_dist.config import begun_directories, recorded_precision, resolve_precision
 from ligo_dist.planning import needs
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.machine import has_native_bf16
@@ -145,7 +145,8 @@ def _expected(plan: Plan, questions: Questions, visits: Sequence[Visit], *, on_p
         has_native_bf16(visit.processor_flags, visit.capabilities, on_processors=on_processors)
         for visit in visits
     ]
-    plan = replace(plan, config=resolve_precision(plan.config, native, recorded_precision([run_dir]))[0])
+    recorded = recorded_precision([run_dir, *begun_directories(plan.config, Path(questions.directory))])
+    plan = replace(plan, config=resolve_precision(plan.config, native, recorded)[0])
     needed = needs(plan, on_gpu=not on_processors)
     written = needed.checkpoints + needed.exports
     return Expected(

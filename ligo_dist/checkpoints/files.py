@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,17 +24,23 @@ from torch import Tensor
 
 from ligo_dist.engine import Shards, WrittenFile, write_tensors
 from ligo_dist.runtime.errors import CheckpointError
-from ligo_dist.runtime.files import MANIFEST
+from ligo_dist.runtime.files import CHECKPOINT_NAME, MANIFEST
 from ligo_dist.runtime.heartbeat import beat
 from ligo_dist.schedule import RunState
 
 _UNFINISHED, _LEAVING, _DAMAGED = ".writing-", ".removing-", "damaged-"
-_NAME = re.compile(r"step-(\d+)-(\d+)-(learn|train)")
 
 
 def checkpoint_path(directory: Path, state: RunState, global_step: int) -> Path:
     """Where the checkpoint of a state lies; `global_step` counts the optimizer steps of the whole run."""
     return directory / f"step-{global_step:08d}-{state.stage}-{state.phase}"
+
+
+def global_step_of(path: Path) -> int:
+    """Optimizer steps of the whole run that a checkpoint has, as its name says."""
+    match = CHECKPOINT_NAME.fullmatch(path.name)
+    assert match is not None, path
+    return int(match[1])
 
 
 def unfinished_path(path: Path) -> Path:
@@ -58,7 +63,7 @@ def newest_first(directory: Path) -> list[Path]:
     found = [
         ((int(match[1]), int(match[2]), match[3] == "train"), directory / name)
         for name in names
-        if (match := _NAME.fullmatch(name))
+        if (match := CHECKPOINT_NAME.fullmatch(name))
     ]
     return [path for _, path in sorted(found, reverse=True)]
 
@@ -77,10 +82,11 @@ def give_name(path: Path) -> None:
     _sync(path.parent)
 
 
-def remove_old(directory: Path, keep: int) -> None:
-    """Remove the checkpoints beyond the newest `keep`."""
+def remove_old(directory: Path, keep: int, keep_steps: Collection[int] = ()) -> None:
+    """Remove the checkpoints beyond the newest `keep`, but for those of the global steps `keep_steps`."""
     for path in newest_first(directory)[keep:]:
-        _remove(path)
+        if global_step_of(path) not in keep_steps:
+            _remove(path)
 
 
 def remove_unfinished(path: Path) -> None:

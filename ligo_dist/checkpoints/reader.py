@@ -46,7 +46,7 @@ def newest_sound(
     damaged: dict[Path, str] = {}
     for path in first_rank_only(lambda: newest_first(directory), world):
         try:
-            checkpoint = _sound(path, accept, world)
+            checkpoint = sound(path, accept, world)
         except DamagedCheckpoint as damage:
             damaged[path] = str(damage)
         else:
@@ -61,23 +61,13 @@ def newest_sound(
     return None, []
 
 
-def read_groups(checkpoint: Checkpoint, world: World, groups: tuple[str, ...]) -> dict[str, Shards]:
-    """This rank's partitions of some groups, cut anew if the number of ranks has changed."""
-    result: dict[str, Shards] = {}
-    files = [
-        safe_open(checkpoint.path / rank_file_name(r), framework="pt", device="cpu")
-        for r in range(checkpoint.world_size)
-    ]
-    for key, numel in checkpoint.numels.items():
-        group, _, name = key.partition("/")
-        if group in groups:
-            beat(f"reading {key}")
-            result.setdefault(group, {})[name] = _cut(files, key, numel, checkpoint.world_size, world)
-    return result
+def sound(path: Path, accept: Callable[[Checkpoint], None], world: World) -> Checkpoint:
+    """The checkpoint in a directory. Collective; the ranks share the reading.
 
-
-def _sound(path: Path, accept: Callable[[Checkpoint], None], world: World) -> Checkpoint:
-    """The checkpoint in a directory; on every rank `DamagedCheckpoint` if it is not what was written."""
+    Raises:
+        DamagedCheckpoint: on every rank, if it is not what was written.
+        CheckpointError: likewise, if it cannot be read, or is not accepted.
+    """
 
     def accepted() -> Checkpoint:
         checkpoint = read_manifest(path)
@@ -94,6 +84,21 @@ def _sound(path: Path, accept: Callable[[Checkpoint], None], world: World) -> Ch
         failure = error
     raise_together(failure, world)
     return checkpoint
+
+
+def read_groups(checkpoint: Checkpoint, world: World, groups: tuple[str, ...]) -> dict[str, Shards]:
+    """This rank's partitions of some groups, cut anew if the number of ranks has changed."""
+    result: dict[str, Shards] = {}
+    files = [
+        safe_open(checkpoint.path / rank_file_name(r), framework="pt", device="cpu")
+        for r in range(checkpoint.world_size)
+    ]
+    for key, numel in checkpoint.numels.items():
+        group, _, name = key.partition("/")
+        if group in groups:
+            beat(f"reading {key}")
+            result.setdefault(group, {})[name] = _cut(files, key, numel, checkpoint.world_size, world)
+    return result
 
 
 def _set_aside(damaged: dict[Path, str], instead: Checkpoint, world: World) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
@@ -50,7 +50,8 @@ class CheckpointWriter:
     Args:
         directory: where checkpoints lie.
         config: the resolved configuration, which each of them holds.
-        keep: how many complete ones stay.
+        keep: how many complete ones stay, the newest.
+        keep_steps: global steps whose checkpoints stay beside them.
         on_failure: whether the run stops or goes on where one cannot be written.
         world: the ranks.
         warn: takes the message where it goes on.
@@ -67,8 +68,9 @@ class CheckpointWriter:
         on_failure: Literal["stop", "continue"],
         world: World,
         warn: Callable[[str], None],
+        keep_steps: Collection[int] = (),
     ) -> None:
-        self._directory, self._config, self._keep = directory, config, keep
+        self._directory, self._config, self._keep, self._keep_steps = directory, config, keep, keep_steps
         self._on_failure, self._world, self._warn = on_failure, world, warn
         self._pending: _Pending | None = None
         self.last: Path | None = None
@@ -148,7 +150,7 @@ class CheckpointWriter:
         try:
             write_manifest(checkpoint, unfinished_path(checkpoint.path))
             give_name(checkpoint.path)
-            remove_old(self._directory, self._keep)
+            remove_old(self._directory, self._keep, self._keep_steps)
         except OSError as error:
             raise CheckpointError(
                 f"{error.filename or checkpoint.path}: {error.strerror or error}"

@@ -9,7 +9,7 @@ from ligo_dist.config.deepspeed_keys import (
     check_deepspeed_keys_apart,
     deepspeed_faults,
 )
-from ligo_dist.config.differences import changes, difference
+from ligo_dist.config.differences import MAY_CHANGE, changes, completed, difference, what_may_change
 from ligo_dist.config.faults import suggestion
 from ligo_dist.config.huggingface import (
     asks_the_library,
@@ -18,7 +18,7 @@ from ligo_dist.config.huggingface import (
     check_models_apart,
 )
 from ligo_dist.config.load import apply_overrides, config_from, load_config
-from ligo_dist.config.precision import recorded_precision, resolve_precision
+from ligo_dist.config.precision import begun_directories, recorded_precision, resolve_precision
 from ligo_dist.config.profile import Profile
 from ligo_dist.config.resolve import (
     attention_of,
@@ -31,12 +31,13 @@ from ligo_dist.config.resolve import (
     tokens_per_sample,
 )
 from ligo_dist.config.rules import check_world_size, owned_huggingface_keys
-from ligo_dist.config.schema import Config, Learn, Model, Stage, Tokenizer, Train
+from ligo_dist.config.schema import Config, Learn, Model, Stage, StartFrom, Tokenizer, Train
 from ligo_dist.config.source import SourceConfig, complete, read_source_config, with_source, with_source_apart
 from ligo_dist.config.yaml_text import dump_yaml, parse_yaml, set_value
 
 __all__ = [
     "ALLOWED",
+    "MAY_CHANGE",
     "OWNED",
     "SOURCE",
     "ZERO_OWNED",
@@ -49,11 +50,13 @@ __all__ = [
     "Slurm",
     "SourceConfig",
     "Stage",
+    "StartFrom",
     "Tokenizer",
     "Train",
     "apply_overrides",
     "asks_the_library",
     "attention_of",
+    "begun_directories",
     "changes",
     "check_deepspeed_keys_apart",
     "check_huggingface_keys",
@@ -61,6 +64,7 @@ __all__ = [
     "check_models_apart",
     "check_world_size",
     "complete",
+    "completed",
     "config_from",
     "deepspeed_faults",
     "difference",
@@ -81,6 +85,7 @@ __all__ = [
     "stage_shapes",
     "suggestion",
     "tokens_per_sample",
+    "what_may_change",
     "with_source",
     "with_source_apart",
 ]

@@ -55,5 +55,12 @@ def recorded_precision(run_dirs: Iterable[Path]) -> str | None:
     return None
 
 
+def begun_directories(config: Config, directory: Path = Path()) -> list[Path]:
+    """The run directories whose checkpoints say what a run began with: its own, and that of the run it begins from.
+    `directory`: what relative paths begin at."""
+    start = config.start_from
+    return [directory / path for path in (config.run_dir, *([] if start is None else [start.run]))]
+
+
 def _part(native: Sequence[bool]) -> str:
     return f"{len(native) - sum(native)} of {len(native)} ranks"

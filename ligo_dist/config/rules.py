@@ -3,6 +3,7 @@ number of ranks. The stages' part: `stage_rules`."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from ligo_dist.architectures import Architecture, architecture_names
@@ -84,9 +85,31 @@ def faults_between(config: Config) -> list[Fault]:
         faults += _tokenizer_faults(config.tokenizer, architecture, has_source)
         faults += stage_faults(config)
     faults += attention_faults(config)
+    faults += _going_on_faults(config)
     faults += compare_faults(config.compare)
     faults += _tracking_faults(config.tracking)
     return faults + deepspeed_faults(config.deepspeed)
+
+
+def _going_on_faults(config: Config) -> list[Fault]:
+    """Faults in what the run begins from, and in the checkpoints that are to stay for others."""
+    faults, start = [], config.start_from
+    names = [stage.name for stage in config.stages]
+    if start is not None:
+        if os.path.abspath(start.run) == os.path.abspath(config.run_dir):
+            wrong = f"{start.run!r} is the run_dir of this run, which goes on from its own checkpoints anyway"
+            faults.append(Fault("start_from.run", f"{wrong}; another run_dir would be right"))
+        if start.stage is not None and start.stage not in names:
+            wrong = f"{start.stage!r} is no stage of this run"
+            faults.append(Fault("start_from.stage", f"{wrong}{suggestion(start.stage, names)}"))
+    steps = sum(learn_steps(stage.grow) if stage.grow else 0 for stage in config.stages)
+    steps += sum(stage.train.steps if stage.train else 0 for stage in config.stages)
+    faults += [
+        Fault(f"checkpoints.keep_steps[{index}]", f"{step} is more than the {steps} steps that the run takes")
+        for index, step in enumerate(config.checkpoints.keep_steps)
+        if step > steps
+    ]
+    return faults
 
 
 def attention_faults(config: Config) -> list[Fault]:

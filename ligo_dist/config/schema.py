@@ -254,7 +254,11 @@ class Checkpoints(Section):
     every_steps: Count = 100
     """Optimizer steps between two checkpoints; each phase's end has one too."""
     keep: Count = 2
-    """Complete checkpoints that are kept."""
+    """Complete checkpoints that are kept: the newest."""
+    keep_steps: list[CountOrZero] = []
+    """Optimizer steps of the whole run after which a checkpoint is made and stays, beside the newest `keep`: for
+    another run to begin from (`start_from`). Where a model is grown after such a step, the checkpoints before and
+    after that stay both."""
     on_failure: Literal["stop", "continue"] = "stop"
     """What happens where one cannot be written (a full disk): the run stops, or goes on and tries again the next
     time. The last complete one stays either way."""
@@ -269,12 +273,33 @@ class Distributed(Section):
     """How long a rank waits for the others before it gives up."""
 
 
+class StartFrom(Section):
+    """The checkpoint of another run that this run begins from, as if it had taken those steps itself: with weights,
+    moments, data position, random numbers, recorded losses and FLOPs. What lies behind must be the same in both
+    configurations: model, data, seed, the stages before, and of the stage it stands in size, growth and batch. What
+    lies ahead is this one's own: steps, learning rates, further stages. Once the run has checkpoints of its own,
+    nothing is read from there."""
+
+    run: PathText
+    """The other run's directory."""
+    step: CountOrZero
+    """Which checkpoint: the optimizer steps of the whole run that are done, as its name says. The other run's
+    `checkpoints.keep_steps` keeps it."""
+    stage: Text | None = None
+    """Name of the stage that the checkpoint is of; needed where the step is the end of a stage and the beginning of the
+    next one."""
+    phase: Literal["learn", "train"] | None = None
+    """Phase that the checkpoint is of; needed where the step is the end of `learn` and the beginning of `train`."""
+
+
 class Config(Section):
     """One run: a list of stages, and everything they share. Paths are relative to the working directory."""
 
     run_dir: PathText
     """Where the run keeps its checkpoints, metrics and exports. Running again on the same directory
-    resumes."""
+    resumes; docs/checkpoints.md says what may change then, and how a run is given more steps and stages."""
+    start_from: StartFrom | None = None
+    """A checkpoint of another run to begin from."""
     seed: CountOrZero = 0
     """Seed of the initial values, of the operator's start, of the order of the data, of dropout."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"

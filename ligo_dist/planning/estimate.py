@@ -216,7 +216,7 @@ def needs(plan: Plan, *, on_gpu: bool = True) -> Needs:
     exported = plan.stages if checkpoints.export_stages else plan.stages[-1:]
     return Needs(
         max(phase.peak.total for phase in phases),
-        max(phase.checkpoint for phase in phases) * (checkpoints.keep + 1),
+        max(phase.checkpoint for phase in phases) * (checkpoints.keep + len(checkpoints.keep_steps) + 1),
         sum(export_bytes(stage) for stage in exported),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,8 @@ CHECKPOINTS_DIRECTORY = "checkpoints"
 """Directory of a run's checkpoints, within the run directory."""
 MANIFEST = "COMPLETE.json"
 """In each checkpoint: says that it is one, and what it is of."""
+CHECKPOINT_NAME = re.compile(r"step-(\d+)-(\d+)-(learn|train)")
+"""Name of a complete checkpoint: global step, stage number, phase."""
 EXPORTS_DIRECTORY = "export"
 """Directory of a run's exports, one for each stage, within the run directory."""
 SUMMARY_FILE = "summary.json"

@@ -236,7 +236,7 @@ def _phase(kind: str, section: Learn | Train | None, steps: int, train: Train | 
     """A phase; without a section one of no step, for a model that is taken as it is."""
     section, train = section or _AS_IT_IS, train or _AS_IT_IS
     batch_size, micro_batch_size = learn_batch(section, train)
-    optimizer, schedule = section.optimizer, section.schedule
+    optimizer = section.optimizer
     return PhasePlan(
         kind=kind,
         steps=steps,
@@ -249,19 +249,25 @@ def _phase(kind: str, section: Learn | Train | None, steps: int, train: Train | 
             optimizer.weight_decay,
             optimizer.gradient_clipping,
         ),
-        learning_rate=LearningRate(
-            schedule.kind,
-            optimizer.learning_rate,
-            steps,
-            schedule.warmup_steps,
-            schedule.decay_steps or 0,
-            schedule.final_ratio,
-        ),
+        learning_rate=rate_of(section, steps),
         activation_checkpointing=(
             train.activation_checkpointing
             if section.activation_checkpointing is None
             else section.activation_checkpointing
         ),
+    )
+
+
+def rate_of(section: Learn | Train, steps: int) -> LearningRate:
+    """The learning rate of a phase of so many steps."""
+    schedule = section.schedule
+    return LearningRate(
+        schedule.kind,
+        section.optimizer.learning_rate,
+        steps,
+        schedule.warmup_steps,
+        schedule.decay_steps or 0,
+        schedule.final_ratio,
     )
 
 

@@ -10,6 +10,7 @@ from .environment import SOURCE_RUN as SOURCE_RUN
 from .environment import environment_tags as environment_tags
 from .environment import git_state as git_state
 from .environment import source_tags as source_tags
+from .inherit import inherit_records as inherit_records
 from .mirror import Mirror as Mirror
 from .mlflow import MlflowStore as MlflowStore
 from .mlflow import OutOfReach as OutOfReach

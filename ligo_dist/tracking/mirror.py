@@ -199,7 +199,7 @@ class Mirror:
                 raise Unusable(str(error)) from error
             self._leave_out(error)
             return
-        if copy.is_new and key == PARENT and self._resume and self._earlier:
+        if copy.is_new and key == PARENT and self._resume and PARENT in self._earlier:
             where = redact(self._store.address)
             self._warn(f"MLflow: {where} does not have the run that is resumed; it begins there now")
         copy.given = dict(self._earlier.get(key, {})) if self._resume else {}

@@ -160,7 +160,7 @@ class RunRecord(Tracker):
         history = sorted([*self.history, *records], key=lambda record: (record["step"], record["time"]))
         try:
             self._file.close()
-            _write_records(self._path, history)
+            write_records(self._path, history)
             self._go_on_from(history)
         except OSError as error:
             raise LigoError(f"cannot write {self._path}: {error.strerror or error}") from error
@@ -291,11 +291,12 @@ def parse_records(lines: bytes) -> list[Record]:
 def truncate_records(path: Path, last_step: int) -> list[Record]:
     """Drop the records after `last_step` from a metrics file, atomically, and give those that stay."""
     kept = [record for record in read_records(path) if record["step"] <= last_step]
-    _write_records(path, kept)
+    write_records(path, kept)
     return kept
 
 
-def _write_records(path: Path, records: Iterable[Record]) -> None:
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write a metrics file that has these records, atomically."""
     replace_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 

@@ -16,7 +16,13 @@ from ligo_dist.training.loop import Step, run_phase, training_steps
 from ligo_dist.training.phase import PhaseRunner
 from ligo_dist.training.preservation import check_preserved
 from ligo_dist.training.profiling import StepProfiler
-from ligo_dist.training.resume import agree_on_precision, find_checkpoint, recorded_config, run_lock
+from ligo_dist.training.resume import (
+    agree_on_precision,
+    find_checkpoint,
+    find_start,
+    recorded_config,
+    run_lock,
+)
 from ligo_dist.training.run import run_schedule
 from ligo_dist.training.summary import Locations, StageSummary, show_summary, write_summary
 
@@ -39,6 +45,7 @@ __all__ = [
     "agree_on_precision",
     "check_preserved",
     "find_checkpoint",
+    "find_start",
     "recorded_config",
     "run_lock",
     "run_phase",

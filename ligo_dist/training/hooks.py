@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,6 +188,19 @@ class SaveCheckpoint:
         """Save a step now, unless it has just been saved."""
         if self.saved is not step:
             self(step)
+
+
+@dataclass
+class SaveAtSteps:
+    """Saves after the global steps whose checkpoints are to stay; comes after `SaveCheckpoint`."""
+
+    checkpoint: SaveCheckpoint
+    steps: Collection[int]
+    every: int = 1
+
+    def __call__(self, step: Step) -> None:
+        if step.global_number in self.steps:
+            self.checkpoint.save_once(step)
 
 
 def cumulative(state: RunState) -> dict[str, float]:

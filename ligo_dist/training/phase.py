@@ -21,6 +21,7 @@ from ligo_dist.training.hooks import (
     CompleteCheckpoint,
     Evaluate,
     LogMetrics,
+    SaveAtSteps,
     SaveCheckpoint,
     Show,
     StopAtNonFinite,
@@ -67,7 +68,7 @@ class PhaseRunner:
         cost: PhaseCost,
         snapshot: Callable[[], Snapshot],
     ) -> None:
-        """Take the steps of a phase that are not done yet; a model that is not to be trained is evaluated once.
+        """Take the steps of a phase that are not done yet; a model of which there is none to train is evaluated once.
 
         Args:
             stage: the stage it belongs to.
@@ -82,10 +83,10 @@ class PhaseRunner:
         batches = Batches(self.corpus.train, self.plan.config.seed, phase.batch_size, phase.first_sample)
         done = self.state.step
         with self.progress.phase(stage.name, phase.kind, phase.steps, done) as show:
-            if phase.kind == TRAIN and phase.steps == 0:
-                self._evaluation(engine).run(phase.first_step)
+            if phase.kind == TRAIN and done == phase.steps:
+                self._evaluation(engine).run(phase.first_step + done)
                 record = self.state.record
-                show.update(0, validation_loss=record.final_loss, accuracy=record.final_accuracy)
+                show.update(done, validation_loss=record.final_loss, accuracy=record.final_accuracy)
             profiler = self._profiler(stage)
             hooks: list[Hook] = [profiler, *self._hooks(stage, phase, engine, cost, snapshot, show)]
             with profiler.around(phase, done):
@@ -187,5 +188,6 @@ class PhaseRunner:
             Show(show, tokens, evaluate, metrics, remaining_fraction),
             CompleteCheckpoint(self.checkpoints.advance),
             checkpoint,
+            SaveAtSteps(checkpoint, config.checkpoints.keep_steps),
             StopWhenAsked(stage.name, self.signals, self.world, save_and_wait, ends_run),
         ]

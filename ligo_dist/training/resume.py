@@ -10,11 +10,18 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ligo_dist.checkpoints import Checkpoint, newest_sound, remove_leftovers
-from ligo_dist.config import Config, changes, recorded_precision, resolve_precision
+from ligo_dist.checkpoints import Checkpoint, DamagedCheckpoint, newest_sound, remove_leftovers, sound
+from ligo_dist.config import (
+    Config,
+    StartFrom,
+    begun_directories,
+    recorded_precision,
+    resolve_precision,
+)
 from ligo_dist.engine import World, first_rank_only, gather_objects, raise_together
 from ligo_dist.runtime.errors import CheckpointError, LigoError
 from ligo_dist.runtime.files import LOCK_FILE
+from ligo_dist.schedule import check_same_run, check_start, start_checkpoint, taken_otherwise
 
 LOCK_SECONDS = "LIGO_DIST_LOCK_SECONDS"
 """Environment variable: how long to wait for the run directory. A run that is started again after a failure may meet
@@ -62,7 +69,7 @@ def agree_on_precision(
     Raises:
         ConfigError: on every rank, if the configuration asks for what cannot be had in that precision.
     """
-    recorded = first_rank_only(lambda: recorded_precision([run_dir]), world)
+    recorded = first_rank_only(lambda: recorded_precision([run_dir, *begun_directories(config)]), world)
     return resolve_precision(config, gather_objects(native, world), recorded)
 
 
@@ -85,17 +92,44 @@ def find_checkpoint(
     """
 
     def accept(checkpoint: Checkpoint) -> None:
-        changed = changes(checkpoint.config, config)
-        if changed:
-            lines = "\n".join(f"  {line}" for line in changed)
-            raise CheckpointError(
-                f"{checkpoint.path} was made with another configuration:\n{lines}\n"
-                "resume with the old values, or choose another run_dir"
-            )
+        check_same_run(checkpoint.path, checkpoint.config, config, checkpoint.state)
 
     left = first_rank_only(lambda: remove_leftovers(directory), world)
     checkpoint, damaged = newest_sound(directory, accept, world)
     return checkpoint, left + damaged
+
+
+def find_start(start: StartFrom, config: dict[str, Any], world: World) -> tuple[Checkpoint, list[str]]:
+    """The checkpoint of another run that a new run begins from. Collective.
+
+    Args:
+        start: which one.
+        config: as in `find_checkpoint`.
+        world: the ranks.
+
+    Returns:
+        The checkpoint; and lines for the log: where the run begins, and how the steps that it takes over were taken
+        otherwise than its configuration says.
+
+    Raises:
+        CheckpointError: on every rank, if there is none, it is damaged, or what lies behind it differs.
+    """
+
+    def accept(checkpoint: Checkpoint) -> None:
+        check_start(checkpoint.path, checkpoint.config, config, checkpoint.state)
+
+    path = first_rank_only(lambda: start_checkpoint(start), world)
+    try:
+        checkpoint = sound(path, accept, world)
+    except DamagedCheckpoint as damage:
+        failure = CheckpointError(f"start_from: a damaged checkpoint: {damage}")
+        failure.told_by = damage.told_by
+        raise failure from damage
+    lines = [f"begun from {path}"]
+    other = taken_otherwise(checkpoint.config, config, checkpoint.state)
+    if other:
+        lines.append(f"its steps were taken otherwise than this run would have: {'; '.join(other)}")
+    return checkpoint, lines
 
 
 def recorded_config(

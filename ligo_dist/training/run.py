@@ -34,13 +34,20 @@ from ligo_dist.tracking import (
     build_system_metrics,
     build_tracker,
     environment_tags,
+    inherit_records,
     missing_library,
     source_tags,
     tracking_address,
 )
 from ligo_dist.training.builder import Builder
 from ligo_dist.training.phase import PhaseRunner
-from ligo_dist.training.resume import agree_on_precision, find_checkpoint, recorded_config, run_lock
+from ligo_dist.training.resume import (
+    agree_on_precision,
+    find_checkpoint,
+    find_start,
+    recorded_config,
+    run_lock,
+)
 from ligo_dist.training.summary import Locations, StageSummary, show_summary, write_summary
 from ligo_dist.training.trainer import Trainer
 
@@ -126,9 +133,15 @@ def _run(
     config, precision = agree_on_precision(config, has_native_bf16(world.device), paths.run_dir, world)
     of_source = first_rank_only(lambda: source_fingerprint(source) if source else None, world)
     recorded = recorded_config(config.resolved(), corpus.fingerprint, of_source)
-    checkpoint, damaged = find_checkpoint(paths.checkpoints, recorded, world)
+    checkpoint, notes = find_checkpoint(paths.checkpoints, recorded, world)
+    begins = checkpoint is None
+    if checkpoint is None and config.start_from is not None:
+        checkpoint, more = find_start(config.start_from, recorded, world)
+        notes += more
     first_rank_only(lambda: _keep(config, source, of_source, checkpoint, paths.run_dir), world)
     plan = Plan.of(config, corpus.vocab_size, world.size)
+    if checkpoint is not None and begins:
+        _inherit(checkpoint, plan, paths, world)
     progress, tracker = _open_records(plan, paths, world, checkpoint)
 
     def close_killed(reason: str) -> None:
@@ -156,8 +169,8 @@ def _run(
         trainer = _build_trainer(
             plan, corpus, world, source, paths, recorded, tracker, progress, signals, places
         )
-        _announce(progress, precision, damaged, checkpoint, corpus, plan, world)
-        trainer.run(checkpoint)
+        _announce(progress, precision, notes, None if begins else checkpoint, corpus, plan, world)
+        trainer.run(checkpoint, begins=begins)
         tracker.set_tags({"export.path": str(paths.export(plan.last.name))})
         first_rank_only(lambda: _conclude(plan, paths, trainer.state), world)
         status = "FINISHED"
@@ -187,6 +200,16 @@ def _keep(
             f"stages[0].from: {name!r} is not there any more, and the run has no checkpoint to go on from"
         )
     keep_source(run_dir, name, source, fingerprint)
+
+
+def _inherit(checkpoint: Checkpoint, plan: Plan, paths: RunPaths, world: World) -> None:
+    """Let a run that begins from another one's checkpoint have what that one recorded until then."""
+    state = checkpoint.state
+    stages = [stage.name for stage in plan.stages[: state.stage + 1]]
+    other, step = checkpoint.path.parents[1], _global_step(state, plan)
+    state.recorded = first_rank_only(
+        lambda: inherit_records(other, paths.run_dir, stages, state.phase, step), world
+    )
 
 
 def _open_records(
@@ -227,6 +250,7 @@ def _build_trainer(
         config.checkpoints.on_failure,
         world,
         progress.message,
+        config.checkpoints.keep_steps,
     )
     system = build_system_metrics(
         config.tracking.system_metrics_every_seconds, places, world.rank, world.device, paths.run_dir
@@ -284,7 +308,7 @@ def _going_on(checkpoints: CheckpointWriter) -> Iterator[None]:
 def _announce(
     progress: Progress,
     precision: str | None,
-    damaged: list[str],
+    notes: list[str],
     checkpoint: Checkpoint | None,
     corpus: Corpus,
     plan: Plan,
@@ -293,7 +317,7 @@ def _announce(
     ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
     gone_through = epochs(plan.samples, len(corpus.train))
     progress.message(f"{ranks}; {corpus_name(plan.config)}: {corpus.description}; {gone_through}")
-    for line in ([] if precision is None else [precision]) + damaged:
+    for line in ([] if precision is None else [precision]) + notes:
         progress.message(line)
     if checkpoint is not None:
         progress.message(f"resumed from {checkpoint.path}")

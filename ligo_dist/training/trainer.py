@@ -47,8 +47,12 @@ class Trainer:
     def state(self) -> RunState:
         return self.runner.state
 
-    def run(self, checkpoint: Checkpoint | None) -> None:
+    def run(self, checkpoint: Checkpoint | None, *, begins: bool = False) -> None:
         """Run all stages, from a checkpoint or from the beginning.
+
+        Args:
+            checkpoint: to go on from.
+            begins: whether it is another run's. Where that one went on, a stage may end here, and has to be measured.
 
         Raises:
             Preempted: a signal asked for it.
@@ -62,7 +66,7 @@ class Trainer:
         before = self._source_of(groups)
         for stage in self.plan.stages[self.state.stage :]:
             self.runner.tracker.start_stage(stage.name, self._description(stage))
-            was_done = "model" in groups and self.state.step == stage.train.steps
+            was_done = "model" in groups and self.state.step == stage.train.steps and not begins
             if was_done:
                 trained = self._as_saved(stage, groups)
             else:

@@ -4,8 +4,8 @@ is said of it."""
 from __future__ import annotations
 
 import pytest
-from example import assert_told, example, faults_of, raw_example
 
+from example import assert_told, example, faults_of, raw_example
 from ligo_dist.config import check_world_size, config_from
 from ligo_dist.runtime.errors import ConfigError
 
@@ -240,3 +240,16 @@ def test_a_batch_that_no_step_takes_may_have_any_size():
     assert said.startswith("stages[1].train.batch_size: 1 is less"), "the operator is learned with it"
     assert too_small(2, *untrained, schedule, "stages[1].grow.learn.batch_size=4") == []
     assert too_small(2, *untrained, schedule, "stages[1].grow.learn.steps=0") == []
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "words"),
+    [
+        ("start_from={run: runs/../runs/test, step: 3}", "start_from.run", "another run_dir would be right"),
+        ("start_from={run: a, step: 3, stage: smal}", "start_from.stage", "did you mean 'small'?"),
+        ("start_from={run: a}", "start_from.step", "is missing"),
+        ("checkpoints.keep_steps=[4, 26]", "checkpoints.keep_steps[1]", "26 is more than the 25 steps"),
+    ],
+)
+def test_what_a_run_begins_from_and_keeps_for_others(override: str, path: str, words: str):
+    assert_told(faults_of(override), path, words)

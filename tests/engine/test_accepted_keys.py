@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from engines import build_engine, causal, train_on, whole
-from ligo_dist.config import ALLOWED, ZERO_OWNED
+from ligo_dist.config import ALLOWED, MAY_CHANGE, ZERO_OWNED
 from ligo_dist.engine import ZERO_KEYS, World
 from ranks import run_ranks
 from small_models import library_model, model_shape, token_ids, weights_of
@@ -76,6 +76,12 @@ def two_steps(world: World, keys: dict[str, Any]) -> tuple[list[float], dict[str
 def test_each_key_that_is_accepted_is_here() -> None:
     assert set(KEYS) | {"zero_optimization"} == set(ALLOWED)
     assert set(ZERO) == set(ZERO_KEYS) - set(ZERO_OWNED)
+
+
+def test_those_that_may_change_when_a_run_goes_on_are_among_them() -> None:
+    """The test below shows that they change no number."""
+    assert set(MAY_CHANGE["deepspeed"]) <= set(KEYS) - {"communication_data_type"}
+    assert set(MAY_CHANGE["deepspeed.zero_optimization"]) <= set(ZERO) - {"zero_quantized_gradients", "stage"}
 
 
 @pytest.fixture(scope="module")

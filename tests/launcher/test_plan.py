@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from launcher.tables import print_plan
 from ligo_dist.architectures import get_architecture
 from ligo_dist.config import Config, apply_overrides, config_from, parse_yaml, with_source
 from ligo_dist.runtime.errors import ConfigError
-from ligo_dist.schedule import PhaseCost, StageCost, growing_flops
+from ligo_dist.schedule import PhaseCost, RunState, StageCost, growing_flops
 from small_models import library_config, small_shape
 
 _CONFIG = """
@@ -197,3 +198,20 @@ def test_a_source_without_weights(tmp_path):
     assert said.startswith(
         f"stages[0].from: {tmp_path}: no weights; there should be one of model.safetensors, "
     )
+
+
+def test_a_checkpoint_that_the_run_cannot_begin_from(tmp_path):
+    asked = f"start_from={{run: {tmp_path}/trunk, step: 4}}"
+    (fault,) = refused(tmp_path, asked)
+    assert fault.startswith("start_from.run: ")
+    assert fault.endswith("has no checkpoints; a run directory would be right")
+    content = json.dumps({"config": config("seed=9").resolved(), "state": RunState(step=4).to_dict()})
+    manifest = Path("checkpoints", "step-00000004-0-train", "COMPLETE.json")
+    for run in ("trunk", "run"):
+        (tmp_path / run / manifest).parent.mkdir(parents=True)
+        (tmp_path / run / manifest).write_text(content)
+        if run == "trunk":
+            (fault,) = refused(tmp_path, asked)
+            assert "seed: 9 -> 0" in fault
+    # A run that has begun goes on from its own.
+    check_before_start(config(f"run_dir={tmp_path}/run", asked), 1, 0, "my.yaml")

@@ -216,6 +216,12 @@ def test_a_shared_directory_of_a_cluster(config_file: Path) -> None:
             "stages[1].train.steps: 0: nothing is trained in the last stage, so there are no losses to compare",
         ),
         (
+            ["start_from={run: runs/trunk, step: 3}", "checkpoints.keep_steps=[4]"],
+            "set.yaml: 2 faults\n"
+            "  start_from: 'runs/trunk': each run of a comparison has steps of its own; null would be right\n"
+            "  checkpoints.keep_steps: [4]: each run of a comparison has steps of its own; [] would be right",
+        ),
+        (
             ["compare.methods=[scratch, hypercloning, lossless]"],
             "set.yaml: 3 faults\n"
             "  compare.methods: 'hypercloning' does not suit: stages[1].grow.method: width 'hypercloning' repeats all",
