@@ -30,8 +30,8 @@ def test_every_run_is_an_ordinary_configuration(name: str):
     assert len({run.name for run in runs}) == len(runs) > 80
     for run in runs:
         assert run.needs is None or runs.index(run.needs) < runs.index(run)
-        raw = run.config | {"checkpoints": {}}
-        config = config_from(raw, run.name)
+        start = {"run": run.needs.name, "step": run.step} if run.needs else None
+        config = config_from(run.config | {"start_from": start}, run.name)
         whole = sum(stage.train.steps for stage in config.stages if stage.train)
         part = 0.9 if run.about["kind"] == "trunk" else 1
         assert whole == target.steps(run.about["horizon"], part)
@@ -115,11 +115,16 @@ def test_runs_are_recorded_when_they_finish_and_not_run_again(
     assert "random-2x32-at-5-from-0.8: failed with exit code 1" in capsys.readouterr().out
     result = read_results(tmp_path)["deep/seed-0/damped-2x32-at-5-from-0.8"]
     assert (result["loss"], result["way"], result["taus"]) == (2.0, "damped", [0.8])
+    # Beside each directory its configuration and its log: names have dots in them.
+    beside = {path.name for path in (tmp_path / "deep/seed-0").iterdir() if path.is_file()}
+    assert {"damped-2x32-at-5-from-0.8.yaml", "damped-2x32-at-5-from-0.8.log"} <= beside
     with (tmp_path / RECORD).open("a") as file:
         file.write('{"name": "torn')
     before = (tmp_path / RECORD).read_text()
     assert workers(tmp_path).take(some_runs()[:2])
     assert (tmp_path / RECORD).read_text() == before
+    assert workers(tmp_path).take([DEEP.scratch(5, 1)])
+    assert len(read_results(tmp_path)) == 6
 
 
 def test_the_time_is_up(tmp_path: Path):
@@ -206,7 +211,7 @@ def test_when_a_grown_run_has_mixed():
         [grown_at + 60, 1.0, 2.004],
         [last, 1.0, 2.0],
     ]
-    trunk = scratch_result(20, kind="trunk", curve=[[grown_at + n, 1.0, 2.0] for n in (1, 50, 60)])
+    trunk = scratch_result(20, kind="trunk", curve=[[step, 1.0, 2.0] for step in (1, last)])
     assert mixing_time(run, [trunk]) == pytest.approx(60, abs=1)
     assert mixing_time(run, [scratch_result(20, kind="trunk", seed=1, curve=trunk["curve"])]) is None
 
@@ -236,6 +241,9 @@ def test_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / RECORD).write_text(lines)
     assert horizon.main([str(tmp_path), "--report", str(tmp_path / "horizon")]) == 0
     assert "damped 2x32 at 0.8" in capsys.readouterr().out
+    assert horizon.main([str(tmp_path), "--list"]) != 0
+    assert "its runs are of a rate of 0.006, not 0.01; give that as --rate" in capsys.readouterr().err
+    assert horizon.main([str(tmp_path), "--list", "--rate", "6e-3", "--seeds", "1"]) == 0
 
 
 def test_the_targets_stand_alone():

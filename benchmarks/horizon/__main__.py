@@ -86,6 +86,10 @@ def _work(arguments: argparse.Namespace) -> int:
 def _runs(arguments: argparse.Namespace) -> list[Run]:
     results = read_results(arguments.directory)
     rate = arguments.rate or best_rate([r for r in results.values() if r["target"] == arguments.target])
+    others = {r["rate"] for r in results.values() if r["kind"] != "rate" and r["target"] == arguments.target}
+    if others - {rate}:
+        wrong = f"its runs are of a rate of {others.pop():g}, not {rate or 0:g}"
+        raise LigoError(f"{arguments.directory}: {wrong}; give that as --rate, or another directory")
     target = Target(arguments.target, rate or RATES[0])
     runs = list(queue(target, range(arguments.seeds)))
     if arguments.only:

@@ -144,15 +144,22 @@ def _row(
 
 def mixing_time(run: Result, results: Sequence[Result]) -> float | None:
     """Steps from the last growth until the run's loss is within `NEAR` of the trunk's at the same step; None if that
-    does not come before the decay."""
+    does not come before the decay, or the trunk has not come so far.
+
+    A stage is evaluated so many steps after it begins, so the trunk's loss lies between two of its evaluations.
+    """
     size, seed = run["sizes"][-1], run["seed"]
     pieces = [r for r in results if r["kind"] == "trunk" and r["sizes"] == [size] and r["seed"] == seed]
-    trunk = {step: loss for piece in pieces for step, _, loss in piece["curve"]}
+    trunk = sorted({step: loss for piece in pieces for step, _, loss in piece["curve"]}.items())
     tokens_per_step = sum(run["tokens"]) / run["curve"][-1][0]
     grown_at = sum(run["tokens"][:-1]) / tokens_per_step
     decays_at = 0.9 * run["curve"][-1][0]
+    if not trunk:
+        return None
+    steps, losses = zip(*trunk, strict=True)
     for step, _, loss in run["curve"]:
-        if grown_at < step <= decays_at and step in trunk and loss - trunk[step] < NEAR:
+        is_stable = grown_at < step <= min(decays_at, steps[-1])
+        if is_stable and loss - float(np.interp(step, steps, losses)) < NEAR:
             return step - grown_at
     return None
 
@@ -262,11 +269,11 @@ def write(results: Sequence[Result], head: Sequence[str], output: Path) -> None:
     """The table, the picture and, where three sizes have finished, the law: `output` with .txt, .png and .yaml."""
     lines = table(results)
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.with_suffix(".txt").write_text("\n".join([*head, "", *lines]) + "\n")
-    output.with_suffix(".png").write_bytes(picture(results))
+    output.with_name(f"{output.name}.txt").write_text("\n".join([*head, "", *lines]) + "\n")
+    output.with_name(f"{output.name}.png").write_bytes(picture(results))
     if len({r["parameters"][-1] for r in results if r["kind"] == "scratch"}) > 2:
         laws = law_with_ways(results, f"benchmarks.horizon, {output.name}")
-        output.with_suffix(".yaml").write_text(dump_yaml(laws_to_values(laws)))
+        output.with_name(f"{output.name}.yaml").write_text(dump_yaml(laws_to_values(laws)))
 
 
 def _target_size(results: Sequence[Result]) -> list[int]:

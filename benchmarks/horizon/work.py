@@ -100,10 +100,9 @@ class Workers:
         Returns:
             whether all have finished.
         """
-        runs = in_order(runs)
+        runs, done = in_order(runs), set(read_results(self.root))
         try:
             while True:
-                done = read_results(self.root)
                 left = [run for run in runs if run.name not in done and not self._is_lost(run)]
                 if self.until is not None and time.monotonic() > self.until:
                     self._stopped = True
@@ -115,11 +114,11 @@ class Workers:
                         break
                     if run.name not in self._running:
                         self._start(run, len(left))
-                self._collect()
+                done |= self._collect()
                 time.sleep(_POLL)
         finally:
-            self._stop()
-        return all(run.name in read_results(self.root) for run in runs)
+            done |= self._stop()
+        return all(run.name in done for run in runs)
 
     @property
     def was_stopped(self) -> bool:
@@ -136,10 +135,10 @@ class Workers:
         raw["data"] = raw["data"] | {"cache_dir": str(self.root / "cache")}
         if run.needs is not None:
             raw["start_from"] = {"run": str(self.root / run.needs.name), "step": run.step}
-        file = directory.with_suffix(".yaml")
+        file = directory.with_name(f"{directory.name}.yaml")
         replace_text(file, dump_yaml(raw))
         cores = max(1, (os.cpu_count() or 1) // self.jobs)
-        with directory.with_suffix(".log").open("ab") as log:
+        with directory.with_name(f"{directory.name}.log").open("ab") as log:
             process = subprocess.Popen(
                 ["nice", "-n", str(_NICE), *self.command(file)],
                 stdout=log,
@@ -149,7 +148,9 @@ class Workers:
         self._running[run.name] = run, process
         _say(f"{run.name}: begins, {left} left")
 
-    def _collect(self) -> None:
+    def _collect(self) -> set[str]:
+        """Record those that have finished; returns their names."""
+        finished = set()
         for name, (run, process) in list(self._running.items()):
             code = process.poll()
             if code is None:
@@ -157,23 +158,26 @@ class Workers:
             del self._running[name]
             if code == FINISHED:
                 result = result_of(self.root, run)
-                with (self.root / RECORD).open("a") as file:
-                    file.write(json.dumps(result) + "\n")
+                _append(self.root / RECORD, json.dumps(result))
+                finished.add(name)
                 _say(f"{name}: {result['loss']:.4f} in {duration(result['own_seconds'])}")
             elif code in (REQUEUE, -signal.SIGTERM, -signal.SIGINT):
                 self._stopped = True
             else:
                 _say(f"{name}: failed with exit code {code}; see {self.root / name}.log")
                 self._failed.add(name)
+        return finished
 
-    def _stop(self) -> None:
-        """Ask what runs to write a checkpoint and end; the next call goes on from it."""
+    def _stop(self) -> set[str]:
+        """Ask what runs to write a checkpoint and end; the next call goes on from it. Returns what finished instead."""
+        finished = set()
         for _, process in self._running.values():
             process.terminate()
         ends = time.monotonic() + _STOPPING
         while self._running and time.monotonic() < ends:
-            self._collect()
+            finished |= self._collect()
             time.sleep(_POLL)
+        return finished
 
 
 def result_of(root: Path, run: Run) -> dict[str, Any]:
@@ -199,6 +203,14 @@ def result_of(root: Path, run: Run) -> dict[str, Any]:
         "curve": curve,
         "commit": commit(),
     }
+
+
+def _append(file: Path, line: str) -> None:
+    """Add a line, a new one also where a killed writer has left half of one."""
+    before = file.read_bytes() if file.exists() else b""
+    torn = before and not before.endswith(b"\n")
+    with file.open("a") as end:
+        end.write(("\n" if torn else "") + line + "\n")
 
 
 def _say(text: str) -> None:
