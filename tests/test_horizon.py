@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from benchmarks.horizon import __main__ as horizon
-from benchmarks.horizon.results import Scratch, best_rate, mixing_time, rows_of, table, write
+from benchmarks.horizon.results import Scratch, best_rate, law_lines, mixing_time, rows_of, table, write
 from benchmarks.horizon.runs import HORIZONS, Case, Run, Target, queue
 from benchmarks.horizon.work import RECORD, Workers, in_order, read_results
 from ligo_dist.config import config_from, load_config
-from ligo_dist.planning import Law
+from ligo_dist.planning import Carry, Law, tokens_count
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.schedule import Plan
 
@@ -227,6 +227,29 @@ def test_the_table_and_the_picture(tmp_path: Path):
     assert (tmp_path / "out/horizon.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(LigoError, match="fewer than 3 horizons"):
         table(results[:4])
+
+
+def test_the_laws_predict_the_longest_horizon():
+    """Runs of a law in which a half of the source's tokens count, at three horizons and of three sizes."""
+    law = Law(e=1.2, a=5.0, alpha=0.2, b=300.0, beta=0.4)
+    results = []
+    for length in (10, 20, 40, 75):
+        tokens = DEEP.steps(length) * DEEP.tokens_per_step
+        sizes = [(layers, 32) for layers in (2, 4, 16)]
+        counts = {size: DEEP.parameters(size) for size in sizes}
+        for size, count in counts.items():
+            same = {"sizes": [list(size)], "parameters": [count], "flops": tokens * count}
+            results.append(scratch_result(length, **same, loss=law.loss(count, tokens)))
+        stages = [(counts[2, 32], 0.8 * tokens), (counts[16, 32], 0.2 * tokens)]
+        results.append(grown_result(length, 0, tokens_count(law, stages, Carry(tokens=0.5))))
+    lines = law_lines(results)
+    way, tokens_that_count, missed = next(line.split() for line in lines if line.startswith("damped "))[:3]
+    assert (way, float(tokens_that_count)) == ("damped", pytest.approx(0.5, abs=0.02))
+    assert float(missed) < 1e-3
+    assert "At 75, predicted without it:" in lines
+    assert lines[-1].startswith("damped 2x32 at 0.8")
+    assert abs(float(lines[-1].split()[-1])) < 1e-3
+    assert law_lines(some_results()) == []
 
 
 def test_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -19,7 +19,17 @@ from matplotlib.figure import Figure
 
 from benchmarks.horizon.runs import WAYS
 from ligo_dist.config import dump_yaml
-from ligo_dist.planning import GrownPoint, Laws, Point, fit_carry, fit_law, laws_to_values
+from ligo_dist.planning import (
+    Carry,
+    GrownPoint,
+    Laws,
+    Point,
+    fit_carry,
+    fit_law,
+    laws_to_values,
+    loss_counts,
+    tokens_count,
+)
 from ligo_dist.report import spread
 from ligo_dist.report.drawing import BLACK, COLOURS, legend_below, new_figure, png, style
 from ligo_dist.runtime.errors import LigoError
@@ -209,7 +219,47 @@ def table(results: Sequence[Result]) -> list[str]:
             f"{f'{100 * row.by_law[0]:.0f} .. {100 * row.by_law[1]:.0f} %':>16}{row.carried:>9.2f}"
             f"{'-' if row.mixed is None else f'{row.mixed:.0f}':>7}{len(row.losses):>7}"
         )
+    return [*lines, *law_lines(results)] if any(r["kind"] == "grown" for r in results) else lines
+
+
+def law_lines(results: Sequence[Result]) -> list[str]:
+    """Which law holds: tokens count or loss counts, by way; and what they predict of the longest horizon, fitted
+    without it. Nothing before three sizes have been decayed."""
+    longest = max(r["horizon"] for r in results if r["kind"] == "grown")
+    shorter = [r for r in results if r["horizon"] < longest]
+    if any(_sizes(part) < 3 for part in (results, shorter)):
+        return []
+    laws = law_with_ways(results, "all runs")
+    lines = [
+        "",
+        f"{'way':<16}{'tokens that count':>18}{'misses by':>11}{'loss that growing adds':>24}{'misses by':>11}",
+    ]
+    lines += [
+        f"{way:<16}{carry.tokens:>18.2f}{carry.tokens_miss:>11.4f}{carry.loss:>+24.3f}{carry.loss_miss:>11.4f}"
+        for way, carry in laws.ways.items()
+    ]
+    laws = law_with_ways(shorter, "without the longest horizon")
+    lines += [
+        "",
+        f"At {longest}, predicted without it:",
+        f"{'schedule':<48}{'predicted':>20}{'measured':>18}{'off':>9}",
+    ]
+    for case in sorted({case_of(r) for r in results if r["kind"] == "grown" and r["horizon"] == longest}):
+        runs = [r for r in results if r["kind"] == "grown" and r["horizon"] == longest and case_of(r) == case]
+        carry = laws.ways.get(WAYS[runs[0]["way"]]["method"], Carry())
+        stages = list(zip(runs[0]["parameters"], runs[0]["tokens"], strict=True))
+        ends = sorted(law(laws.best, stages, carry) for law in (tokens_count, loss_counts))
+        low, high = ends[0] - carry.spread, ends[1] + carry.spread
+        losses = [r["loss"] for r in runs]
+        # 0 where the interval has it.
+        off = max(low - fmean(losses), 0.0) - max(fmean(losses) - high, 0.0)
+        lines.append(f"{case:<48}{f'{low:.4f} .. {high:.4f}':>20}{_mean(losses, 4):>18}{off:>+9.4f}")
     return lines
+
+
+def _sizes(results: Sequence[Result]) -> int:
+    """How many sizes have been decayed."""
+    return len({r["parameters"][-1] for r in results if r["kind"] == "scratch"})
 
 
 def picture(results: Sequence[Result]) -> bytes:
@@ -271,7 +321,7 @@ def write(results: Sequence[Result], head: Sequence[str], output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     output.with_name(f"{output.name}.txt").write_text("\n".join([*head, "", *lines]) + "\n")
     output.with_name(f"{output.name}.png").write_bytes(picture(results))
-    if len({r["parameters"][-1] for r in results if r["kind"] == "scratch"}) > 2:
+    if _sizes(results) > 2:
         laws = law_with_ways(results, f"benchmarks.horizon, {output.name}")
         output.with_name(f"{output.name}.yaml").write_text(dump_yaml(laws_to_values(laws)))
 

@@ -176,8 +176,8 @@ def _law_lines(laws: Laws) -> list[str]:
         lines.append(f"it misses the runs that it is fitted to by {laws.spread:.4f}")
     for way, carry in laws.ways.items():
         lines.append(
-            f"{way}: {carry.tokens:.2f} of the source's tokens count, or {carry.loss:+.3f} of loss; the better law"
-            f" misses by {carry.spread:.4f}"
+            f"{way}: {carry.tokens:.2f} of the source's tokens count (which misses by {carry.tokens_miss:.4f}),"
+            f" or growing adds {carry.loss:+.3f} of loss (by {carry.loss_miss:.4f})"
         )
     if not laws.ways:
         lines.append(

@@ -53,12 +53,18 @@ class Carry:
         tokens: if *tokens count*: the part of the tokens before a growth that count as the grown model's own.
         loss: if *loss counts*: what a growth adds to the loss for good, in nats; the grown model goes on as one of
             its size that has this loss.
-        spread: root mean square by which the better law missed the runs that both are fitted on; 0: fitted on none.
+        tokens_miss, loss_miss: root mean square by which either law misses the runs that both are fitted to; 0: none.
     """
 
     tokens: float = 1.0
     loss: float = 0.0
-    spread: float = 0.0
+    tokens_miss: float = 0.0
+    loss_miss: float = 0.0
+
+    @property
+    def spread(self) -> float:
+        """By which the better law misses."""
+        return min(self.tokens_miss, self.loss_miss)
 
 
 @dataclass(frozen=True)
@@ -202,7 +208,7 @@ def fit_carry(law: Law, runs: Sequence[GrownPoint]) -> Carry:
 
     part = minimize_scalar(lambda x: missed(tokens_count, Carry(tokens=x)), bounds=(0, 1), method="bounded")
     loss = minimize_scalar(lambda x: missed(loss_counts, Carry(loss=x)), bounds=(-1, 1), method="bounded")
-    return Carry(float(part.x), float(loss.x), float(min(part.fun, loss.fun)))
+    return Carry(float(part.x), float(loss.x), float(part.fun), float(loss.fun))
 
 
 def _fit(points: Sequence[Point], by_size: bool, near: Law | None = None) -> Law:

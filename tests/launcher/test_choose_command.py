@@ -84,7 +84,7 @@ def test_a_law_is_fitted_to_runs(capsys: pytest.CaptureFixture[str]):
     assert laws.best.loss(2_000, 100_000) == pytest.approx(LAW.loss(2_000, 100_000), rel=1e-3)
     assert laws.ways["stack"].tokens == pytest.approx(0.5, abs=0.02)
     assert len(laws.draws) == 50
-    assert "stack: 0.50 of the source's tokens count" in out
+    assert "stack: 0.50 of the source's tokens count (which" in out
     assert "law.yaml: is there already" in refused(capsys, "--fit", constant, *runs_of_a_law()[:3])
 
 

@@ -78,11 +78,11 @@ def test_what_a_way_carries_over_is_found_again():
     by_tokens = [GrownPoint(s, "stack", tokens_count(SQUARE, s, Carry(tokens=0.4))) for s in stages]
     found = fit_carry(SQUARE, by_tokens)
     assert found.tokens == pytest.approx(0.4, abs=1e-3)
-    assert found.spread < 1e-3
+    assert found.spread == found.tokens_miss < 1e-3 < found.loss_miss
     by_loss = [GrownPoint(s, "stack", loss_counts(SQUARE, s, Carry(loss=0.3))) for s in stages]
     found = fit_carry(SQUARE, by_loss)
     assert found.loss == pytest.approx(0.3, abs=1e-3)
-    assert found.spread < 1e-3
+    assert found.spread == found.loss_miss < 1e-3 < found.tokens_miss
 
 
 @pytest.mark.parametrize(

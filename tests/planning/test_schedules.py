@@ -46,7 +46,7 @@ def test_what_a_schedule_costs_and_comes_to():
 
 def test_what_laws_missed_widens_the_interval():
     sure = expected(SCHEDULE, Laws("", LAW))
-    missed = expected(SCHEDULE, Laws("", LAW, ways={"stack": Carry(spread=0.02)}))
+    missed = expected(SCHEDULE, Laws("", LAW, ways={"stack": Carry(tokens_miss=0.02, loss_miss=0.03)}))
     assert missed.losses == pytest.approx((sure.losses[0] - 0.02, sure.losses[1] + 0.02))
     draws = [replace(LAW, b=b) for b in (80.0, 100.0, 120.0)]
     drawn = expected(SCHEDULE, Laws("", LAW, draws))
@@ -93,7 +93,7 @@ def test_the_rule_of_g_stack():
 
 
 def test_laws_in_a_file():
-    laws = Laws("here", LAW, [LAW, replace(LAW, e=2.0)], 0.01, {"stack": Carry(0.5, 0.1, 0.02)})
+    laws = Laws("here", LAW, [LAW, replace(LAW, e=2.0)], 0.01, {"stack": Carry(0.5, 0.1, 0.02, 0.03)})
     values = laws_to_values(laws)
     assert laws_from_values(values) == laws
     wrong = [{"best": {"e": 1}}, {"ways": {"stack": {"tokens": "x"}}}, {"more": 1}]
