@@ -7,7 +7,18 @@ import sys
 from collections.abc import Sequence
 
 from launcher.arguments import refuse_secrets
-from launcher.commands import architectures, compare, doctor, methods, plan, report, run, submit, sync
+from launcher.commands import (
+    architectures,
+    compare,
+    doctor,
+    evaluate,
+    methods,
+    plan,
+    report,
+    run,
+    submit,
+    sync,
+)
 from ligo_dist import __version__
 from ligo_dist.runtime.apart import close_apart
 from ligo_dist.runtime.errors import LigoError
@@ -21,6 +32,7 @@ _COMMANDS = {
     "submit": submit,
     "sync": sync,
     "report": report,
+    "evaluate": evaluate,
     "architectures": architectures,
     "methods": methods,
 }
@@ -35,6 +47,7 @@ examples:
   ligo-dist sync runs/quickstart
   ligo-dist plan configs/llama_70b.yaml --gpus 1024 --gpu h100
   ligo-dist report runs/grown runs/scratch --baseline runs/scratch
+  ligo-dist evaluate runs/quickstart --tasks lambada_openai
   ligo-dist architectures llama
   ligo-dist methods
 

@@ -134,13 +134,13 @@ def _prepare(config: Config | LigoError, config_path: str) -> _Prepared:
     """The completed configuration, the corpus, and the directory of the first stage's model, if it begins with one."""
     from ligo_dist.corpus import build_corpus
     from ligo_dist.engine import environment_world_size, refused_keys
-    from ligo_dist.huggingface import locate_source, resolve_directory
+    from ligo_dist.huggingface import liger_faults, locate_source, resolve_directory
 
     if isinstance(config, LigoError):
         raise config
     config = with_source(config, config_path)
     faults = check_world_size(config, environment_world_size()) + check_huggingface_keys(config)
-    faults += refused_keys(config.deepspeed)
+    faults += refused_keys(config.deepspeed) + liger_faults(config.architecture, config.liger.kernels)
     if faults:
         raise ConfigError(faults, config_path)
     name = config.stages[0].from_

@@ -30,10 +30,13 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def documented_command(port: int, directory: Path) -> list[str]:
-    """The command of docs/tracking.md that starts a server, with this machine, a port and a directory in it."""
+def documented_command(port: int, directory: Path, backend: str | None = None) -> list[str]:
+    """The command of docs/tracking.md that starts a server, with this machine, a port and a directory in it; and with
+    another `--backend-store-uri`, if one is given."""
     text = (ROOT / "docs" / "tracking.md").read_text().replace("\\\n", "")
     (line,) = re.findall(r"^ +(mlflow server .*)$", text, re.MULTILINE)
+    if backend is not None:
+        line = re.sub(r"(?<=--backend-store-uri )\S+", backend, line)
     for documented, here in (
         ("0.0.0.0", "127.0.0.1"),
         ("10.0.0.5:*,NAME:*", "127.0.0.1:*"),
@@ -46,11 +49,12 @@ def documented_command(port: int, directory: Path) -> list[str]:
 
 
 class MlflowServer:
-    """A server in a directory of its own; started again, it has the same address and the same runs."""
+    """A server in a directory of its own; started again, it has the same address and the same runs. It keeps them in an
+    SQLite file there, or in the database `backend`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, backend: str | None = None) -> None:
         directory.mkdir()
-        self.directory, self.port = directory, free_port()
+        self.directory, self.port, self._backend = directory, free_port(), backend
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -59,7 +63,7 @@ class MlflowServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        command = documented_command(self.port, self.directory)
+        command = documented_command(self.port, self.directory, self._backend)
         # Four workers, and ten processes for jobs that nobody gives it, take this machine from the run.
         environment = {**os.environ, "MLFLOW_WORKERS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (self.directory / "server.log").open("ab") as log:

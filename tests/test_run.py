@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from launcher.cli import main as launch
 from ligo_dist.engine import World
 from ligo_dist.report import write_report
 from ligo_dist.runtime.errors import CANNOT_GO_ON
+from ligo_dist.runtime.quantities import count, flops, loss
 from ligo_dist.tracking import read_records
 from ranks import run_ranks
 from runs import (
@@ -69,6 +71,22 @@ def test_a_report_has_the_numbers_of_the_summary(whole_run: RunFiles, tmp_path: 
         )
     assert [stage["growth"] is None for stage in run["stages"]] == [True, False, False]
     assert run["source"]["own"]["flops"] == pytest.approx(summary[0]["flops"] + summary[1]["flops"])
+
+
+def test_the_model_card_tells_the_lineage_of_the_summary(whole_run: RunFiles):
+    (*_, manifest) = whole_run.run_dir.glob("checkpoints/*/COMPLETE.json")
+    card = ModelCard.load(whole_run.run_dir / "export" / "large" / "README.md")
+    assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "text-generation")
+    assert card.data.base_model is None
+    cells = [line.strip("| ").split(" | ") for line in card.text.splitlines() if line.startswith("|")][2:]
+    summary = json.loads((whole_run.run_dir / "summary.json").read_text())["stages"]
+    assert [row[0] for row in cells] == ["small", "medium", "large"]
+    assert [row[2].partition(" ")[0] for row in cells] == ["-", "ligo", "lossless"]
+    for row, stage in zip(cells, summary, strict=True):
+        assert row[3:5] == [count(stage["tokens"]), flops(stage["flops"])]
+        assert row[5:] == [loss(stage[f"{which}_loss"]) for which in ("source", "grown", "final")]
+    assert flops(sum(stage["flops"] for stage in summary)) in card.text
+    assert f"`{json.loads(manifest.read_text())['config']['corpus_fingerprint']}`" in card.text
 
 
 def test_every_metric_has_the_axes_and_none_of_them_goes_backwards(whole_run: RunFiles):

@@ -17,6 +17,7 @@ from ligo_dist.config.huggingface import (
     check_huggingface_keys_apart,
     check_models_apart,
 )
+from ligo_dist.config.liger import Liger
 from ligo_dist.config.load import apply_overrides, config_from, load_config
 from ligo_dist.config.precision import begun_directories, recorded_precision, resolve_precision
 from ligo_dist.config.profile import Profile
@@ -45,6 +46,7 @@ __all__ = [
     "Config",
     "Contender",
     "Learn",
+    "Liger",
     "Model",
     "Profile",
     "Slurm",

@@ -13,6 +13,7 @@ from ligo_dist.architectures import Architecture, get_architecture
 from ligo_dist.config.cluster import Cluster
 from ligo_dist.config.compare import Compare
 from ligo_dist.config.data import Data, Tokenizer
+from ligo_dist.config.liger import Liger
 from ligo_dist.config.profile import Profile
 from ligo_dist.config.section import (
     Count,
@@ -306,6 +307,8 @@ class Config(Section):
     """Precision of the arithmetic; the weights being trained are kept in fp32 either way. `auto`: bf16 if every rank
     computes it natively (GPUs from compute capability 8.0 on; processors with AVX512-BF16 or AMX, on Arm with bf16),
     else fp32. A run keeps what it began with, wherever it goes on."""
+    liger: Liger = Liger()
+    """Which of Liger's fused kernels are used."""
     compile: bool = False
     """Train models whose blocks torch compiles: faster steps, for a minute or so at the beginning of each stage. It
     takes a C++ compiler, on GPUs too. Operators are learned without. The last digits of the losses change."""

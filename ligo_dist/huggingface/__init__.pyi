@@ -10,6 +10,9 @@ from .kept import has_weights as has_weights
 from .kept import keep_source as keep_source
 from .kept import locate_source as locate_source
 from .kept import source_fingerprint as source_fingerprint
+from .liger import FUSED_HEAD as FUSED_HEAD
+from .liger import apply_liger as apply_liger
+from .liger import liger_faults as liger_faults
 from .matching import Match as Match
 from .matching import match_weights as match_weights
 from .models import build_meta_model as build_meta_model

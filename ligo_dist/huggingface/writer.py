@@ -23,6 +23,10 @@ MAX_FILE_BYTES = 4 * 1024**3
 """Weights beyond this go into another file; also the most that the first rank holds at a time."""
 
 
+CARD_FILE = "README.md"
+"""Where the hub, and who looks into an export, finds its model card."""
+
+
 def export_model(
     directory: Path,
     specs: list[ParameterSpec],
@@ -31,6 +35,7 @@ def export_model(
     write_processor: Callable[[Path], None],
     world: World,
     generation: str | None = None,
+    card: str | None = None,
 ) -> None:
     """Write `config.json`, the weights (fp32, safetensors) and what makes inputs for it. Collective.
 
@@ -45,6 +50,7 @@ def export_model(
             rank.
         world: the ranks.
         generation: content of `generation_config.json`; None: there is none.
+        card: content of the model card, `README.md`; None: there is none.
 
     Raises:
         CheckpointError: on every rank, if the directory cannot be written.
@@ -63,6 +69,8 @@ def export_model(
         with _explained(directory):
             _name_parts(unfinished, names, sizes)
             _describe(unfinished, config, write_processor, generation)
+            if card is not None:
+                (unfinished / CARD_FILE).write_text(card, encoding="utf-8")
             replace_directory(unfinished, directory)
 
     first_rank_only(finish, world)

@@ -17,6 +17,8 @@ from ligo_dist.config import attention_of, read_source_config
 from ligo_dist.engine import Engine, Shards, World, compile_blocks, engine_config
 from ligo_dist.growth import GrowthLayout, LearnedGrowth, SourceShards, operator_name
 from ligo_dist.huggingface import (
+    FUSED_HEAD,
+    apply_liger,
     build_meta_model,
     build_partitioned_model,
     exported_config,
@@ -87,7 +89,9 @@ class Builder:
         model = build_partitioned_model(self.plan.architecture, stage.shape, config, self._dtype)
         if stage.train.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        architecture = self.plan.architecture
+        architecture, kernels = self.plan.architecture, self.plan.config.liger.kernels
+        if kernels:
+            apply_liger(model, kernels)
         if self.plan.config.compile and stage.train.steps:
             compile_blocks(model.get_submodule(architecture.layers_path).children())
         keys = self._engine_config(stage.train, stage.block(architecture))
@@ -124,6 +128,10 @@ class Builder:
         """The engine of the operator that makes a stage's model, its values unset."""
         config = self.huggingface_config(stage)
         target = build_meta_model(self.plan.architecture, stage.shape, config, self.world.device, self._dtype)
+        if kernels := set(self.plan.config.liger.kernels) - {
+            FUSED_HEAD
+        }:  # the head's weight is made when it is called
+            apply_liger(target, kernels)
         checkpointed = grow.learn.activation_checkpointing
         module = LearnedGrowth(
             grow.growth, source, target, self._dtype, self.world, checkpointed=checkpointed

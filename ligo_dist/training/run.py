@@ -40,6 +40,7 @@ from ligo_dist.tracking import (
     tracking_address,
 )
 from ligo_dist.training.builder import Builder
+from ligo_dist.training.model_card import model_card
 from ligo_dist.training.phase import PhaseRunner
 from ligo_dist.training.resume import (
     agree_on_precision,
@@ -280,7 +281,10 @@ def _build_trainer(
         specs = plan.architecture.parameters(stage.shape)
         model_config, generation = exports[stage.name]
         with _going_on(checkpoints):
-            export_model(directory, specs, shards, model_config, corpus.write_processor, world, generation)
+            card = model_card(plan, stage, runner.state.records, corpus)
+            export_model(
+                directory, specs, shards, model_config, corpus.write_processor, world, generation, card
+            )
         tracker.set_tags({"export.path": str(directory)})
         progress.message(f"exported {stage.name} to {directory}")
         if stage is plan.last and config.tracking.register_model is not None:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs what the testbed needs of Debian's packages and this machine lacks. No sshd is started by that.
+# Installs what the testbed needs of Debian's packages and this machine lacks. No server is started by that.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
+for directory in /usr/lib/postgresql/*/bin; do PATH=$PATH:$directory; done
 
 missing=()
 while read -r program package; do
@@ -11,6 +12,7 @@ ip iproute2
 ssh openssh-client
 sshd openssh-server
 pdsh pdsh
+initdb postgresql
 END
 [ ${#missing[@]} -gt 0 ] || exit 0
 

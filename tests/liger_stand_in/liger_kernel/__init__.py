@@ -1,0 +1,1 @@
+"""Stands in for liger-kernel where there is no GPU: the places that it takes over, computed by torch."""
