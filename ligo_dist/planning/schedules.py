@@ -127,8 +127,8 @@ def best_schedules(
         elif flops is not None:
             sized = replace(schedule, tokens=schedule.tokens * flops / schedule.flops)
             rated.append((sized.losses(laws.best, carry)[1] + carry.spread, sized))
-        elif loss is not None and (sized := reaching(schedule, laws.best, carry, loss)) is not None:
-            rated.append((sized.flops, sized))
+        elif loss is not None and (found := reaching(schedule, laws.best, carry, loss)) is not None:
+            rated.append((found.flops, found))
     rated.sort(key=lambda pair: pair[0])
     return [expected(schedule, laws) for _, schedule in rated[:count]]
 

@@ -10,10 +10,10 @@ from .environment import SOURCE_RUN as SOURCE_RUN
 from .environment import environment_tags as environment_tags
 from .environment import git_state as git_state
 from .environment import source_tags as source_tags
-from .inherit import inherit_records as inherit_records
 from .evaluation import add_evaluation as add_evaluation
 from .evaluation import harness_metrics as harness_metrics
 from .evaluation import run_of_export as run_of_export
+from .inherit import inherit_records as inherit_records
 from .mirror import Mirror as Mirror
 from .mlflow import MlflowStore as MlflowStore
 from .mlflow import OutOfReach as OutOfReach
