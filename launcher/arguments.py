@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterable
 
 from ligo_dist.config import Config, load_config, with_source_apart
@@ -74,6 +75,17 @@ def fraction(text: str) -> float:
         value = 0.0
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} should be a number above 0 and below 1")
+    return value
+
+
+def amount(text: str) -> float:
+    """A number above 0: 300000, 3e9."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number above 0, such as 2e9")
     return value
 
 

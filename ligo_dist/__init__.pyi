@@ -1,3 +1,3 @@
-from .api import grow as grow
+from .training.standalone import grow as grow
 
 __version__: str

@@ -1,10 +1,13 @@
-"""`ligo-dist plan`: what a run will take, before it starts, on hardware that need not be here."""
+"""`ligo-dist plan`: what a run will take, before it starts, on hardware that need not be here; and how to grow."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from launcher.arguments import fraction, positive
+from launcher.arguments import amount, fraction, positive
+from launcher.commands import choose
+from launcher.commands.pilot import pilot
 from launcher.preflight import plan_of
 from launcher.tables import print_forecast
 from ligo_dist.config import (
@@ -15,7 +18,7 @@ from ligo_dist.config import (
     resolve_precision,
     with_source_apart,
 )
-from ligo_dist.planning import DEFAULT_GPU, Forecast, get_gpu, gpu_names
+from ligo_dist.planning import DEFAULT_GPU, PUBLISHED, Forecast, get_gpu, gpu_names
 from ligo_dist.runtime.errors import FINISHED, MISTAKE, ConfigError, LigoError
 
 HFU = 0.4
@@ -27,6 +30,9 @@ examples:
   ligo-dist plan configs/quickstart.yaml
   ligo-dist plan configs/llama_70b.yaml --gpus 1024 --gpu h100 --hfu 0.4
   ligo-dist plan configs/paper/*.yaml --gpu 312e12,40,25
+  ligo-dist plan --choose configs/llama_small.yaml --tokens 2e9
+  ligo-dist plan --pilot configs/llama_small.yaml --tokens 2e9 --output pilots
+  ligo-dist plan --fit runs/pilots/* --output law.yaml
 
 Every number is explained in docs/accounting.md. Exit code 2: it does not fit on the ranks that were asked for.
 """
@@ -45,6 +51,33 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="CONFIG",
         nargs="+",
         help="YAML files; key.path=value among them is written over all of them",
+    )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--choose", action="store_true", help="choose a schedule that grows into the last model of CONFIG"
+    )
+    instead.add_argument(
+        "--fit",
+        action="store_true",
+        help="fit a law of the loss to finished runs, whose directories are named",
+    )
+    instead.add_argument(
+        "--pilot",
+        action="store_true",
+        help="write the configurations whose runs a law for CONFIG is fitted to",
+    )
+    wanted = parser.add_mutually_exclusive_group()
+    wanted.add_argument("--tokens", type=amount, metavar="N", help="to be read in all (--choose, --pilot)")
+    wanted.add_argument("--flops", type=amount, metavar="C", help="to be spent in all (--choose)")
+    wanted.add_argument("--loss", type=amount, metavar="L", help="to be reached (--choose)")
+    parser.add_argument(
+        "--law",
+        default="besiroglu",
+        metavar="LAW",
+        help=f"{', '.join(PUBLISHED)}, or a file that --fit wrote (default: besiroglu)",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="where --choose, --fit and --pilot write (a directory)"
     )
     parser.add_argument(
         "--gpus", type=positive, metavar="N", help="ranks (default: those of cluster.slurm, else 1)"
@@ -79,6 +112,10 @@ def run(arguments: argparse.Namespace) -> int:
     paths = [word for word in words if "=" not in word]
     if not paths:
         raise LigoError("plan: no configuration is named; configs/quickstart.yaml would be one")
+    if arguments.fit:
+        return choose.fit(paths, arguments.output or Path("law.yaml"))
+    if arguments.choose or arguments.pilot:
+        return _choose(arguments, paths, overrides)
     code = FINISHED
     for path in paths:
         config = with_source_apart(load_config(path, overrides), path)
@@ -93,6 +130,30 @@ def run(arguments: argparse.Namespace) -> int:
         if not forecast.fits and (asked or forecast.fewest is None):
             code = MISTAKE
     return code
+
+
+def _choose(arguments: argparse.Namespace, paths: list[str], overrides: list[str]) -> int:
+    if len(paths) > 1:
+        raise LigoError(f"plan: {', '.join(paths)}: one configuration describes the target")
+    (path,) = paths
+    given = {name: getattr(arguments, name) for name in ("tokens", "flops", "loss")}
+    wanted = {name: value for name, value in given.items() if value is not None}
+    config = with_source_apart(load_config(path, overrides), path)
+    if arguments.pilot:
+        if list(wanted) != ["tokens"]:
+            raise LigoError("plan --pilot: takes --tokens, those that the target is to read")
+        return pilot(config, path, arguments.output or Path("pilots"), wanted["tokens"])
+    if not wanted:
+        raise LigoError("plan --choose: takes --tokens, --flops or --loss")
+    return choose.choose(
+        config,
+        path,
+        arguments.law,
+        arguments.output or Path(f"{Path(path).stem}-grown.yaml"),
+        arguments.gpus or _ranks_of(config) or 1,
+        (get_gpu(arguments.gpu), arguments.hfu, arguments.mfu),
+        wanted,
+    )
 
 
 def _ranks_of(config: Config) -> int | None:

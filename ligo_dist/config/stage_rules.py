@@ -45,7 +45,7 @@ def stage_faults(config: Config) -> list[Fault]:
             faults += inner
             if before is not None:
                 faults += _growth_faults(before, now, config.architecture) or _refusals(
-                    path, stage, before, now
+                    path, stage, config.architecture, before, now
                 )
         if stage.train is not None and (stage.train.freeze or stage.train.new_rate != 1):
             faults += _new_faults(f"{path}.train", stage, before, now)
@@ -61,12 +61,21 @@ def _sized(path: str, size: Size, config: Config) -> tuple[_Sized, list[Fault]]:
     return _Sized(path, model_shape(config.model, config.data, size, vocab=1), not faults), faults
 
 
-def _refusals(path: str, stage: Stage, before: _Sized, now: _Sized) -> list[Fault]:
+def _refusals(
+    path: str, stage: Stage, architecture: Architecture, before: _Sized, now: _Sized
+) -> list[Fault]:
     """Why the method cannot make this model out of the one before."""
     method = method_of(stage.grow) if stage.grow else None
-    if method is None or method.depth not in DEPTHS or method.width not in WIDTHS:
+    if stage.grow is None or method is None or method.depth not in DEPTHS or method.width not in WIDTHS:
         return []
-    reasons = refusals(before.shape, now.shape, method.depth, method.width)
+    reasons = refusals(
+        architecture,
+        before.shape,
+        now.shape,
+        depth=method.depth,
+        width=method.width,
+        share_depth=stage.grow.share_depth,
+    )
     return [Fault(f"{path}.grow.method", reason) for reason in reasons]
 
 

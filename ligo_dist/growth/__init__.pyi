@@ -27,6 +27,7 @@ from .preserves import epsilon_factor as epsilon_factor
 from .preserves import nothing_kept as nothing_kept
 from .preserves import obstacles as obstacles
 from .preserves import refusals as refusals
+from .registry import DAMPED as DAMPED
 from .registry import DEPTHS as DEPTHS
 from .registry import MAY_BE_TIED as MAY_BE_TIED
 from .registry import METHODS as METHODS

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ligo_dist.growth.operators import Growth
+from ligo_dist.growth.registry import DAMPED
 
 DEPTH_NOISE = 0.03
 """Upper end of the uniform noise on stacked depth coefficients (`init_noise` of LiGO's published code)."""
@@ -26,6 +27,8 @@ def depth_value(growth: Growth, depth: str, layer: int, generator: torch.Generat
     value_RC[:, origin(growth, depth, layer)] = 1.0
     if depth == "identity-layers" and not growth.share_depth:
         _pass_on(growth, layer, value_RC)
+    if depth in DAMPED:
+        _damp(growth, depth, layer, value_RC)
     return value_RC
 
 
@@ -39,6 +42,7 @@ def new_depth_value(growth: Growth, depth: str, layer: int) -> Tensor:
 def origin(growth: Growth, depth: str, layer: int) -> int:
     """The column that a target layer begins as (for `interpolate`, the nearer one)."""
     source, target = growth.source.layers, growth.target.layers
+    depth = DAMPED.get(depth, depth)
     if depth in ("stack", "noisy-stack"):
         return layer % source
     if depth == "identity-layers" and growth.numbered:
@@ -97,6 +101,16 @@ def _pass_on(growth: Growth, layer: int, value_RC: Tensor) -> None:
         elif role in only_normalise:
             value_RC[row] = 0.0
             value_RC[row, -1] = 1.0
+
+
+def _damp(growth: Growth, depth: str, layer: int, value_RC: Tensor) -> None:
+    """Divide what a layer adds to the residual stream, biases too, by the number of layers that copy its source layer:
+    all of them together write what that one wrote, as long as each reads nearly what it read."""
+    own = origin(growth, depth, layer)
+    copies = sum(origin(growth, depth, other) == own for other in range(growth.target.layers))
+    for row, role in enumerate(growth.layer_roles):
+        if copies > 1 and _has_side(growth, role, ("out",)):
+            value_RC[row] /= copies
 
 
 def _inner_and_output_norms(growth: Growth) -> tuple[set[str], set[str]]:

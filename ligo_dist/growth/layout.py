@@ -133,7 +133,7 @@ class GrowthLayout:
             ArchitectureError: for a growth that the family or the method does not allow.
         """
         depth, width = method.depth, method.width
-        faults = refusals(source, target, depth, width)
+        faults = refusals(architecture, source, target, depth=depth, width=width, share_depth=share_depth)
         if tied and width not in MAY_BE_TIED:
             faults.append(f"width {width!r} needs a matrix for each side of an axis: set tied: false")
         if identity == "fixed" and width != "identity-random":

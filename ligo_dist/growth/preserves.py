@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 from ligo_dist.architectures import Architecture, ModelShape
+from ligo_dist.growth.registry import DAMPED
 
 _RESCALING = ("lossless", "lossless-dense", "zero-pad")
 """Widths that fill a remainder with units that add nothing to a norm's statistics."""
 
 
-def refusals(source: ModelShape, target: ModelShape, depth: str, width: str) -> list[str]:
+def refusals(
+    architecture: Architecture,
+    source: ModelShape,
+    target: ModelShape,
+    *,
+    depth: str,
+    width: str,
+    share_depth: bool = False,
+) -> list[str]:
     """Why this depth or width cannot be used for this pair; empty if it can."""
     faults = []
     if source.layers == 0 and depth != "random-layers":
         faults.append(
             f"depth {depth!r} needs a layer to start from, and the source has none; use random-layers"
         )
+    if depth in DAMPED and target.layers > source.layers:
+        if architecture.post_norm:
+            faults.append(
+                f"depth {depth!r} divides what copies add to the residual stream, and {architecture.name} normalises"
+                " that stream behind each of them; identity-layers allows for it"
+            )
+        if share_depth:
+            faults.append(
+                f"depth {depth!r} divides what a layer writes alone, which coefficients that all roles share cannot;"
+                " set share_depth: false"
+            )
     if width == "hypercloning":
         for name in ("width", "ffn", "key_value_heads"):
             small, large = getattr(source, name), getattr(target, name)

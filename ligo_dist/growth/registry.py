@@ -57,8 +57,12 @@ SCRATCH = "scratch"
 MAY_BE_TIED = ("identity-random", "random")
 """Widths that work with one matrix for all sides of an axis."""
 
+DAMPED = {"damped-stack": "stack", "damped-interlace": "interlace"}
+"""Depths whose copies write a part each of what their layer wrote -> the depth that says which layer each copies."""
+
 _NEVER = "never"
 _DIVIDING = "where widths divide"
+_EULER = "this project: k Euler steps of 1/k in the place of one"
 _PRE_NORM = "pre-norm models at any width; post-norm ones where widths divide"
 
 DEPTHS: dict[str, Entry] = {
@@ -74,6 +78,12 @@ DEPTHS: dict[str, Entry] = {
         "every source layer is repeated in place: layer l is source layer floor(l K / L)",
         _NEVER,
         "LiGO's published code; called interpolation in its paper",
+    ),
+    "damped-stack": Entry(
+        "like stack, but each of k copies of a layer writes 1/k of what it wrote", _NEVER, _EULER
+    ),
+    "damped-interlace": Entry(
+        "like interlace, but each of k copies of a layer writes 1/k of what it wrote", _NEVER, _EULER
     ),
     "interpolate": Entry(
         "linear between the two source layers nearest in relative depth", _NEVER, "Chang et al., ICLR 2018"
@@ -206,6 +216,13 @@ METHODS: dict[str, MethodEntry] = {
         "layers interpolated; copied units where width grows",
         _NEVER,
         DEPTHS["interpolate"].source,
+    ),
+    "damped": _method(
+        "damped-stack",
+        "lossless-dense",
+        "layers stacked, which together write what one wrote; dense new units where width grows",
+        _NEVER,
+        _EULER,
     ),
     "top-copy": _method(
         "top-copy",

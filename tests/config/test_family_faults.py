@@ -240,6 +240,7 @@ def test_a_source_says_what_is_left_out():
             "identity",
             "width 'lossless' has no rows that are the identity",
         ),
+        ("{method: damped, share_depth: true}", "method", "roles share cannot; set share_depth: false"),
         ("{method: hypercloning}", "method", "48 (width) is no multiple of 32; lossless has no such limit"),
     ],
 )

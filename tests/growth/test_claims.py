@@ -53,11 +53,11 @@ def pairs(family: str) -> dict[str, tuple[ModelShape, set[str], set[str]]]:
         if architecture.post_norm or architecture.norm_epsilon is None
         else {"lossless", "lossless-dense"} | rms
     )
-    cloning = {"hypercloning"}
+    cloning, damped = {"hypercloning"}, {"damped"} if architecture.post_norm else set()
     found = {
-        "twice as wide": (small(family, 5, 12, 60), COPYING | rms, set()),
-        "odd width": (small(family, 5, 9 if has_groups(family) else 10, 75), odd, cloning),
-        "deeper": (small(family, 5), SILENT_LAYERS, set()),
+        "twice as wide": (small(family, 5, 12, 60), COPYING | rms, damped),
+        "odd width": (small(family, 5, 9 if has_groups(family) else 10, 75), odd, cloning | damped),
+        "deeper": (small(family, 5), SILENT_LAYERS, damped),
         "larger ffn": (small(family, 2, ffn=47), WITHOUT_DEPTH - cloning, cloning),
         "the same": (small(family), set(ALL_METHODS) - {"ligo"}, set()),
     }
@@ -276,6 +276,30 @@ def test_what_a_method_cannot_do_is_refused(target: ModelShape, choices: dict[st
     with pytest.raises(ArchitectureError) as caught:
         GrowthLayout.for_method(get_architecture("llama"), LLAMA, target, method, **choices)  # type: ignore[arg-type]
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("family", "choices", "reason"),
+    [
+        (
+            "bert",
+            {},
+            "depth 'damped-stack' divides what copies add to the residual stream, and bert normalises that stream"
+            " behind each of them; identity-layers allows for it",
+        ),
+        (
+            "gpt2",
+            {"share_depth": True},
+            "depth 'damped-stack' divides what a layer writes alone, which coefficients that all roles share cannot;"
+            " set share_depth: false",
+        ),
+    ],
+)
+def test_copies_are_damped_where_that_can_be(family: str, choices: dict[str, bool], reason: str):
+    with pytest.raises(ArchitectureError) as caught:
+        pair_of(family, small(family), small(family, 5), "damped", **choices)
+    assert str(caught.value) == reason
+    assert pair_of(family, small(family), small(family), "damped", **choices).columns == 2
 
 
 @pytest.mark.parametrize("depth", ["stack", "identity-layers", "interpolate", "noisy-stack"])

@@ -6,15 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from ligo_dist.growth import DEPTH_NOISE, DEPTHS, Growth, is_new_layer, origin
-from pairs import method_named, pair_of, start
-from small_models import small_shape
+from ligo_dist.growth import DAMPED, DEPTH_NOISE, DEPTHS, Growth, is_new_layer, origin
+from pairs import grown_model, method_named, pair_of, source_weights, start
+from small_models import library_model, load_weights, outputs_of, random_inputs, small_shape
 
 ORIGINS = {
     "stack": [0, 1, 2, 0, 1, 2, 0],
     "noisy-stack": [0, 1, 2, 0, 1, 2, 0],
     "interlace": [0, 0, 0, 1, 1, 2, 2],
     "identity-layers": [0, 0, 0, 1, 1, 2, 2],
+    "damped-stack": [0, 1, 2, 0, 1, 2, 0],
+    "damped-interlace": [0, 0, 0, 1, 1, 2, 2],
     "interpolate": [0, 0, 1, 1, 1, 2, 2],
     "top-copy": [0, 1, 2, 2, 0, 1, 2],
     "random-layers": [0, 1, 2, 3, 4, 5, 6],
@@ -91,7 +93,7 @@ def test_noise_depends_on_seed_and_layer_alone():
     assert not torch.equal(first[0], first[3])
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("depth", sorted(set(DEPTHS) - set(DAMPED)))
 def test_shared_coefficients_are_one_row(depth: str):
     rows = coefficients(growth_of(depth, share_depth=True), depth)
     assert all(row.shape[0] == 1 for row in rows)
@@ -111,6 +113,8 @@ def test_a_depth_that_does_not_grow_keeps_every_layer(depth: str):
         ("stack", [3, 4, 5, 6]),
         ("interlace", [1, 2, 4, 6]),
         ("identity-layers", [1, 2, 4, 6]),
+        ("damped-stack", [3, 4, 5, 6]),
+        ("damped-interlace", [1, 2, 4, 6]),
         ("interpolate", [1, 3, 4, 6]),
         ("top-copy", [3, 4, 5, 6]),
         ("random-layers", [3, 4, 5, 6]),
@@ -125,6 +129,52 @@ def test_identity_layers_go_behind_blocks_that_depend_on_their_number():
     growth = growth_of("identity-layers", numbered=True)
     assert [origin(growth, "identity-layers", layer) for layer in range(7)] == [0, 1, 2, 2, 2, 2, 2]
     assert [layer for layer in range(7) if is_new_layer(growth, "identity-layers", layer)] == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("depth", "parts"),
+    [("damped-stack", [3, 2, 2, 3, 2, 2, 3]), ("damped-interlace", [3, 3, 3, 2, 2, 2, 2])],
+)
+@pytest.mark.parametrize(
+    ("family", "writing"),
+    [
+        ("gpt2", {"attn.c_proj.weight", "attn.c_proj.bias", "mlp.c_proj.weight", "mlp.c_proj.bias"}),
+        ("llama", {"self_attn.o_proj.weight", "mlp.down_proj.weight"}),
+        (
+            "gpt_neox",
+            {f"{m}.{n}" for m in ("attention.dense", "mlp.dense_4h_to_h") for n in ("weight", "bias")},
+        ),
+        ("vit", {f"{m}.{n}" for m in ("attention.o_proj", "mlp.fc2") for n in ("weight", "bias")}),
+    ],
+)
+def test_each_of_k_damped_copies_writes_one_kth(depth: str, parts: list[int], family: str, writing: set[str]):
+    """Three layers to seven: the first one three times, the others twice."""
+    growth = growth_of(depth, family)
+    damped = set()
+    for layer, row in enumerate(coefficients(growth, depth)):
+        for role, coefficient in zip(growth.layer_roles, row, strict=True):
+            name = role.split("{layer}.")[1]
+            damped |= {name} if name in writing else set()
+            part = parts[layer] if name in writing else 1
+            assert torch.equal(coefficient, torch.eye(3)[ORIGINS[depth][layer]] / part), (layer, role)
+    assert damped == writing
+
+
+@pytest.mark.parametrize("depth", ["damped-stack", "damped-interlace"])
+def test_damped_copies_together_write_what_one_wrote(depth: str):
+    """To first order in what is written: of a tenth of it they miss a hundredth, where plain copies miss a tenth."""
+    missed: dict[str, list[float]] = {}
+    for name in (depth, DAMPED[depth]):
+        growth, method = growth_of(name, source=1, target=3), method_named("net2net", depth=name)
+        inputs, random = random_inputs("gpt2", growth.source, 3), source_weights(growth_of("stack", source=1))
+        for scale in (0.1, 0.01):
+            weights = {role: weight * (scale if "c_proj" in role else 1) for role, weight in random.items()}
+            before = outputs_of(load_weights(library_model("gpt2", growth.source), weights), inputs)
+            after = outputs_of(grown_model(growth, method, weights), inputs)
+            missed.setdefault(name, []).append(float((after - before).abs().max()))
+    assert missed[depth][1] < 0.02 * missed[depth][0]
+    assert missed[DAMPED[depth]][1] > 0.05 * missed[DAMPED[depth]][0]
+    assert missed[depth][1] < 0.01 * missed[DAMPED[depth]][1]
 
 
 def test_identity_layers_write_nothing_yet():

@@ -6,14 +6,17 @@ import pytest
 import torch
 
 from ligo_dist.engine import World, shard_of
-from ligo_dist.growth import DEPTHS, WIDTHS, initial_operator, initial_operator_shards, transfer
+from ligo_dist.growth import DAMPED, DEPTHS, WIDTHS, initial_operator, initial_operator_shards, transfer
 from pairs import method_named, pair_of, source_weights, start
 from ranks import run_ranks
 from small_models import small_shape
 
 
-@pytest.mark.parametrize("family", ["gpt2", "qwen3", "bert"])
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize(
+    ("family", "depth"),
+    # Behind norms on the residual stream damped copies are refused: tests/growth/test_claims.py.
+    [(f, depth) for f in ("gpt2", "qwen3", "bert") for depth in DEPTHS if f != "bert" or depth not in DAMPED],
+)
 def test_any_depth_goes_with_any_width(family: str, depth: str):
     source, target = (small_shape(family, *size, head_size=4, ffn=5 * size[1]) for size in ((2, 3), (5, 6)))
     for width in WIDTHS:
