@@ -30,8 +30,7 @@ from ligo_dist.planning import (
     loss_counts,
     tokens_count,
 )
-from ligo_dist.report import spread
-from ligo_dist.report.drawing import BLACK, COLOURS, legend_below, new_figure, png, style
+from ligo_dist.report import BLACK, COLOURS, legend_below, new_figure, png, spread, style
 from ligo_dist.runtime.errors import LigoError
 
 Result = Mapping[str, Any]

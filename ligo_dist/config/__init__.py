@@ -43,6 +43,7 @@ from ligo_dist.config.resolve import (
 )
 from ligo_dist.config.rules import check_world_size, owned_huggingface_keys
 from ligo_dist.config.schema import Config, Learn, Model, Stage, StartFrom, Tokenizer, Train
+from ligo_dist.config.section import types_at
 from ligo_dist.config.source import (
     SourceConfig,
     complete,
@@ -115,6 +116,7 @@ __all__ = [
     "tokens_per_sample",
     "told_of_source",
     "trains_tokenizer",
+    "types_at",
     "what_may_change",
     "with_source",
     "with_source_apart",

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import datasets
-import sentencepiece
 
 from ligo_dist.config import is_image_family, source_configs, told_of_source, trains_tokenizer
 from ligo_dist.corpus.boundaries import mean_attended
@@ -27,7 +25,7 @@ from ligo_dist.corpus.tokenizer_training import SAMPLE_BYTES, WINDOW_BYTES, trai
 from ligo_dist.runtime.errors import DataError
 
 if TYPE_CHECKING:
-    from ligo_dist.config import Config
+    from ligo_dist.config import Config, Tokenizer
 
 _FORMAT = 1
 """Raise it with every change of the code that trains another tokenizer on the same sources."""
@@ -117,7 +115,11 @@ def build_mixture(
         return MixtureCorpus(sources, weights)
     if trains_tokenizer(config):
         trained = _trained_tokenizer(config, alone, show_progress)
-        open_tokenizer = lambda *_: trained  # noqa: E731 (as the other ones are called)
+
+        def opened(settings: Tokenizer, directory: Path | None) -> TextTokenizer | None:
+            return trained
+
+        open_tokenizer = opened
     for name, one in alone.items():
         with _told(name):
             sources[name] = build_text_corpus(
@@ -180,7 +182,7 @@ def _trained_tokenizer(config: Config, alone: Mapping[str, Config], show_progres
         "sources": sorted((identity for _, identity in found.values()), key=cache_key),
         "validation_fraction": data.validation_fraction,
         "tokenizer": [vocab_size, kind, SAMPLE_BYTES[kind], masked],
-        "libraries": {library.__name__: library.__version__ for library in (datasets, sentencepiece)},
+        "libraries": {library: version(library) for library in ("datasets", "sentencepiece")},
     }
     cache_dir = Path(data.cache_dir)
 

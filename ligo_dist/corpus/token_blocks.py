@@ -18,7 +18,7 @@ class MappedTokens:
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self._runs = runs
-        self._ends = np.cumsum([run.count for run in runs], dtype=np.int64)
+        self._ends = np.cumsum([run.tokens for run in runs], dtype=np.int64)
         self._map = functools.cache(lambda path: np.memmap(path, dtype=np.uint8, mode="r"))
 
     def view(self, start: int, count: int) -> NDArray[Any]:
@@ -26,7 +26,7 @@ class MappedTokens:
         number = int(np.searchsorted(self._ends, start, side="right"))
         run = self._runs[number]
         size = np.dtype(run.dtype).itemsize
-        first = run.offset + (start - int(self._ends[number]) + run.count) * size
+        first = run.offset + (start - int(self._ends[number]) + run.tokens) * size
         return self._map(run.path)[first : first + count * size].view(run.dtype)
 
 

@@ -213,8 +213,8 @@ def _collect(
                 _check_ids(tokens, tokenizer, path)
                 tokens = _append(copy, tokens.astype(dtype))
             if runs and tokens.path == runs[-1].path == _COPY:
-                runs[-1] = runs[-1]._replace(count=runs[-1].count + tokens.count)
-            elif tokens.count:
+                runs[-1] = runs[-1]._replace(tokens=runs[-1].tokens + tokens.tokens)
+            elif tokens.tokens:
                 runs.append(tokens)
             found_lengths.append(of_documents)
     if not (directory / _COPY).stat().st_size:
@@ -342,7 +342,7 @@ def _check(tokenizer: TextTokenizer | None) -> Check:
                 if (directory / name).stat().st_size != 8 * index["splits"][split]["documents"]:
                     return f"{name} has another size"
         copied = [Run(*run) for run in index["runs"] if run[0] == _COPY]
-        size = sum(run.count * np.dtype(run.dtype).itemsize for run in copied)
+        size = sum(run.tokens * np.dtype(run.dtype).itemsize for run in copied)
         if copied and (directory / _COPY).stat().st_size != size:
             return f"{_COPY} has another size"
         if file_states([path for path, *_ in index["files"]]) != index["files"]:

@@ -37,13 +37,13 @@ class Run(NamedTuple):
         path: of the file.
         offset: of the first token, in bytes.
         dtype: of a token, as numpy writes it.
-        count: of tokens.
+        tokens: how many there are.
     """
 
     path: str
     offset: int
     dtype: str
-    count: int
+    tokens: int
 
 
 class Found(NamedTuple):

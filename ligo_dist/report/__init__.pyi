@@ -5,6 +5,12 @@ from .compare import build_report as build_report
 from .compare import cost_to_reach as cost_to_reach
 from .compare import falling as falling
 from .compare import spread as spread
+from .drawing import BLACK as BLACK
+from .drawing import COLOURS as COLOURS
+from .drawing import legend_below as legend_below
+from .drawing import new_figure as new_figure
+from .drawing import png as png
+from .drawing import style as style
 from .figures import draw as draw
 from .operator_numbers import OperatorNumbers as OperatorNumbers
 from .pictures import RunPictures as RunPictures

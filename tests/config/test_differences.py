@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from example import example
-from ligo_dist.config import MAY_CHANGE, Config, changes, what_may_change
-from ligo_dist.config.section import types_at
+from ligo_dist.config import MAY_CHANGE, Config, changes, types_at, what_may_change
 
 PATHS = [f"{section}.{key}" if section else key for section, keys in MAY_CHANGE.items() for key in keys]
 
