@@ -3,14 +3,9 @@ from .batches import MicroBatch as MicroBatch
 from .batches import fixed_batches as fixed_batches
 from .boundaries import Boundaries as Boundaries
 from .cache import cache_key as cache_key
-from .cache import corpus_name as corpus_name
-from .cache import describe_prepared as describe_prepared
-from .cache import epochs as epochs
 from .cache import find_prepared as find_prepared
 from .cache import make_once as make_once
-from .cache import prepared_attended as prepared_attended
 from .cache import remember as remember
-from .cache import vocabulary_size as vocabulary_size
 from .corpus import Corpus as Corpus
 from .corpus import build_corpus as build_corpus
 from .corpus import parts_of as parts_of
@@ -28,6 +23,11 @@ from .packing import pack as pack
 from .packing import token_dtype as token_dtype
 from .prepare import PackedCorpus as PackedCorpus
 from .prepare import prepare_corpus as prepare_corpus
+from .prepared import corpus_name as corpus_name
+from .prepared import describe_prepared as describe_prepared
+from .prepared import epochs as epochs
+from .prepared import prepared_attended as prepared_attended
+from .prepared import vocabulary_size as vocabulary_size
 from .pretrained_tokenizer import PretrainedTokenizer as PretrainedTokenizer
 from .samples import NOT_PREDICTED as NOT_PREDICTED
 from .samples import TRAINING as TRAINING

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ligo_dist.config import source_configs
-from ligo_dist.corpus.cache import corpus_name
+from ligo_dist.corpus.prepared import corpus_name
 
 if TYPE_CHECKING:
     from ligo_dist.config import Config
