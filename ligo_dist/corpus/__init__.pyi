@@ -2,6 +2,7 @@ from .batches import Batches as Batches
 from .batches import MicroBatch as MicroBatch
 from .batches import fixed_batches as fixed_batches
 from .boundaries import Boundaries as Boundaries
+from .boundaries import mean_attended as mean_attended
 from .cache import cache_key as cache_key
 from .cache import find_prepared as find_prepared
 from .cache import make_once as make_once

@@ -14,9 +14,11 @@ from ligo_dist.corpus import (
     Batches,
     Boundaries,
     CausalSamples,
+    MixedSamples,
     PackedBlocks,
     UnlabelledSamples,
     fixed_batches,
+    mean_attended,
 )
 
 LENGTHS = [3, 1, 1, 9, 2, 6, 11, 1, 16, 4, 2, 8, 1]
@@ -55,6 +57,19 @@ def test_the_first_token_of_a_document_is_not_predicted(tmp_path: Path) -> None:
     expected = torch.where(batch["position_ids"] == 2, -100, tokens)
     assert torch.equal(batch["labels"], expected)
     assert set(separated(tmp_path, UnlabelledSamples).read([0], [0])) == {"input_ids", "position_ids"}
+
+
+def test_of_a_mixture_each_sample_counts_as_in_its_source(tmp_path: Path) -> None:
+    apart = separated(tmp_path)
+    whole = CausalSamples(apart.blocks)
+    mixed = MixedSamples([whole, apart])
+    order = [len(whole) + 1, 0, len(whole)]
+    assert mixed.weights(order).tolist() == [apart.weights([1])[0], 1, apart.weights([0])[0]]
+
+
+def test_of_a_mixture_pairs_are_the_mean_by_weights() -> None:
+    assert mean_attended([16, 64], [3.0, 1.0]) == 28
+    assert mean_attended([16, None], [3.0, 1.0]) is None
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

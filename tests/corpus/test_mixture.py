@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -54,6 +55,9 @@ class Named:
     def read(self, indices: Any, draws: Sequence[int]) -> dict[str, Tensor]:
         rows = [[self.name, int(index), draw] for index, draw in zip(indices, draws, strict=True)]
         return {"input_ids": torch.tensor(rows), "labels": torch.tensor(rows)}
+
+    def weights(self, indices: Any) -> Any:
+        return np.ones(len(indices), dtype=np.int64)
 
 
 SIZES = (7, 20, 5)
