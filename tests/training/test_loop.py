@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -74,6 +75,9 @@ class StandIn:
     def micro_batches(self, step: int, rank: int, world_size: int, size: int) -> Iterator[Tensor]:
         assert (rank, world_size, size) == (0, 1, 4)
         yield from [torch.tensor(step)] * 2  # 8 samples, 4 at a time
+
+    def weight(self, step: int) -> int:
+        return 8
 
     def train_step(
         self, micro_batches: Iterable[Tensor], batch_size: int, learning_rates: Mapping[str, float]
@@ -355,6 +359,9 @@ class Numbers:
 
     def __len__(self) -> int:
         return 10
+
+    def weights(self, indices: Any) -> Any:
+        return np.ones(len(indices), dtype=np.int64)
 
     def read(self, indices: Any, draws: Any) -> dict[str, Tensor]:
         return {"labels": torch.tensor(indices)}
