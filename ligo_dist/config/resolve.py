@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from ligo_dist.architectures import Architecture, ModelShape, fits_attribute, get_architecture
+from ligo_dist.config.data import Source
 from ligo_dist.config.schema import Config, Data, Grow, Learn, Model, Size, Train
 from ligo_dist.growth import METHODS, Method, get_method
 from ligo_dist.runtime.errors import ConfigError, Fault
@@ -92,8 +93,8 @@ def is_image_family(architecture: Architecture) -> bool:
     return architecture.objective == "image_classification"
 
 
-def reads_tokens(data: Data) -> bool:
-    """Whether the corpus is one of tokens that exist."""
+def reads_tokens(data: Source) -> bool:
+    """Whether a source is one of tokens that exist."""
     if data.source in ("parquet", "arrow"):
         return data.token_column is not None
     return data.source in ("megatron", "datatrove")

@@ -262,7 +262,11 @@ def _tokenizer_faults(
     if tokenizer.file is not None and tokenizer.huggingface is not None:
         wrong = f"{tokenizer.huggingface!r} and tokenizer.file are two tokenizers; one of them has to be null"
         return [Fault("tokenizer.huggingface", wrong)]
-    if reads_tokens(data) and tokenizer.file is None and tokenizer.huggingface is None:
+    if (
+        any(map(reads_tokens, data.mixture.values() or [data]))
+        and tokenizer.file is None
+        and tokenizer.huggingface is None
+    ):
         wrong = (
             "is missing; tokens that exist do not say which tokenizer made them: name it, or tokenizer.file"
         )

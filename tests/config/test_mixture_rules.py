@@ -52,6 +52,11 @@ def test_a_stage_may_have_weights_of_its_own():
             "is empty; the source 'text' needs paths or globs",
         ),
         (
+            "data.mixture.web={source: megatron, files: [a.bin]}",
+            "tokenizer.huggingface",
+            "is missing; tokens that exist do not say which tokenizer made them",
+        ),
+        (
             "data.mixture.web.source=null",
             "data.mixture.web.source",
             "is missing; what is trained on has no default",
