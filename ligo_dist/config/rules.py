@@ -271,12 +271,11 @@ def _tokenizer_faults(
             "is missing; tokens that exist do not say which tokenizer made them: name it, or tokenizer.file"
         )
         return [Fault("tokenizer.huggingface", wrong)]
-    if tokenizer.file is None and tokenizer.huggingface is None and tokenizer.vocab_size is None:
+    if not is_named and tokenizer.vocab_size is None:
         if has_source and not tokenizer.replace_source:
             return []
         wrong = "is missing; a tokenizer that is to be trained needs the number of its pieces, such as 4096"
         return [Fault("tokenizer.vocab_size", wrong)]
-    is_named = tokenizer.file is not None or tokenizer.huggingface is not None
     if tokenizer.replace_source and is_named:
         wrong = "true has no meaning where the tokenizer is named; false would be right"
         return [Fault("tokenizer.replace_source", wrong)]
