@@ -262,11 +262,8 @@ def _tokenizer_faults(
     if tokenizer.file is not None and tokenizer.huggingface is not None:
         wrong = f"{tokenizer.huggingface!r} and tokenizer.file are two tokenizers; one of them has to be null"
         return [Fault("tokenizer.huggingface", wrong)]
-    if (
-        any(map(reads_tokens, data.mixture.values() or [data]))
-        and tokenizer.file is None
-        and tokenizer.huggingface is None
-    ):
+    is_named = tokenizer.file is not None or tokenizer.huggingface is not None
+    if not is_named and any(map(reads_tokens, data.mixture.values() or [data])):
         wrong = (
             "is missing; tokens that exist do not say which tokenizer made them: name it, or tokenizer.file"
         )

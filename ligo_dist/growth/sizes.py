@@ -33,7 +33,7 @@ def target_shape(architecture: Architecture, source: ModelShape, **sizes: int) -
         made["key_value_heads"] = _whole("heads", heads, source.heads, groups, "key_value_heads")
     if "ffn" not in made:
         made["ffn"] = _inner_width(architecture, source, made["width"])
-    target = replace(source, **made)  # type: ignore[arg-type]  (the attributes that are numbers)
+    target = replace(source, **made)  # type: ignore[arg-type]
     if not architecture.free_head_size and target.attention_width != target.width:
         wrong = f"heads: {target.heads} of {target.head_size}, a size that stays, do not make the width {target.width}"
         raise ArchitectureError(f"{wrong}; {target.attention_width} would be right for width")

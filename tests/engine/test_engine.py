@@ -213,7 +213,7 @@ def wrong_count(world: World, micro_batches: int, batch_size: int) -> str:
 
 def test_too_few_micro_batches_or_samples_are_noticed():
     assert run_ranks(wrong_count, 1, 1, 2) == ["1 micro-batches, 2 expected"]
-    assert run_ranks(wrong_count, 2, 2, 9) == ["8 samples, 9 expected"] * 2
+    assert run_ranks(wrong_count, 2, 2, 9) == ["8 counted, 9 expected"] * 2
 
 
 # --- evaluation ---
