@@ -176,7 +176,7 @@ def test_the_last_few_stay(tmp_path: Path):
 def test_an_old_one_goes_only_when_the_new_one_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     save(ALONE, tmp_path, step=3, keep=1)
 
-    def killed(directory: Path, keep: int) -> None:
+    def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "remove_old", killed)

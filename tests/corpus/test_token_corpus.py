@@ -212,9 +212,8 @@ def test_a_corpus_of_a_configuration(
         f"{train.documents} documents, {train.tokens:,} tokens to train on, where they are"
         in corpus.description
     )
-    assert f"{train.tokens:,} tokens to train on, 1.00 epochs" in describe_prepared(
-        config_from(raw), len(corpus.train)
-    )
+    (told,) = describe_prepared(config_from(raw), {"": len(corpus.train)})
+    assert f"{train.tokens:,} tokens to train on, 1.00 epochs" in told
     assert corpus.attended is None
     raw["data"]["separate_documents"] = True
     apart = build_corpus(config_from(raw), show_progress=False)
