@@ -182,5 +182,6 @@ OPT = replace(
     norm_epsilon=None,
     writes_gelu_out=False,
     softmax_in_fp32=True,
+    masks_by_positions=False,
     numbering_keys=(),
 )

@@ -203,6 +203,8 @@ class Architecture:
             which keeps its result for the backward pass.
         softmax_in_fp32: the library takes the softmax of attention in fp32, whatever the precision.
         parallel_branches: attention and feed-forward block read the same residual stream, side by side.
+        masks_by_positions: of a causal model, whether the library's masks what lies before `position_ids` that begin
+            anew.
         numbering_keys: keys of the configuration that, where they say something, make a block's work depend on its
             number. New blocks that pass on what they get then go behind all others, which keep their numbers.
     """
@@ -228,6 +230,7 @@ class Architecture:
     writes_gelu_out: bool = False
     softmax_in_fp32: bool = True
     parallel_branches: bool = False
+    masks_by_positions: bool = True
     numbering_keys: tuple[str, ...] = ()
 
     def library_keys(self, shape: ModelShape) -> dict[str, object]:

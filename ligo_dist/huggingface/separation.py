@@ -1,9 +1,9 @@
 """Documents of one sequence kept apart in the library's models: what `position_ids` that begin anew come to for each
 way to compute attention.
 
-The library's decoders see by the positions where a document begins, and mask what lies before it, in every way of
-theirs (`transformers.masking_utils`) but flash attention's, which sees it in a single row alone. Its encoders do not
-look.
+Most of the library's decoders see by the positions where a document begins, and mask what lies before it, in every way
+of theirs (`transformers.masking_utils`) but flash attention's, which sees it in a single row alone. Encoders, and
+decoders of which their table says it, do not look.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.masking_utils import create_bidirectional_mask
+from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 
 from ligo_dist.architectures import Architecture
 
@@ -37,9 +37,12 @@ def heed_positions(architecture: Architecture, model: PreTrainedModel, dtype: to
         attention = model.config._attn_implementation
         if attention.startswith("flash_attention"):
             return args, {**inputs, **_lengths(positions)}
-        if is_causal:
+        if is_causal and architecture.masks_by_positions:
             return None
-        return args, {**inputs, "attention_mask": _mask(model, positions, dtype)}
+        # Of the embeddings, which are not there yet, their precision and their first dims alone are looked at.
+        like = torch.empty((*positions.shape, 0), dtype=dtype, device=positions.device)
+        mask = _causal_mask if is_causal else _mask
+        return args, {**inputs, "attention_mask": mask(model, positions, like)}
 
     model.register_forward_pre_hook(before, with_kwargs=True)
 
@@ -50,15 +53,24 @@ def document_numbers(positions: Tensor) -> Tensor:
     return begins.cumsum(-1)
 
 
-def _mask(model: PreTrainedModel, positions: Tensor, dtype: torch.dtype) -> Any:
+def _causal_mask(model: PreTrainedModel, positions: Tensor, like: Tensor) -> Any:
+    """The mask of a decoder, as its attention takes it."""
+    return create_causal_mask(
+        config=model.config,
+        inputs_embeds=like,
+        attention_mask=None,
+        past_key_values=None,
+        position_ids=positions,
+    )
+
+
+def _mask(model: PreTrainedModel, positions: Tensor, like: Tensor) -> Any:
     """The block-diagonal mask of an encoder, as its attention takes it."""
     numbers = document_numbers(positions)
 
     def is_together(row: Any, head: Any, one: Any, other: Any) -> Any:
         return numbers[row, one] == numbers[row, other]
 
-    # Of the embeddings, which are not there yet, their precision and their first dims alone are looked at.
-    like = torch.empty((*positions.shape, 0), dtype=dtype, device=positions.device)
     return create_bidirectional_mask(model.config, like, None, and_mask_function=is_together)
 
 

@@ -18,7 +18,7 @@ from ligo_dist.huggingface import heed_positions
 from ranks import run_ranks
 from small_models import VOCAB, library_model, load_weights, small_shape, weights_of
 
-DECODERS = ["gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3"]
+DECODERS = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3"]
 ENCODERS = ["bert", "roberta"]
 LENGTHS = [3, 1, 9, 2, 6, 11]  # cut into two blocks of 16 inside of the fifth
 LENGTH = 16
@@ -95,7 +95,7 @@ def test_a_packed_block_is_its_documents_one_by_one(family: str, attention: str)
     assert_as_one_by_one(family, attention)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "bert", "roberta"])
+@pytest.mark.parametrize("family", ["gpt2", "opt", "llama", "bert", "roberta"])
 def test_flash_attention_is_told_the_documents(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its kernels replaced by plain attention over the bounds that they are given, of all rows one after the other."""
 
