@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -73,6 +74,9 @@ class RandomTokens:
 
     def __len__(self) -> int:
         return 1 << 30
+
+    def weights(self, indices: Any) -> Any:
+        return np.ones(len(indices), dtype=np.int64)
 
     def read(self, indices: Any, draws: Any) -> dict[str, Tensor]:
         """The sequences numbered `draws`; in their order, so that all loops see the same."""

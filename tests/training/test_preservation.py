@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -95,8 +96,15 @@ class Validation:
     def __init__(self, family: str, shape: ModelShape) -> None:
         self.batch = random_batch(family, shape, len(self))
 
+    @property
+    def labelled(self) -> bool:
+        return "labels" in self.batch
+
     def __len__(self) -> int:
         return 8
+
+    def weights(self, indices: Any) -> Any:
+        return np.ones(len(indices), dtype=np.int64)
 
     def read(self, indices: Any, draws: Any) -> dict[str, Tensor]:
         return {name: tensor[torch.as_tensor(indices)] for name, tensor in self.batch.items()}
