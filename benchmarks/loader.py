@@ -145,7 +145,7 @@ def read_speed(eater: Eater, megabytes: int, seconds: float) -> float:
         began = started = time.process_time()
         while time.process_time() - began < seconds:
             for micro_batch in batches.micro_batches(step, 0, 1, BATCH):
-                samples += micro_batch.num_valid
+                samples += micro_batch.weight
             step += 1
             if step == 1:  # the first one reads the file's pages
                 started, samples = time.process_time(), 0

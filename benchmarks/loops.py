@@ -247,9 +247,8 @@ def fsdp2(work: Work, turns: Turns) -> None:
     from transformers import AutoModelForCausalLM
 
     _start_torch(work)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        work.directory, dtype=torch.float32, use_cache=False
-    ).to(work.device)
+    model: Any = AutoModelForCausalLM.from_pretrained(work.directory, dtype=torch.float32, use_cache=False)
+    model = model.to(work.device)
     policy = MixedPrecisionPolicy(param_dtype=work.dtype, reduce_dtype=torch.float32)
     for module in (*model.model.layers, model):
         fully_shard(module, mp_policy=policy)
@@ -262,9 +261,8 @@ def ddp(work: Work, turns: Turns) -> None:
     from transformers import AutoModelForCausalLM
 
     _start_torch(work)
-    model = AutoModelForCausalLM.from_pretrained(work.directory, dtype=torch.float32, use_cache=False)
-    whole: Any = model.to(work.device)
-    model = DistributedDataParallel(whole, gradient_as_bucket_view=True)
+    whole: Any = AutoModelForCausalLM.from_pretrained(work.directory, dtype=torch.float32, use_cache=False)
+    model = DistributedDataParallel(whole.to(work.device), gradient_as_bucket_view=True)
     _plain_loop(model, work, turns, autocast=work.precision == "bf16")
 
 

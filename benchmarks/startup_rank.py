@@ -43,7 +43,7 @@ def _mark_first_step() -> None:
         Engine.train_step = take  # type: ignore[method-assign]
         return result
 
-    Engine.train_step = marked  # type: ignore[method-assign]
+    Engine.train_step = marked  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":

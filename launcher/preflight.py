@@ -108,10 +108,10 @@ def _plan_or_faults(config: Config, num_ranks: int) -> tuple[Plan | None, list[F
         faults += error.faults
     except LigoError as error:
         faults.append(_as_fault(error))
-    name = config.stages[0].from_
-    if name is not None and Path(name).is_dir():
+    given = config.stages[0].from_
+    if given is not None and Path(given).is_dir():
         try:
-            find_weight_files(Path(name))
+            find_weight_files(Path(given))
         except CheckpointError as error:
             faults.append(Fault("stages[0].from", str(error)))
     return plan, faults

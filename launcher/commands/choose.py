@@ -111,7 +111,7 @@ def choose(
     sizes = _sizes(config.values()["stages"][-1]["size"])
     models = {_model(config, size, ranks): size for size in sizes}
     target, *sources = models
-    found = best_schedules(list(all_schedules(sources, target, _ways(config, laws))), laws, **wanted)
+    found = best_schedules(list(all_schedules(sources, target, _ways(config, laws))), laws, **wanted)  # type: ignore[arg-type]
     if not found:
         raise LigoError(
             f"{path}: no schedule is expected to come to a loss of {wanted['loss']:g} by this law"

@@ -183,8 +183,8 @@ def _names(names: Iterable[str]) -> str:
 
 
 def _join(path: str, name: str, many: type | None) -> str:
-    inside = {list: "[]", dict: ".NAME"}.get(many, "") if many else ""
-    return (f"{path}.{name}" if path else name) + inside
+    inside: dict[type | None, str] = {list: "[]", dict: ".NAME"}
+    return (f"{path}.{name}" if path else name) + inside.get(many, "")
 
 
 def _anchor(path: str) -> str:

@@ -277,6 +277,7 @@ def _packed(
 def _found_tokens(config: Config, show_progress: bool) -> TokenCorpus:
     """The same of tokens that exist."""
     architecture, data = config.architecture, config.data
+    assert data.source is not None, "a checked configuration says it"
     try:
         source = TokenSource.find(data.source, data.files, data.token_column, data.max_documents)
         identity = source.identity()

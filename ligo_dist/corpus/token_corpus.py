@@ -206,7 +206,8 @@ def _collect(
     """Where the tokens are, and [documents] where in them each document begins and how many it has; what has to be
     unpacked is written into the directory."""
     dtype = np.dtype(token_dtype(tokenizer.vocab_size)).newbyteorder("<")
-    runs, found_lengths = [], []
+    runs: list[Run] = []
+    found_lengths: list[NDArray[np.int64]] = []
     with (directory / _COPY).open("wb") as copy:
         for path, (tokens, of_documents) in _found(source):
             if not isinstance(tokens, Run):
@@ -232,7 +233,7 @@ def _found(source: TokenSource) -> Iterator[tuple[str, Found]]:
     for path in source.files:
         for found in find_tokens(source.kind, path, source.column):
             yield path, found
-            left -= np.count_nonzero(found.lengths)
+            left -= int(np.count_nonzero(found.lengths))
             if left <= 0:
                 return
 

@@ -51,7 +51,8 @@ class Mixing:
         cycles, places = np.divmod(np.arange(start, start + count, dtype=np.int64), len(sources))
         chosen = sources[places]
         before, weights = (np.array(values, dtype=np.int64) for values in (self.before, self.weights))
-        return chosen, before[chosen] + cycles * weights[chosen] + ranks[places]
+        numbers = before[chosen] + cycles * weights[chosen] + ranks[places]
+        return chosen, numbers.astype(np.int64, copy=False)
 
 
 def whole_weights(weights: Sequence[float]) -> tuple[int, ...]:

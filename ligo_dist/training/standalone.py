@@ -215,6 +215,7 @@ def _assembled(
     """The grown model of its partitions, whole or partitioned by ZeRO-3."""
     architecture, shape = growth.architecture, growth.target
     if not whole:
+        assert isinstance(config.dtype, torch.dtype), "that of the model's weights"
         model = build_partitioned_model(architecture, shape, config, config.dtype)
         write_partitions(model, grown)
         return model
@@ -260,6 +261,10 @@ def _samples(architecture: Architecture, shape: ModelShape) -> dict[str, Tensor]
     if architecture.objective == "image_classification":
         sizes = (_SAMPLES, shape.channels, shape.image_size, shape.image_size)
         return {"pixel_values": torch.randn(sizes, generator=generator)}
-    sizes = (_SAMPLES, min(_TOKENS, shape.positions))
+    length = min(_TOKENS, shape.positions)
     # RoBERTa's padding token, just before its first position, has no position of its own.
-    return {"input_ids": torch.randint(architecture.position_offset, shape.vocab, sizes, generator=generator)}
+    return {
+        "input_ids": torch.randint(
+            architecture.position_offset, shape.vocab, (_SAMPLES, length), generator=generator
+        )
+    }
