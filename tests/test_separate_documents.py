@@ -18,7 +18,7 @@ from runs import RunFiles, Site, run_warm
 
 pytestmark = pytest.mark.slow
 
-APART = "data.separate_documents=true"
+LINES, APART = "data.document=line", "data.separate_documents=true"
 
 
 def loss_by_documents(files: RunFiles, corpus: TextCorpus, sequences: int) -> float:
@@ -42,13 +42,13 @@ def loss_by_documents(files: RunFiles, corpus: TextCorpus, sequences: int) -> fl
 
 def test_documents_kept_apart_through_a_whole_run(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     alone, on_three = site.config("apart-1", "two stages"), site.config("apart-3", "two stages")
-    config = load_config(alone.config, [APART])
+    config = load_config(alone.config, [LINES, APART])
     print_plan(plan_of(config, 1))
     assert (
         "the FLOPs are an upper bound, with attention over whole sequences, until" in capsys.readouterr().out
     )
-    assert run_warm(alone, 1, APART) == (0, "")
-    assert run_warm(on_three, 3, APART, "defaults.train.micro_batch_size=3") == (0, "")
+    assert run_warm(alone, 1, LINES, APART) == (0, "")
+    assert run_warm(on_three, 3, LINES, APART, "defaults.train.micro_batch_size=3") == (0, "")
     losses = alone.numbers("loss")
     assert on_three.numbers("loss") == pytest.approx(losses, abs=1e-4)
 
@@ -68,7 +68,7 @@ def test_documents_kept_apart_through_a_whole_run(site: Site, capsys: pytest.Cap
     told = f"a token attends to {plan.attended / 32:.1f} of 32 on average"
     assert told in capsys.readouterr().out
     spent = alone.numbers("cumulative/flops")["large", "train", last, "cumulative/flops"]
-    assert spent == plan.cost.flops < plan_of(load_config(alone.config, []), 1).cost.flops
+    assert spent == plan.cost.flops < plan_of(load_config(alone.config, [LINES]), 1).cost.flops
 
 
 def test_checkpoints_of_before_go_on(site: Site) -> None:
@@ -80,4 +80,4 @@ def test_checkpoints_of_before_go_on(site: Site) -> None:
     }
     assert changes(before, now) == []
     apart = load_config(site.config("before").config, [APART]).resolved()
-    assert changes(before, apart) == ["data.separate_documents: absent -> True"]
+    assert changes(before, apart) == ["data.separate_documents: False -> True"]

@@ -34,6 +34,9 @@ class StandIn:
     def micro_batches(self, step: int, rank: int, world_size: int, size: int) -> Iterator[Tensor]:
         yield torch.tensor(step + 1)
 
+    def weight(self, step: int) -> int:
+        return 1
+
     def train_step(self, micro_batches: Any, batch_size: int, learning_rates: Any) -> StepResult:
         (number,) = map(int, micro_batches)
         with record_function(f"step-{number}"):
