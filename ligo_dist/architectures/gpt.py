@@ -64,7 +64,7 @@ GPT2 = Architecture(
     default_ffn=lambda width: 4 * width,
     ties_embeddings=True,
     norm_epsilon="layer_norm_epsilon",
-    writes_gelu_out=True,
+    activation="gelu_new",
     softmax_in_fp32=False,
     numbering_keys=("scale_attn_by_inverse_layer_idx",),
 )
@@ -180,7 +180,7 @@ OPT = replace(
     table=_opt_table,
     config_keys=_OPT_CONFIG_KEYS,
     norm_epsilon=None,
-    writes_gelu_out=False,
+    activation="relu",
     softmax_in_fp32=True,
     masks_by_positions=False,
     numbering_keys=(),

@@ -199,8 +199,8 @@ class Architecture:
         norm_epsilon: key of the configuration that holds the norms' epsilon; None: it has none (OPT), and widths that
             would change the epsilon do not keep the function.
         token_types: kinds of segments that its published models tell apart, taken where nobody says another number.
-        writes_gelu_out: its feed-forward blocks' activation is a GELU of elementary operations (`gelu_new`), each of
-            which keeps its result for the backward pass.
+        activation: the library's name of its feed-forward blocks' activation, which says what they keep for the
+            backward pass.
         softmax_in_fp32: the library takes the softmax of attention in fp32, whatever the precision.
         parallel_branches: attention and feed-forward block read the same residual stream, side by side.
         masks_by_positions: of a causal model, whether the library's masks what lies before `position_ids` that begin
@@ -227,7 +227,7 @@ class Architecture:
     free_head_size: bool = False
     position_offset: int = 0
     token_types: int = 0
-    writes_gelu_out: bool = False
+    activation: str = "gelu"
     softmax_in_fp32: bool = True
     parallel_branches: bool = False
     masks_by_positions: bool = True

@@ -105,13 +105,13 @@ def _block(setting: Setting, shape: ModelShape, length: int) -> int:
 
 def _inner_tensors(setting: Setting, shape: ModelShape) -> int:
     """Tensors of the inner width: what the activation reads, what it writes, twice that where one gates the other, and
-    the parts of a GELU that is written out."""
-    written_out = (
-        setting.activation == "gelu_new" if setting.activation else setting.architecture.writes_gelu_out
-    )
-    if written_out:
+    the parts of a GELU that is written out (`gelu_new`). ReLU keeps what it writes alone."""
+    activation = setting.activation or setting.architecture.activation
+    if activation == "gelu_new":
         return 5
-    return 4 if _is_gated(setting.architecture, shape) else 2
+    if _is_gated(setting.architecture, shape):
+        return 4
+    return 1 if activation == "relu" else 2
 
 
 def _norm(setting: Setting, width: int) -> int:
