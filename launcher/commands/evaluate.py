@@ -11,12 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from launcher.arguments import positive
+from launcher.commands.sync import deliver
 from ligo_dist.runtime.errors import FAILED, FINISHED, LigoError
 from ligo_dist.runtime.files import EXPORTS_DIRECTORY
 from ligo_dist.tracking import add_evaluation, check_run_dir, harness_metrics, read_state, run_of_export
 
-_HARNESS, _SYNC = "lm_eval", "ligo_dist.tracking.sync"
-"""Run in processes of their own: they import torch and mlflow."""
+_HARNESS = "lm_eval"
+"""Run in a process of its own: it imports torch."""
 
 _EXAMPLES = """\
 examples:
@@ -104,7 +105,7 @@ def _evaluate(export: Path, owner: tuple[Path, str] | None, arguments: argparse.
     state = read_state(run_dir)
     if state is None or state.address is None:
         return FINISHED
-    return subprocess.run([sys.executable, "-m", _SYNC, str(run_dir)]).returncode
+    return deliver([run_dir])
 
 
 def _command(export: Path, output: Path, arguments: argparse.Namespace) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from launcher.arguments import refuse_secrets
@@ -32,4 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
             faults.append(f"{run_dir}: {error}")
     if faults:
         raise LigoError("\n".join(faults))
-    return subprocess.run([sys.executable, "-m", _MODULE, *uri, *map(str, arguments.run_dirs)]).returncode
+    return deliver(arguments.run_dirs, *uri)
+
+
+def deliver(run_dirs: Iterable[Path], *options: str) -> int:
+    """Deliver what MLflow misses of these runs: an exit code."""
+    return subprocess.run([sys.executable, "-m", _MODULE, *options, *map(str, run_dirs)]).returncode

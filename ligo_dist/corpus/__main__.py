@@ -24,8 +24,6 @@ from ligo_dist.runtime.redaction import redact
 if TYPE_CHECKING:
     from ligo_dist.corpus import Corpus
 
-_SPLITS = ("train", "validation")
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0: the corpus is there; 2: a mistake in what was asked for."""
@@ -53,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def show(console: Console, config: Config, corpus: Corpus) -> None:
     """Print what was prepared: a table with each source's splits, then where each lies."""
     from ligo_dist.corpus import parts_of
+    from ligo_dist.corpus.packing import SPLITS
 
     table = Table(box=box.SIMPLE_HEAD, header_style="dim")
     table.add_column("source", no_wrap=True)
@@ -63,7 +62,7 @@ def show(console: Console, config: Config, corpus: Corpus) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     parts: list[tuple[str, str, Any]] = list(parts_of(config, corpus))
     for name, _, part in parts:
-        for split in _SPLITS:
+        for split in SPLITS:
             *counts, of_bytes = _numbers(part, split)
             table.add_row(name or "-", split, *(f"{number:,}" for number in counts), size(of_bytes))
     console.print(table)
