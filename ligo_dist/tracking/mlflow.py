@@ -6,13 +6,14 @@ messages of one line without secrets.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
@@ -113,16 +114,15 @@ class MlflowStore:
             _check_database(file)
         from mlflow.tracking import MlflowClient
 
-        client = self._opened = self._opened or MlflowClient(self.address)
-        experiment = client.get_experiment_by_name(self._experiment)
+        self._opened = self._opened or MlflowClient(self.address)
+        experiment = self._client.get_experiment_by_name(self._experiment)
         if experiment is None:
-            artifacts = artifact_directory(self.address, self._run_dir)
-            location = None if artifacts is None else artifacts.as_uri()
-            self._experiment_id = client.create_experiment(self._experiment, artifact_location=location)
-        elif experiment.lifecycle_stage != "active":
+            self._make_experiment()
+            experiment = self._client.get_experiment_by_name(self._experiment)
+            assert experiment is not None, "it was made, by this run or by another"
+        if experiment.lifecycle_stage != "active":
             raise Refused(f"experiment {self._experiment!r} was deleted; restore it or name another")
-        else:
-            self._experiment_id = experiment.experiment_id
+        self._experiment_id = experiment.experiment_id
 
     @_translated
     def points(self, run: StoredRun) -> list[Point]:
@@ -218,23 +218,24 @@ class MlflowStore:
         Returns:
             Its number; None if the run has such a version already.
         """
-        from mlflow.exceptions import MlflowException
-
         source = f"{self._client.get_run(run_id).info.artifact_uri}/{artifact}"
         of_run = self._client.search_model_versions(f"run_id = '{run_id}'")
         if any((version.name, version.source) == (name, source) for version in of_run):
             return None
-        try:
+        with _may_exist():
             self._client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
         return str(self._client.create_model_version(name, source, run_id, await_creation_for=0).version)
 
     @property
     def _client(self) -> MlflowClient:
         assert self._opened is not None, "called before it was opened"
         return self._opened
+
+    def _make_experiment(self) -> None:
+        artifacts = artifact_directory(self.address, self._run_dir)
+        location = None if artifacts is None else artifacts.as_uri()
+        with _may_exist():
+            self._client.create_experiment(self._experiment, artifact_location=location)
 
     def _search(self, identity: str) -> list[StoredRun]:
         wanted = f"tags.`{IDENTITY_TAG}` = '{identity}'"
@@ -259,6 +260,18 @@ def import_mlflow() -> None:
     if "MLFLOW_LOGGING_LEVEL" not in os.environ:
         for name in ("mlflow", "alembic", "urllib3.connectionpool"):
             logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _may_exist() -> Iterator[None]:
+    """Let pass that another run was first to make what this one makes."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def _key_of(run: StoredRun) -> str:

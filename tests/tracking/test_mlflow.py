@@ -246,6 +246,24 @@ def test_deleted_experiment_is_named(desk: Desk) -> None:
     assert "was deleted; restore it or name another" in warning
 
 
+def test_experiment_that_another_run_was_first_to_make_is_used(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = desk.client.create_experiment(desk.experiment)
+    find, asked = MlflowClient.get_experiment_by_name, []
+
+    def not_yet_at_first(client: MlflowClient, name: str) -> object:
+        asked.append(name)
+        return find(client, name) if len(asked) > 1 else None
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", not_yet_at_first)
+    tracker = desk.tracker()
+    tracker.start_run("journey", {}, {})
+    tracker.close()
+    assert desk.warnings == []
+    assert desk.runs()["journey"].info.experiment_id == made
+
+
 def test_missing_mlflow_is_the_users_to_mend(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "mlflow.tracking", None)
     with pytest.raises(LigoError, match=r"tracking\.mlflow: mlflow cannot be imported"):
