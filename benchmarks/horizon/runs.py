@@ -243,39 +243,50 @@ def queue(target: Target, seeds: Sequence[int]) -> Iterator[Run]:
     """All runs of a target, the most telling first; what a run begins from may come after it."""
     quarter, half = _sizes(target)
     several = _several(target)
+    deep = target.name == "deep"
     first = [
         Case((quarter,), (0.8,), "damped"),
         Case(several, (0.4, 0.6, 0.8)[: len(several)], "damped"),
+        Case(several, (0.6, 0.75, 0.88)[: len(several)], "damped"),
         Case((quarter,), (0.8,), "stack"),
         Case((quarter,), (0.8,), "random"),
-    ]
-    for horizon in (20, 75, 40, 150):
-        for seed in seeds:
-            # The shortest are on the way, and a law needs three.
-            yield from (target.scratch(h, seed) for h in ((5, 10, 20) if horizon == 20 else (horizon,)))
-            yield from (target.grown(case, horizon, seed) for case in first)
-    more = [
         Case((quarter,), (0.8,), "identity"),
-        Case(several, (0.6, 0.75, 0.88)[: len(several)], "damped"),
+    ]
+    late = [
+        Case((quarter,), (0.9,), "damped"),
+        Case(((1, target.size[1]),), (0.9,), "damped") if deep else Case((half,), (0.9,), "damped"),
+        Case(((1, target.size[1]),), (0.9,), "random") if deep else Case((half,), (0.8,), "stack"),
+    ]
+    for seed in seeds:
+        # The shortest are on the way, and a law needs three.
+        yield from (target.scratch(horizon, seed) for horizon in (5, 10, 20))
+        yield from (target.grown(case, 20, seed) for case in (*first, *late))
+    for seed in seeds:
+        yield target.scratch(75, seed)
+        yield from (target.grown(case, 75, seed) for case in (*first, late[0]))
+        if seed == seeds[0]:
+            # What sources come to by themselves: the law in parameters, and which of two laws holds.
+            yield from (target.scratch(h, seed, size) for h in (5, 10, 20, 75) for size in (quarter, half))
+    for horizon in (150, 40):
+        for seed in seeds:
+            yield target.scratch(horizon, seed)
+            yield from (target.grown(case, horizon, seed) for case in (*first, late[0]))
+    more = [
+        *late,
         Case((quarter,), (0.6,), "damped"),
         Case((quarter,), (0.7,), "damped"),
-        Case((quarter,), (0.9,), "damped"),
         Case((half,), (0.7,), "damped"),
         Case((half,), (0.8,), "damped"),
-        Case(((1, target.size[1]),), (0.9,), "random")
-        if target.name == "deep"
-        else Case((half,), (0.8,), "stack"),
         Case((quarter,), (0.8,), "damped-interlace"),
     ]
     for horizon in (20, 75, 150, 40):
         for seed in seeds:
             yield from (target.grown(case, horizon, seed) for case in more)
-            # What sources come to by themselves: the law in parameters, and which of two laws holds.
             yield from (target.scratch(horizon, seed, size) for size in (quarter, half))
     for horizon in (300, 10, 5):
         for seed in seeds:
             yield target.scratch(horizon, seed)
-            yield from (target.grown(case, horizon, seed) for case in (*first, *more[:2]))
+            yield from (target.grown(case, horizon, seed) for case in first)
 
 
 def _sizes(target: Target) -> tuple[Size, Size]:
