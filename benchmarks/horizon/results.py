@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from benchmarks.horizon.runs import WAYS
 from ligo_dist.config import dump_yaml
 from ligo_dist.planning import (
-    Carry,
     GrownPoint,
     Laws,
     Point,
@@ -180,9 +179,7 @@ def law_with_ways(results: Sequence[Result], source: str) -> Laws:
     runs: dict[str, list[GrownPoint]] = {}
     for r in results:
         if r["kind"] == "grown" and "depth" not in WAYS[r["way"]]:
-            stages = list(zip(r["parameters"], r["tokens"], strict=True))
-            way = WAYS[r["way"]]["method"]
-            runs.setdefault(way, []).append(GrownPoint(stages, way, r["loss"]))
+            runs.setdefault(WAYS[r["way"]]["method"], []).append(_grown_point(r))
     ways = {way: fit_carry(laws.best, each) for way, each in runs.items()}
     return Laws(laws.source, laws.best, laws.draws, laws.spread, ways)
 
@@ -237,15 +234,29 @@ def law_lines(results: Sequence[Result]) -> list[str]:
         f"{way:<16}{carry.tokens:>18.2f}{carry.tokens_miss:>11.4f}{carry.loss:>+24.3f}{carry.loss_miss:>11.4f}"
         for way, carry in laws.ways.items()
     ]
-    laws = law_with_ways(shorter, "without the longest horizon")
-    lines += [
+    lines += _predictions(results, longest, "predicted without it", shorter)
+    for way in sorted({r["way"] for r in results if r["kind"] == "grown"}):
+        others = [r for r in shorter if r.get("way") != way]
+        own = [r for r in results if r.get("way", way) == way]
+        if any(r["kind"] == "grown" for r in others):
+            lines += _predictions(own, longest, f"{way} predicted without it and without any {way}", others)
+    return lines
+
+
+def _predictions(results: Sequence[Result], horizon: float, title: str, known: Sequence[Result]) -> list[str]:
+    """The final losses at a horizon beside what is expected from what is known: an interval from both laws, with what
+    a way carries over, or all ways that are known where nothing is known of that one."""
+    laws = law_with_ways(known, title)
+    every = fit_carry(laws.best, [_grown_point(r) for r in known if r["kind"] == "grown"])
+    lines = [
         "",
-        f"At {longest}, predicted without it:",
+        f"At {horizon:g}, {title}:",
         f"{'schedule':<48}{'predicted':>20}{'measured':>18}{'off':>9}",
     ]
-    for case in sorted({case_of(r) for r in results if r["kind"] == "grown" and r["horizon"] == longest}):
-        runs = [r for r in results if r["kind"] == "grown" and r["horizon"] == longest and case_of(r) == case]
-        carry = laws.ways.get(WAYS[runs[0]["way"]]["method"], Carry())
+    grown = [r for r in results if r["kind"] == "grown" and r["horizon"] == horizon]
+    for case in sorted({case_of(r) for r in grown}):
+        runs = [r for r in grown if case_of(r) == case]
+        carry = laws.ways.get(WAYS[runs[0]["way"]]["method"], every)
         stages = list(zip(runs[0]["parameters"], runs[0]["tokens"], strict=True))
         ends = sorted(law(laws.best, stages, carry) for law in (tokens_count, loss_counts))
         low, high = ends[0] - carry.spread, ends[1] + carry.spread
@@ -332,6 +343,11 @@ def _target_size(results: Sequence[Result]) -> list[int]:
 
 def _point(result: Result) -> Point:
     return Point(result["parameters"][-1], result["tokens"][-1], result["loss"])
+
+
+def _grown_point(result: Result) -> GrownPoint:
+    stages = list(zip(result["parameters"], result["tokens"], strict=True))
+    return GrownPoint(stages, WAYS[result["way"]]["method"], result["loss"])
 
 
 def _mean(values: Sequence[float], digits: int) -> str:

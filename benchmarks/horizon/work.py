@@ -191,7 +191,8 @@ def result_of(root: Path, run: Run) -> dict[str, Any]:
         if LOSS in record and FLOPS in record
     ]
     seconds = [float(record[SECONDS]) for record in records if SECONDS in record]
-    seconds += [0.0] * (run.needs is None)  # nothing is recorded before the first step of a run from random values
+    if run.needs is None:
+        seconds.append(0.0)  # its first record comes only after some steps
     return {
         "name": run.name,
         **run.about,
