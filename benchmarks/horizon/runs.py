@@ -257,16 +257,18 @@ def queue(target: Target, seeds: Sequence[int]) -> Iterator[Run]:
         Case(((1, target.size[1]),), (0.9,), "damped") if deep else Case((half,), (0.9,), "damped"),
         Case(((1, target.size[1]),), (0.9,), "random") if deep else Case((half,), (0.8,), "stack"),
     ]
-    for seed in seeds:
-        # The shortest are on the way, and a law needs three.
-        yield from (target.scratch(horizon, seed) for horizon in (5, 10, 20))
-        yield from (target.grown(case, 20, seed) for case in (*first, *late))
-    for seed in seeds:
-        yield target.scratch(75, seed)
-        yield from (target.grown(case, 75, seed) for case in (*first, late[0]))
-        if seed == seeds[0]:
+    for part in (seeds[:1], seeds[1:]):
+        for seed in part:
+            # The shortest are on the way, and a law needs three.
+            yield from (target.scratch(horizon, seed) for horizon in (5, 10, 20))
+            yield from (target.grown(case, 20, seed) for case in (*first, *late))
+        for seed in part:
+            yield target.scratch(75, seed)
+            yield from (target.grown(case, 75, seed) for case in (*first, late[0]))
+        if part == seeds[:1]:
             # What sources come to by themselves: the law in parameters, and which of two laws holds.
-            yield from (target.scratch(h, seed, size) for h in (5, 10, 20, 75) for size in (quarter, half))
+            lengths = (5, 10, 20, 75)
+            yield from (target.scratch(h, part[0], size) for h in lengths for size in (quarter, half))
     for horizon in (150, 40):
         for seed in seeds:
             yield target.scratch(horizon, seed)
