@@ -114,14 +114,22 @@ def _memory(forecast: Forecast) -> Table:
 
 
 def _communication(forecast: Forecast) -> Table:
+    collectives = ["all_gather", "reduce_scatter", "all_reduce"]
+    caption = (
+        "bytes of the collectives' whole tensors; of these a rank sends (N - 1) / N, and receives as much."
+    )
+    if any(phase.traffic.all_to_all for phase in forecast.phases):
+        collectives.append("all_to_all")
+        caption = caption.replace("sends (N - 1) / N", "sends (N - 1) / N, of an all-to-all an Nth of that")
     table = _by_phase(
         "communication of an optimizer step (of growing: of all of it), and disk",
-        *("all-gather", "reduce-scatter", "all-reduce", "sent by a rank", "checkpoint", "export"),
-        caption="bytes of the collectives' whole tensors; of these a rank sends (N - 1) / N, and receives as much.",
+        *(name.replace("_", "-") for name in collectives),
+        *("sent by a rank", "checkpoint", "export"),
+        caption=caption,
     )
     for phase in forecast.phases:
         traffic, export = phase.traffic, export_bytes(phase.stage) if phase.kind == TRAIN else 0
-        parts = (traffic.all_gather, traffic.reduce_scatter, traffic.all_reduce)
+        parts = [getattr(traffic, name) for name in collectives]
         sizes = (*parts, traffic.sent(forecast.plan.world_size), phase.checkpoint, export)
         table.add_row(phase.stage.name, phase.kind, *_cells(quantities.size, *sizes))
     return table

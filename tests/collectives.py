@@ -19,6 +19,7 @@ KINDS = {
     "all_gather_into_tensor": "all_gather",
     "reduce_scatter_tensor": "reduce_scatter",
     "all_reduce": "all_reduce",
+    "all_to_all_single": "all_to_all",
 }
 
 
@@ -29,8 +30,11 @@ def counted_bytes() -> Iterator[Counter[str]]:
 
     def counting(name: str, original: Collective) -> Collective:
         def collective(*arguments: Any, **named: Any) -> Any:
-            tensors = [*_tensors(arguments, named).values()]
-            counted[KINDS[name]] += max(tensor.numel() * tensor.element_size() for tensor in tensors)
+            sizes = [tensor.numel() * tensor.element_size() for tensor in _tensors(arguments, named).values()]
+            # To an all-to-all all ranks bring as much; the first rank, whose own tensor is the largest, has more of
+            # that than of its parts of all.
+            whole = dist.get_world_size() * min(sizes) if name == "all_to_all_single" else max(sizes)
+            counted[KINDS[name]] += whole
             return original(*arguments, **named)
 
         return collective

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from transformers import PretrainedConfig
 
 from ligo_dist.architectures import ModelShape, get_architecture
 from ligo_dist.engine import (
+    MATRICES,
     Engine,
+    MuonSettings,
     OptimizerSettings,
     Shards,
     StepResult,
@@ -26,6 +29,7 @@ from ligo_dist.huggingface import build_meta_model, build_partitioned_model, hug
 from small_models import library_model, weights_of
 
 SETTINGS = OptimizerSettings(1e-2, (0.9, 0.95), 1e-8, weight_decay=0.1, gradient_clipping=1.0)
+MUON = replace(SETTINGS, gradient_clipping=0.3, muon=MuonSettings(learning_rate=2e-2, momentum=0.9))
 NOTHING_WHOLE = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
 
 
@@ -66,6 +70,12 @@ def build_engine(
     if weights is not None:
         engine.write_shards(partitions(world, weights).items())
     return engine
+
+
+def muon_kinds(family: str, shape: ModelShape) -> Callable[[str], str]:
+    """Kinds of a model's parameters where Muon trains the matrices of its blocks."""
+    specs = {spec.name: spec for spec in get_architecture(family).parameters(shape)}
+    return lambda name: MATRICES if specs[name].is_block_matrix else "model"
 
 
 def causal(input_ids: Tensor) -> dict[str, Tensor]:

@@ -54,6 +54,14 @@ def test_the_optimizer_may_lie_in_the_processors_memory(site: Site, on_processor
     assert Path(files.run_dir / "export" / "large" / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize("keys", ["{}", "{zero_optimization: {offload_optimizer: {device: cpu}}}"])
+def test_muon_takes_the_same_steps(site: Site, keys: str):
+    own = ("precision=fp32", "defaults.train.optimizer.kind=muon", f"deepspeed={keys}")
+    name = "muon-offloaded" if "offload" in keys else "muon"
+    losses = [run_on(site, f"{name}-{on}", on, *own).numbers("loss") for on in ("cpu", "cuda")]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-2)
+
+
 def test_blocks_may_be_compiled(site: Site, on_processors: RunFiles):
     losses = run_on(site, "compiled", "cuda", "precision=fp32", "compile=true").numbers("loss")
     assert losses == pytest.approx(on_processors.numbers("loss"), abs=1e-2)

@@ -2,6 +2,7 @@
 
 from ligo_dist.architectures.families import architecture_names, architecture_of_class, get_architecture
 from ligo_dist.architectures.llama import CONFIG_KEYS, LLAMA
+from ligo_dist.architectures.selections import Selection, every_parameter, no_block_matrix
 from ligo_dist.architectures.table import (
     LAYER,
     Architecture,
@@ -26,9 +27,12 @@ __all__ = [
     "Objective",
     "ParameterSpec",
     "Segment",
+    "Selection",
     "architecture_names",
     "architecture_of_class",
+    "every_parameter",
     "fits_attribute",
     "get_architecture",
     "is_dropout",
+    "no_block_matrix",
 ]

@@ -172,6 +172,11 @@ class ParameterSpec:
     def numel(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def is_block_matrix(self) -> bool:
+        """Whether it is a matrix of a block: a projection of its attention or of its feed-forward part."""
+        return self.layer is not None and len(self.shape) == 2
+
 
 @dataclass(frozen=True)
 class Architecture:

@@ -42,7 +42,7 @@ from ligo_dist.config.resolve import (
     tokens_per_sample,
 )
 from ligo_dist.config.rules import check_world_size, owned_huggingface_keys
-from ligo_dist.config.schema import Config, Learn, Model, Stage, StartFrom, Tokenizer, Train
+from ligo_dist.config.schema import Config, Learn, Model, Optimizer, Stage, StartFrom, Tokenizer, Train
 from ligo_dist.config.section import types_at
 from ligo_dist.config.source import (
     SourceConfig,
@@ -70,6 +70,7 @@ __all__ = [
     "Learn",
     "Liger",
     "Model",
+    "Optimizer",
     "Profile",
     "Slurm",
     "SourceConfig",

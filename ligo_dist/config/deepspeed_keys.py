@@ -48,7 +48,7 @@ OWNED: dict[str, str] = {
     "monitor_config": _TRACKED,
     "tensorboard": _TRACKED,
     "wandb": _TRACKED,
-    "zero_force_ds_cpu_optimizer": "the optimizer is torch's AdamW always, offloaded too",
+    "zero_force_ds_cpu_optimizer": "the optimizer is set by `stages[].train.optimizer`, offloaded too",
     "hybrid_engine": "it is for generation, which this project does not do",
     "autotuning": "it starts runs of its own",
     "amp": f"it {_REMOVED}; {_PRECISION}",
@@ -106,7 +106,8 @@ ZERO_OWNED: dict[str, str] = {
     "zeropp_loco_param": f"it {_REMOVED}",
     "zenflow": "it has an optimizer of its own; the optimizer is set by `stages[].train.optimizer`",
     "legacy_stage1": "the stage is 3 always",
-    "save_muon_momentum_buffer_in_memory": "the optimizer is AdamW always",
+    "save_muon_momentum_buffer_in_memory": "it is for DeepSpeed's own Muon, which is not used; Muon is set by"
+    " `stages[].train.optimizer`",
 }
 
 

@@ -76,7 +76,7 @@ class Size(Section):
     rounded up to a multiple of 8."""
 
 
-class Optimizer(Section):
+class AdamW(Section):
     """AdamW. Norms and biases are never decayed."""
 
     learning_rate: Positive = 1.0e-3
@@ -91,7 +91,20 @@ class Optimizer(Section):
     """Largest norm of the whole gradient; 0: no clipping."""
 
 
-class OperatorOptimizer(Optimizer):
+class Optimizer(AdamW):
+    """AdamW, or Muon for the matrices of the blocks and AdamW for the rest."""
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    """`adamw`; or `muon`: the 2-D weights of the blocks by Muon, with Nesterov's momentum (Jordan et al. 2024), and by
+    AdamW the embeddings, heads, norms and biases. Updates of a matrix are scaled by 0.2 sqrt(its larger side), to the
+    size of AdamW's (arXiv 2502.16982), so that the same `learning_rate` and `weight_decay` serve both."""
+    muon_learning_rate: Positive | None = None
+    """The highest learning rate of what Muon trains; `null`: `learning_rate`."""
+    muon_momentum: Momentum | None = None
+    """Decay of the running mean of the gradient in Muon; `null`: 0.95."""
+
+
+class OperatorOptimizer(AdamW):
     """AdamW for the growth operator."""
 
     learning_rate: Positive = 3.0e-4
@@ -182,8 +195,9 @@ class Grow(Section):
     share_width: bool = False
     """One operator per axis for all layers, rather than one per target layer."""
     optimizer_state: Literal["fresh", "grown", "asymmetric"] = "fresh"
-    """AdamW's moments after growing: `fresh` ones; `grown` from the source's by the same linear map (second
-    moments by its elementwise square); `asymmetric`: grown for the units that were there, zero for new ones."""
+    """The optimizer's moments after growing: `fresh` ones; `grown` from the source's by the same linear map (AdamW's
+    second moments by its elementwise square); `asymmetric`: grown for the units that were there, zero for new ones.
+    Where they are not fresh, both stages have the same `train.optimizer.kind`."""
     learn: Learn = Learn()
     """How the operator is learned."""
 

@@ -37,7 +37,7 @@ def stage_faults(config: Config) -> list[Fault]:
         if stage.grow is not None:
             faults += _grow_faults(f"{path}.grow", stage.grow)
             if index:
-                faults += _moments_faults(f"{path}.grow", stage.grow, config.stages[index - 1].train)
+                faults += _moments_faults(f"{path}.grow", stage, config.stages[index - 1].train)
         faults += _objective_faults(path, config.architecture, stage)
         now: _Sized | None = None
         if stage.size is not None:
@@ -124,7 +124,14 @@ def _presence_faults(path: str, stage: Stage, architecture: Architecture, is_fir
 
 def _train_faults(path: str, train: Train) -> list[Fault]:
     """Faults inside one `train`."""
-    return _schedule_faults(f"{path}.schedule", train.schedule, train.steps) if train.steps else []
+    faults = _schedule_faults(f"{path}.schedule", train.schedule, train.steps) if train.steps else []
+    optimizer = train.optimizer
+    for key in ("muon_learning_rate", "muon_momentum") if optimizer.kind != "muon" else ():
+        value = getattr(optimizer, key)
+        if value is not None:
+            wrong = f"{value:g} has a meaning for muon only, not for {optimizer.kind}; null would be right"
+            faults.append(Fault(f"{path}.optimizer.{key}", wrong))
+    return faults
 
 
 def _grow_faults(path: str, grow: Grow) -> list[Fault]:
@@ -164,12 +171,21 @@ def _objective_faults(path: str, architecture: Architecture, stage: Stage) -> li
     return [Fault(f"{path}.{key}", f"{value}: {wrong}") for key, value in steps.items() if value]
 
 
-def _moments_faults(path: str, grow: Grow, train_before: Train | None) -> list[Fault]:
-    """Whether there are moments to grow."""
-    if grow.optimizer_state == "fresh" or (train_before is not None and train_before.steps):
+def _moments_faults(path: str, stage: Stage, train_before: Train | None) -> list[Fault]:
+    """Whether there are moments to grow, and the stage's optimizer has those too."""
+    assert stage.grow is not None
+    state = stage.grow.optimizer_state
+    if state == "fresh":
         return []
-    wrong = f"{grow.optimizer_state!r}: the stage before is not trained and has no moments to grow"
-    return [Fault(f"{path}.optimizer_state", f"{wrong}; 'fresh' would be right")]
+    why = None
+    if train_before is None or not train_before.steps:
+        why = "the stage before is not trained and has no moments to grow"
+    elif stage.train is not None and stage.train.optimizer.kind != train_before.optimizer.kind:
+        kinds = f"{train_before.optimizer.kind} and this one with {stage.train.optimizer.kind}"
+        why = f"the stage before is trained with {kinds}, which keep other moments"
+    return (
+        [] if why is None else [Fault(f"{path}.optimizer_state", f"{state!r}: {why}; 'fresh' would be right")]
+    )
 
 
 def _new_faults(path: str, stage: Stage, before: _Sized | None, now: _Sized | None) -> list[Fault]:

@@ -10,6 +10,7 @@ from ligo_dist.engine.check import ZERO_KEYS, refused_keys
 from ligo_dist.engine.compiling import compile_blocks
 from ligo_dist.engine.engine import Engine, EvaluationResult, StepResult
 from ligo_dist.engine.feeding import fed, made_ahead
+from ligo_dist.engine.muon import Muon, orthogonalized, size_factor
 from ligo_dist.engine.shards import (
     Shards,
     overlaps,
@@ -51,13 +52,16 @@ from ligo_dist.engine.zero3 import (
     write_partitions,
     written_by_first_rank,
 )
-from ligo_dist.runtime.adamw import OptimizerSettings
+from ligo_dist.runtime.optimizers import MATRICES, MuonSettings, OptimizerSettings
 
 __all__ = [
     "ADAM_MOMENTS",
+    "MATRICES",
     "ZERO_KEYS",
     "Engine",
     "EvaluationResult",
+    "Muon",
+    "MuonSettings",
     "OptimizerSettings",
     "Shards",
     "StepResult",
@@ -79,6 +83,7 @@ __all__ = [
     "is_partitioned",
     "made_ahead",
     "max_over_ranks",
+    "orthogonalized",
     "overlaps",
     "padded",
     "partition_range",
@@ -95,6 +100,7 @@ __all__ = [
     "seed_everything",
     "set_steps",
     "shard_of",
+    "size_factor",
     "start_world",
     "stop_world",
     "sum_over_ranks",

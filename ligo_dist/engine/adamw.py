@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ligo_dist.runtime.adamw import OptimizerSettings
+from ligo_dist.runtime.optimizers import OptimizerSettings
 
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -33,11 +34,16 @@ def build_adamw(
     )
 
 
-def set_steps(optimizer: torch.optim.Optimizer, weights: Tensor, steps: int) -> None:
-    """Let some weights of the optimizer have taken so many steps; their moments are zero."""
+def set_steps(
+    optimizer: torch.optim.Optimizer,
+    weights: Tensor,
+    steps: int,
+    moments: Iterable[str] = ADAM_MOMENTS,
+) -> None:
+    """Let some weights of the optimizer have taken so many steps; their moments, those that it keeps, are zero."""
     fused = any(group["fused"] for group in optimizer.param_groups)
     optimizer.state[weights] = {
         # The fused kernel reads it where the weights are.
         "step": torch.tensor(float(steps), device=weights.device if fused else None),
-        **{moment: torch.zeros_like(weights) for moment in ADAM_MOMENTS},
+        **{moment: torch.zeros_like(weights) for moment in moments},
     }

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from ligo_dist.engine.adamw import ADAM_MOMENTS, build_adamw, set_steps
 from ligo_dist.engine.cleanup import forget_engine, forget_forward_passes, return_freed_memory
+from ligo_dist.engine.muon import Muon, moments_of
 from ligo_dist.engine.new_elements import NewElements
 from ligo_dist.engine.shards import Shards, padded
 from ligo_dist.engine.world import World, added_over_ranks
 from ligo_dist.engine.zero3 import without_padding
-from ligo_dist.runtime.adamw import OptimizerSettings
+from ligo_dist.runtime.optimizers import OptimizerSettings
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,18 @@ class Engine:
             world: the ranks.
             external_parameters: (module, parameter) where a module uses another one's parameter: it is gathered for it.
             rename: from a parameter's name in the module to its name in `parameters`, and so in shards.
-            kind_of: from that name to the kind of the parameter; each kind has its own learning rate.
+            kind_of: from that name to the kind of the parameter; each kind has its own learning rate. Muon, where the
+                optimizer has it, trains those of the kind `MATRICES`.
         """
         self.world = world
         for user, parameter in external_parameters:
             deepspeed.zero.register_external_parameter(user, parameter)
         groups = _parameter_groups(module, optimizer.weight_decay, lambda name: kind_of(rename(name)))
-        inner = build_adamw(groups, optimizer, world.device)
+        inner = (
+            build_adamw(groups, optimizer, world.device)
+            if optimizer.muon is None
+            else Muon(groups, optimizer, world)
+        )
         self._engine, *_ = deepspeed.initialize(model=module, optimizer=inner, config=config)
         self._has_trained = False
         self._new: NewElements | None = None
@@ -102,6 +108,9 @@ class Engine:
         self.parameters: dict[str, Any] = {
             rename(name): parameter for name, parameter in self._engine.module.named_parameters()
         }
+        self._kinds = {name: kind_of(name) for name in self.parameters}
+        if isinstance(inner, Muon):
+            inner.find_matrices(self._engine.optimizer, self.parameters.values())
 
     @property
     def module(self) -> nn.Module:
@@ -262,27 +271,31 @@ class Engine:
         optimizer.invalidate_secondary_tensor()
 
     def read_moments(self, device: torch.device | None = None) -> dict[str, Shards]:
-        """Copies of this rank's Adam moments, by moment and parameter, on a device as in `read_shards`; empty before
-        the first step."""
+        """Copies of this rank's moments, by moment and parameter, on a device as in `read_shards`; empty before the
+        first step. What Muon trains has none of the second."""
         if not self._inner_optimizer.state:
             return {}
         return {
             moment: {
                 name: without_padding(p, safe_get_local_optimizer_state(p, moment), self.world, device)
                 for name, p in self.parameters.items()
+                if moment in moments_of(self._kinds[name])
             }
             for moment in ADAM_MOMENTS
         }
 
     def write_moments(self, moments: Mapping[str, Shards], steps: int) -> None:
-        """Set Adam's moments from partitions (padding may be missing), and its step count."""
-        optimizer = self._engine.optimizer
-        for flat in optimizer.fp32_partitioned_groups_flat:
-            set_steps(self._inner_optimizer, flat, steps)
+        """Set the moments, as `read_moments` gives them, from partitions (padding may be missing); and Adam's step
+        count."""
+        optimizer, inner = self._engine.optimizer, self._inner_optimizer
+        for index, flat in enumerate(optimizer.fp32_partitioned_groups_flat):
+            kind = inner.param_groups[optimizer.sub_group_to_group_id[index]]["kind"]
+            set_steps(inner, flat, steps, moments_of(kind))
         for moment, shards in moments.items():
             for name, parameter in self.parameters.items():
-                whole = padded(shards[name], parameter.partition_numel())
-                safe_set_local_optimizer_state(parameter, whole, moment)
+                if moment in moments_of(self._kinds[name]):
+                    whole = padded(shards[name], parameter.partition_numel())
+                    safe_set_local_optimizer_state(parameter, whole, moment)
 
     @property
     def _inner_optimizer(self) -> torch.optim.Optimizer:

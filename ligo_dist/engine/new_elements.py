@@ -31,7 +31,7 @@ class NewElements:
     """Has an engine's optimizer step some elements otherwise than the others.
 
     Args:
-        zero: DeepSpeed's ZeRO-3 optimizer; its own optimizer is an AdamW.
+        zero: DeepSpeed's ZeRO-3 optimizer; its own optimizer is an AdamW or a Muon.
         parameters: of the engine, by name.
         is_new: of each parameter, this rank's partition: whether an element is new; padding may be missing.
         rate: factor of the learning rate of new elements.
@@ -80,17 +80,21 @@ class NewElements:
                 },
                 new=flat[mask] if self._rate != 1 else flat[:0],
             )
+            if self.alone:  # what is frozen has no part in a matrix that is orthogonalized either
+                for moment in self._before[id(flat)].moments.keys() & state.keys():
+                    state[moment][frozen] = 0
 
     @torch.no_grad()
     def _correct(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         for flat, mask in self._of(optimizer):
             before = self._before.pop(id(flat))
-            if self._rate != 1:  # AdamW's change of a weight, its decay too, is linear in the rate
+            if self._rate != 1:  # either optimizer's change of a weight, its decay too, is linear in the rate
                 flat[mask] = before.new + self._rate * (flat[mask] - before.new)
             if self.alone:
                 flat[~mask] = before.old
-                for moment, values in before.moments.items():
-                    optimizer.state[flat][moment][~mask] = values
+                state = optimizer.state[flat]
+                for moment in before.moments.keys() & state.keys():  # Muon keeps no second one
+                    state[moment][~mask] = before.moments[moment]
 
     def _of(self, optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, Tensor]]:
         """The flat weights that a step is of, and which of their elements are new. DeepSpeed steps one at a time."""

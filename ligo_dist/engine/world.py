@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
@@ -225,6 +225,53 @@ def scatter_tensor(full: Tensor | None, numel: int, owner: int, world: World) ->
     shards = None if full is None else [shard_of(full, rank, world.size).to(world.device) for rank in ranks]
     dist.scatter(shard, shards, src=owner)
     return shard
+
+
+def gather_each(parts: Sequence[Tensor], world: World) -> Tensor | None:
+    """Partitions of several tensors, at most as many as there are ranks, to one rank each: the first tensor's to the
+    first rank. Collective.
+
+    Args:
+        parts: this rank's partition of each tensor, [S] of its own size; of one dtype, on the ranks' device.
+        world: the ranks.
+
+    Returns:
+        All ranks' partitions of the tensor that is this rank's, [N, S]; None where it has none.
+    """
+    if world.size == 1:
+        return parts[0].unsqueeze(0)
+    sizes = _padded_sizes([part.numel() for part in parts], world)
+    own = sizes[world.rank]
+    sent = torch.cat(list(parts))
+    gathered = sent.new_empty(world.size * own)
+    dist.all_to_all_single(gathered, sent, [own] * world.size, sizes)
+    return gathered.view(world.size, own) if own else None
+
+
+def scatter_each(
+    own_NS: Tensor | None, sizes: Sequence[int], dtype: torch.dtype, world: World
+) -> list[Tensor]:
+    """The other way round: this rank's partition of each tensor, from the ranks that have them. Collective.
+
+    Args:
+        own_NS: the partitions for all ranks of the tensor that is this rank's; None where it has none.
+        sizes: elements of a partition of each tensor.
+        dtype: of all tensors.
+        world: the ranks.
+    """
+    if own_NS is None:
+        own_NS = torch.empty(world.size, 0, device=world.device, dtype=dtype)
+    if world.size == 1:
+        return [own_NS.squeeze(0)]
+    received = own_NS.new_empty(sum(sizes))
+    own = [own_NS.shape[1]] * world.size
+    dist.all_to_all_single(received, own_NS.reshape(-1), _padded_sizes(sizes, world), own)
+    return list(received.split(list(sizes)))
+
+
+def _padded_sizes(sizes: Sequence[int], world: World) -> list[int]:
+    """A size for each rank: nothing for those beyond the tensors."""
+    return [*sizes, *[0] * (world.size - len(sizes))]
 
 
 def reduce_scatter_mean(values_NS: Tensor, world: World) -> Tensor:

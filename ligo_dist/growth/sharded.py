@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ligo_dist.architectures import Selection, every_parameter
 from ligo_dist.engine import (
     Shards,
     World,
@@ -37,7 +38,7 @@ class SourceShards:
     """This rank's partitions of the frozen source model.
 
     Attributes:
-        roles: roles of a block, in the order of the operator's depth coefficients.
+        roles: those roles of a block that are there, in the order of the operator's depth coefficients.
         stacks: for each role the partitions of all columns (source layers, fresh layers, unit layer),
             [K, partition size].
         outside: partitions of the parameters outside the blocks, by name.
@@ -60,6 +61,7 @@ class SourceShards:
         fresh: Shards | None = None,
         *,
         zero_extras: bool = False,
+        selection: Selection = every_parameter,
     ) -> SourceShards:
         """Stack a source model's partitions by role; they are taken out of `shards`, so that none is held twice.
 
@@ -69,8 +71,10 @@ class SourceShards:
             world: the ranks.
             fresh: partitions of a model of `growth.fresh_layers` layers, where the growth has those.
             zero_extras: fresh layers and unit layer are zero: for moments, which they have none of.
+            selection: the parameters that there are partitions of.
         """
-        roles, shapes = growth.layer_roles, {role: s.shape for role, s in growth.source_by_role.items()}
+        shapes = {role: spec.shape for role, spec in growth.source_by_role.items() if selection(spec)}
+        roles = [role for role in growth.layer_roles if role in shapes]
         # Where the optimizer is offloaded the source lies in the processors' memory; what is added lies with it.
         device = next(iter(shards.values())).device
         stacks = {}
@@ -89,7 +93,8 @@ class SourceShards:
         return cls(roles, stacks, outside, shapes, growth.source.layers)
 
     def mixed_layer(self, depth_RK: Tensor, dtype: torch.dtype, world: World) -> dict[str, Tensor]:
-        """One target layer's mixed source tensors by role, whole, on every rank; differentiable in `depth_RK`."""
+        """One target layer's mixed source tensors by role, whole, on every rank; differentiable in `depth_RK`, a row
+        for each of `roles`."""
         stacks = [self.stacks[role] for role in self.roles]
         shapes = [self.shapes[role] for role in self.roles]
         return dict(zip(self.roles, _MixAndGather.apply(depth_RK, stacks, shapes, dtype, world), strict=True))

@@ -70,16 +70,19 @@ def initial_operator_shards(
 def grown_shards(
     growth: Growth, source: SourceShards, operator: OperatorValues, world: World
 ) -> Iterator[tuple[str, Tensor]]:
-    """This rank's fp32 partition of each target parameter, block by block. Collective: all ranks iterate together.
+    """This rank's fp32 partition of each target parameter whose role the source has, block by block. Collective: all
+    ranks iterate together.
 
     Yields:
         (name, elements of the partition that exist; padding is left to the taker).
     """
     shared: dict[str, Tensor] = {}
-    for layer, group in groupby(growth.target_parameters, key=lambda spec: spec.layer):
+    made = [spec for spec in growth.target_parameters if spec.role in source.shapes]
+    rows_there = [growth.layer_roles.index(role) for role in source.roles]
+    for layer, group in groupby(made, key=lambda spec: spec.layer):
         mixed: list[dict[str, Tensor]] = []
         if layer is not None:
-            rows = [growth.depth_rows(operator(name)) for name in growth.depth_names(layer)]
+            rows = [growth.depth_rows(operator(name))[rows_there] for name in growth.depth_names(layer)]
             mixed = [source.mixed_layer(depth_RK, torch.float32, world) for depth_RK in rows]
         matrices: dict[str, Tensor] = {}
         for spec in group:

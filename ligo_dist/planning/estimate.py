@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from ligo_dist.architectures import ParameterSpec, Selection
 from ligo_dist.planning.activations import Activations, activation_bytes
 from ligo_dist.planning.gathering import (
     Module,
@@ -107,7 +108,7 @@ def _training(plan: Plan, setting: Setting, stage: StagePlan) -> PhaseEstimate:
         ranks,
         stage.cost.train,
         engine_traffic(setting, model, micro_steps),
-        checkpoint=3 * FP32 * ranks * partitioned(model.weights, ranks),
+        checkpoint=FP32 * ranks * (partitioned(model.weights, ranks) + model.moments(ranks)),
         peaks_on=lambda ranks: training_peaks(replace(setting, ranks=ranks), model, kept, evaluated),
         blocks=stage.shape.layers * micro_steps,
     )
@@ -119,7 +120,7 @@ def _learning(plan: Plan, setting: Setting, stage: StagePlan, grow: GrowPlan) ->
     micro_steps = learn.split(ranks).micro_steps
     setting = _fitted(plan, setting, grow.block)
     operator = Trained.of(generated_modules(layout), setting.zero3)
-    of_source = partitioned(plan.architecture.parameters(layout.source), ranks)
+    of_source = sum(_elements(plan.architecture.parameters(layout.source), states, ranks))
     kept, evaluated = _kept(plan, setting, stage, learn), _evaluated(plan, setting, stage)
     assert stage.cost.learn is not None
     return PhaseEstimate(
@@ -128,7 +129,7 @@ def _learning(plan: Plan, setting: Setting, stage: StagePlan, grow: GrowPlan) ->
         ranks,
         stage.cost.learn,
         engine_traffic(setting, operator, micro_steps) + generation_traffic(setting, layout, micro_steps),
-        checkpoint=FP32 * ranks * (3 * partitioned(operator.weights, ranks) + states * of_source),
+        checkpoint=FP32 * ranks * (3 * partitioned(operator.weights, ranks) + of_source),
         peaks_on=lambda ranks: learning_peaks(
             replace(setting, ranks=ranks), layout, operator, states, kept, evaluated
         ),
@@ -150,8 +151,11 @@ def _growing(plan: Plan, setting: Setting, stage: StagePlan, grow: GrowPlan) -> 
         GROW,
         ranks,
         stage.cost.grow,
-        transfer_traffic(setting, layout, learned=learned) * states,
-        checkpoint=states * FP32 * ranks * partitioned(target.weights, ranks),
+        sum(
+            (transfer_traffic(setting, layout, learned=learned, selection=state) for state in states),
+            Traffic(),
+        ),
+        checkpoint=FP32 * ranks * sum(_elements(layout.target_parameters, states, ranks)),
         peaks_on=lambda ranks: growing_peaks(
             replace(setting, ranks=ranks),
             layout,
@@ -166,9 +170,14 @@ def _growing(plan: Plan, setting: Setting, stage: StagePlan, grow: GrowPlan) -> 
     )
 
 
+def _elements(specs: Sequence[ParameterSpec], states: Sequence[Selection], ranks: int) -> list[int]:
+    """Of a rank's partitions of each state: of those parameters that have it."""
+    return [partitioned([spec for spec in specs if selection(spec)], ranks) for selection in states]
+
+
 def _modules(plan: Plan, stage: StagePlan) -> list[Module]:
     """Of a stage's model, as ZeRO-3 gathers them."""
-    modules = model_modules(plan.architecture, stage.shape)
+    modules = model_modules(plan.architecture, stage.shape, muon=stage.train.optimizer.muon is not None)
     return whole_blocks(modules) if plan.config.compile else modules
 
 

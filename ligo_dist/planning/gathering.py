@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import Protocol
 
-from ligo_dist.architectures import LAYER, Architecture, ModelShape, ParameterSpec
+from ligo_dist.architectures import (
+    LAYER,
+    Architecture,
+    ModelShape,
+    ParameterSpec,
+    Selection,
+    every_parameter,
+)
 from ligo_dist.growth import GrowthLayout
+from ligo_dist.runtime.optimizers import MATRICES
 from ligo_dist.runtime.zero3 import Zero3
 
 
@@ -31,7 +39,8 @@ def partitioned(tensors: Iterable[Tensor], ranks: int) -> int:
 
 @dataclass(frozen=True)
 class Weight:
-    """One tensor that an engine trains; `group` is the optimizer's group that updates it."""
+    """One tensor that an engine trains; `group` is the optimizer's group that updates it: Muon that of the name
+    `MATRICES`."""
 
     name: str
     numel: int
@@ -55,14 +64,21 @@ def all_weights(modules: Iterable[Module]) -> list[Weight]:
     return list({weight.name: weight for module in modules for weight in module.weights}.values())
 
 
-def model_modules(architecture: Architecture, shape: ModelShape) -> list[Module]:
-    """A model's modules in their order; a tied embedding is used at either end."""
+def model_modules(architecture: Architecture, shape: ModelShape, *, muon: bool = False) -> list[Module]:
+    """A model's modules in their order; a tied embedding is used at either end. `muon`: it trains the matrices of the
+    blocks."""
+
+    def weight(spec: ParameterSpec) -> Weight:
+        if muon and spec.is_block_matrix:
+            return Weight(spec.name, spec.numel, MATRICES)
+        return Weight(spec.name, spec.numel, "matrices" if len(spec.shape) > 1 else "vectors")
+
     modules = [
-        Module(tuple(map(_model_weight, specs)), specs[0].layer)
+        Module(tuple(map(weight, specs)), specs[0].layer)
         for specs in _by_owner(_in_order(architecture, shape))
     ]
     if shape.tied:
-        modules.append(Module(tuple(map(_model_weight, tied_specs(architecture, shape))), None))
+        modules.append(Module(tuple(map(weight, tied_specs(architecture, shape))), None))
     return modules
 
 
@@ -98,9 +114,11 @@ def generated_modules(layout: GrowthLayout) -> list[Module]:
     return modules
 
 
-def source_parts(layout: GrowthLayout) -> tuple[list[ParameterSpec], list[ParameterSpec]]:
-    """The source's parameters of one block, and those outside the blocks."""
-    specs = layout.source_by_role.values()
+def source_parts(
+    layout: GrowthLayout, selection: Selection = every_parameter
+) -> tuple[list[ParameterSpec], list[ParameterSpec]]:
+    """The source's parameters of one block, and those outside the blocks; all, or some."""
+    specs = [spec for spec in layout.source_by_role.values() if selection(spec)]
     return [spec for spec in specs if spec.layer is not None], [spec for spec in specs if spec.layer is None]
 
 
@@ -110,10 +128,6 @@ def tied_specs(architecture: Architecture, shape: ModelShape) -> list[ParameterS
         return []
     specs = architecture.parameters(shape)
     return [spec for spec in specs if any(s.axis.name == "vocab" for dim in spec.dims for s in dim)]
-
-
-def _model_weight(spec: ParameterSpec) -> Weight:
-    return Weight(spec.name, spec.numel, "matrices" if len(spec.shape) > 1 else "vectors")
 
 
 def _in_order(architecture: Architecture, shape: ModelShape) -> list[ParameterSpec]:
@@ -221,15 +235,26 @@ class Trained:
     def numel(self) -> int:
         return sum(weight.numel for weight in self.weights)
 
-    def sub_groups(self, ranks: int, most: int) -> list[int]:
-        """Elements of the partitions that the optimizer updates at a time: a group is full where it has `most`."""
+    @property
+    def matrices(self) -> list[Weight]:
+        """What Muon trains of them."""
+        return [weight for weight in self.weights if weight.group == MATRICES]
+
+    def moments(self, ranks: int) -> int:
+        """Elements of a rank's partitions of the optimizer's moments: AdamW keeps two numbers for each weight, Muon
+        one."""
+        return 2 * partitioned(self.weights, ranks) - partitioned(self.matrices, ranks)
+
+    def sub_groups(self, ranks: int, most: int) -> dict[str, list[int]]:
+        """Elements of the partitions that the optimizer updates at a time, by its groups: one is full where it has
+        `most`."""
         sizes: dict[str, list[int]] = {}
         for weight in self.weights:
             group = sizes.setdefault(weight.group, [0])
             if group[-1] >= most:
                 group.append(0)
             group[-1] += partition(weight, ranks)
-        return [size for group in sizes.values() for size in group]
+        return sizes
 
 
 def _stays(uses: Sequence[Use], reuse_distance: int) -> Iterator[tuple[Weight, int, int]]:

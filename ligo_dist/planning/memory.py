@@ -10,18 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ligo_dist.architectures import ParameterSpec, Segment
+from ligo_dist.architectures import ParameterSpec, Segment, Selection
 from ligo_dist.growth import GrowthLayout
 from ligo_dist.planning.activations import Activations
 from ligo_dist.planning.gathering import Trained, partition, partitioned, source_parts
 from ligo_dist.planning.setting import FP32, Setting
-
-_MOMENTS = 2
-"""AdamW keeps two numbers for each weight."""
+from ligo_dist.runtime.optimizers import MATRICES
 
 _GRADIENT_COPIES, _TEMPORARIES = 1, 2
 """Of the size of what the optimizer updates at a time: a copy of its gradients, and two temporaries of AdamW, which has
 none where it is fused."""
+
+_ORTHOGONALIZED = 6
+"""What Muon has of the size of a matrix, at most, while it is whole on a rank: what is sent and what comes, the iterate
+and the next one, and two products of the size of its smaller side squared."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Memory:
         point: its name.
         parameters: partitions of weights: in the precision of the arithmetic, in fp32, and those of a source.
         gradients: partitions of gradients, what is reduced, and what waits for it.
-        optimizer: partitions of AdamW's moments, and its temporaries.
+        optimizer: partitions of the optimizer's moments, and its temporaries.
         activations: what is kept for the backward pass, and what is made of it.
         gathered: weights that are whole, gathered or generated, with what generates them.
         buffers: copies of partitions, on their way to a checkpoint or into an engine.
@@ -90,7 +92,7 @@ def learning_peaks(
     setting: Setting,
     layout: GrowthLayout,
     operator: Trained,
-    states: int,
+    states: Sequence[Selection],
     kept: Activations,
     evaluated: Activations,
 ) -> list[Memory]:
@@ -100,7 +102,7 @@ def learning_peaks(
         setting: how it is computed.
         layout: the pair of models.
         operator: its parameters.
-        states: what grows of each weight: 1, or 3 with AdamW's moments.
+        states: what grows: the weights, and moments; each as the parameters that have it.
         kept: activations of a micro-batch of the target.
         evaluated: those of a micro-batch of the evaluation.
     """
@@ -130,7 +132,7 @@ def growing_peaks(
     setting: Setting,
     layout: GrowthLayout,
     target: Trained,
-    states: int,
+    states: Sequence[Selection],
     evaluated: Activations,
     *,
     learned: bool,
@@ -142,7 +144,7 @@ def growing_peaks(
         setting: how it is computed.
         layout: the pair of models.
         target: its weights, in an engine.
-        states: what grows of each weight: 1, or 3 with AdamW's moments.
+        states: what grows: the weights, and moments; each as the parameters that have it.
         evaluated: activations of a micro-batch of the evaluation.
         learned: the operator lies in partitions; else each matrix is made when it is needed.
         compares: a randomly initialised model of the target's size is evaluated first.
@@ -179,7 +181,7 @@ class _Engine:
             "held",
             parameters=own * (setting.number + FP32),
             gradients=own * FP32 + setting.zero3.reduce_bucket * setting.number,
-            optimizer=own * FP32 * _MOMENTS if moments else 0,
+            optimizer=FP32 * self.trained.moments(setting.ranks) if moments else 0,
             gathered=self._whole(self.trained.persistent),
         )
 
@@ -227,23 +229,39 @@ class _Engine:
         """The optimizer's step, and a checkpoint: copies of weights and moments, of which an accelerator holds one at a
         time."""
         setting, trained = self.setting, self.trained
-        groups = trained.sub_groups(setting.ranks, setting.zero3.sub_group)
-        copies = FP32 * (1 + _MOMENTS) * partitioned(trained.weights, setting.ranks)
-        step_tensors = _GRADIENT_COPIES + (0 if setting.on_gpu else _TEMPORARIES)
+        copies = FP32 * (partitioned(trained.weights, setting.ranks) + trained.moments(setting.ranks))
         return [
-            held.plus("optimizer", optimizer=step_tensors * FP32 * max(groups)),
+            held.plus("optimizer", optimizer=self._step_tensors()),
             held.plus("checkpoint", buffers=self.largest_copy if setting.on_gpu else copies),
         ]
 
+    def _step_tensors(self) -> int:
+        """What a step of the optimizer makes, of the group that it takes most for: Muon makes the direction of its
+        matrices, and orthogonalizes one of them at a time."""
+        setting, trained = self.setting, self.trained
+        groups = trained.sub_groups(setting.ranks, setting.zero3.sub_group)
+        largest = max((weight.numel for weight in trained.matrices), default=0)
+        made = []
+        for group, sizes in groups.items():
+            if group == MATRICES:
+                made.append(2 * FP32 * max(sizes) + _ORTHOGONALIZED * setting.number * largest)
+            else:
+                step_tensors = _GRADIENT_COPIES + (0 if setting.on_gpu else _TEMPORARIES)
+                made.append(step_tensors * FP32 * max(sizes))
+        return max(made)
 
-def _with_source(held: Memory, setting: Setting, layout: GrowthLayout, states: int) -> Memory:
+
+def _with_source(held: Memory, setting: Setting, layout: GrowthLayout, states: Sequence[Selection]) -> Memory:
     """The same and what is kept of a source while a model grows out of it: its weights, with the columns that a method
-    adds, and AdamW's moments where they are to grow too."""
-    layer, outside = (FP32 * partitioned(specs, setting.ranks) for specs in source_parts(layout))
+    adds, and the optimizer's moments where they are to grow too."""
+    parts = [source_parts(layout, selection) for selection in states]
+    (layer, outside), *moments = (
+        [FP32 * partitioned(specs, setting.ranks) for specs in both] for both in parts
+    )
     return held.plus(
         "held",
         parameters=layout.columns * layer + outside,
-        optimizer=(states - 1) * (layout.source.layers * layer + outside),
+        optimizer=sum(layout.source.layers * layer + outside for layer, outside in moments),
     )
 
 

@@ -120,8 +120,8 @@ def check_start(path: Path, old: dict[str, Any], new: dict[str, Any], state: Run
         lines = "\n".join(f"  {line}" for line in faults)
         raise CheckpointError(
             f"start_from: {path} is of a run that has come there otherwise:\n{lines}\n"
-            "what lies behind it has to be the same here; what lies ahead may differ: steps, optimizer and schedule of"
-            " the stage it stands in, and the stages after that"
+            "what lies behind it has to be the same here; what lies ahead may differ: steps, schedule and"
+            " optimizer (but not its kind) of the stage it stands in, and the stages after that"
         )
 
 
@@ -235,5 +235,8 @@ def _forget_what_lies_ahead(stage: dict[str, Any], state: RunState) -> None:
         phase, stage["train"] = learn, None
     elif not state.step:
         stage["train"] = None
+    kind = phase.get("optimizer", {}).get("kind")
     for key in _AHEAD:
         phase.pop(key, None)
+    if state.step and kind is not None:  # whose moments the checkpoint has
+        phase["optimizer"] = {"kind": kind}

@@ -3,9 +3,10 @@ counts; without torch, as the launcher shows it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ligo_dist.architectures import Architecture, ModelShape
+from ligo_dist.architectures import Architecture, ModelShape, Selection
 from ligo_dist.growth import GrowthLayout
 from ligo_dist.schedule.batch_split import BatchSplit
 from ligo_dist.schedule.flops import growing_flops, learning_step_flops, training_step_flops
@@ -124,9 +125,10 @@ def learning_cost(
     return _cost(steps, split, tokens, model, hardware)
 
 
-def growing_cost(layout: GrowthLayout, states: int) -> PhaseCost:
-    """Applying an operator to the weights, and (`states` of 3) to AdamW's moments: each has its own map."""
-    flops = states * growing_flops(layout)
+def growing_cost(layout: GrowthLayout, states: Iterable[Selection]) -> PhaseCost:
+    """Applying an operator to the weights, and to the moments that grow too: each has its own map, and the parameters
+    that have it."""
+    flops = sum(growing_flops(layout, selection) for selection in states)
     return PhaseCost(flops=flops, hardware_flops=flops)
 
 

@@ -14,7 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ligo_dist.architectures import Architecture, Axis, ModelShape, ParameterSpec
+from ligo_dist.architectures import (
+    Architecture,
+    Axis,
+    ModelShape,
+    ParameterSpec,
+    Selection,
+    every_parameter,
+)
 from ligo_dist.growth import GrowthLayout
 from ligo_dist.schedule.batch_split import BatchSplit
 
@@ -102,14 +109,15 @@ def learning_step_flops(
     return model + split.micro_steps * (mixing + split.world_size * expansion)
 
 
-def growing_flops(layout: GrowthLayout) -> int:
-    """Applying the operator once to make the target: every rank makes its own partition, so all together make
-    one."""
+def growing_flops(layout: GrowthLayout, selection: Selection = every_parameter) -> int:
+    """Applying the operator once to make the target, or of some of its parameters: every rank makes its own partition,
+    so all together make one."""
     expansion = sum(
         (1 if spec.layer is None else layout.generations) * sum(products)
         for spec, products in _products(layout)
+        if selection(spec)
     )
-    return _mixing_flops(layout) + expansion
+    return _mixing_flops(layout, selection) + expansion
 
 
 def _block_flops(
@@ -150,9 +158,10 @@ def _axis_names(spec: ParameterSpec) -> set[str]:
     return {segment.axis.name for dim in spec.dims for segment in dim}
 
 
-def _mixing_flops(layout: GrowthLayout) -> int:
+def _mixing_flops(layout: GrowthLayout, selection: Selection = every_parameter) -> int:
     """Every target layer is a weighted sum of all columns, element by element."""
-    layer = sum(spec.numel for spec in layout.source_by_role.values() if spec.layer is not None)
+    blocks = (spec for spec in layout.source_by_role.values() if spec.layer is not None)
+    layer = sum(spec.numel for spec in blocks if selection(spec))
     return 2 * layout.generations * layout.target.layers * layout.columns * layer
 
 

@@ -11,12 +11,19 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ligo_dist.architectures import Architecture, ModelShape
+from ligo_dist.architectures import (
+    Architecture,
+    ModelShape,
+    Selection,
+    every_parameter,
+    no_block_matrix,
+)
 from ligo_dist.config import (
     PASSES_OVER,
     Config,
     Data,
     Learn,
+    Optimizer,
     Stage,
     Train,
     learn_batch,
@@ -27,7 +34,7 @@ from ligo_dist.config import (
     tokens_per_sample,
 )
 from ligo_dist.growth import GrowthLayout, Method
-from ligo_dist.runtime.adamw import OptimizerSettings
+from ligo_dist.runtime.optimizers import MATRICES, MuonSettings, OptimizerSettings
 from ligo_dist.schedule.batch_split import BatchSplit
 from ligo_dist.schedule.costs import (
     Attended,
@@ -55,7 +62,7 @@ class PhasePlan:
         steps: optimizer steps.
         batch_size: sequences per step, over all ranks.
         micro_batch_size: the most sequences per rank and forward pass.
-        optimizer: AdamW's settings.
+        optimizer: its settings.
         learning_rate: of each step.
         activation_checkpointing: recompute the blocks' activations in the backward pass.
         freeze: steps at its beginning that train new layers and units alone.
@@ -86,7 +93,11 @@ class PhasePlan:
     def rates(self, step: int) -> dict[str, float]:
         """The learning rate of each kind of parameter at a step of the phase."""
         kinds = ("model",) if self.kind == TRAIN else ("depth", "width")
-        return dict.fromkeys(kinds, self.learning_rate(step))
+        rates = dict.fromkeys(kinds, self.learning_rate(step))
+        if self.optimizer.muon is not None:
+            factor = self.optimizer.muon.learning_rate / self.optimizer.learning_rate
+            rates[MATRICES] = factor * self.learning_rate(step)
+        return rates
 
     def split(self, world_size: int) -> BatchSplit:
         """Its batches over so many ranks."""
@@ -101,18 +112,22 @@ class GrowPlan:
         layout: the pair of models and the operator's parameters.
         method: where the operator starts.
         learn: how it is learned.
-        optimizer_state: `fresh`, `grown` or `asymmetric` moments of AdamW.
+        optimizer_state: `fresh`, `grown` or `asymmetric` moments of the optimizer.
+        muon: the source's moments are Muon's, where they grow.
     """
 
     layout: GrowthLayout
     method: Method
     learn: PhasePlan
     optimizer_state: str
+    muon: bool = False
 
     @property
-    def states(self) -> int:
-        """What grows of each weight: itself, or AdamW's two moments too."""
-        return 1 if self.optimizer_state == "fresh" else 3
+    def states(self) -> tuple[Selection, ...]:
+        """What grows: the weights, and where they are not fresh the first and the second moments; each as the
+        parameters that have it."""
+        moments = (every_parameter, no_block_matrix if self.muon else every_parameter)
+        return (every_parameter,) if self.optimizer_state == "fresh" else (every_parameter, *moments)
 
     @cached_property
     def obstacles(self) -> list[str]:
@@ -266,7 +281,8 @@ def _grow_plan(
         numbered=numbered,
     )
     learn = _phase(LEARN, section.learn, learn_steps(section), stage.train)
-    return GrowPlan(layout, method, learn, section.optimizer_state)
+    muon = stage.train is not None and stage.train.optimizer.kind == "muon"
+    return GrowPlan(layout, method, learn, section.optimizer_state, muon)
 
 
 def _phase(kind: str, section: Learn | Train | None, steps: int, train: Train | None) -> PhasePlan:
@@ -285,6 +301,7 @@ def _phase(kind: str, section: Learn | Train | None, steps: int, train: Train | 
             optimizer.epsilon,
             optimizer.weight_decay,
             optimizer.gradient_clipping,
+            _muon(optimizer) if isinstance(optimizer, Optimizer) else None,
         ),
         learning_rate=rate_of(section, steps),
         activation_checkpointing=(
@@ -295,6 +312,17 @@ def _phase(kind: str, section: Learn | Train | None, steps: int, train: Train | 
         freeze=section.freeze if isinstance(section, Train) else 0,
         new_rate=section.new_rate if isinstance(section, Train) else 1.0,
     )
+
+
+def _muon(optimizer: Optimizer) -> MuonSettings | None:
+    """Muon's settings, where the matrices of the blocks are trained so."""
+    if optimizer.kind != "muon":
+        return None
+    momentum = _MUON_MOMENTUM if optimizer.muon_momentum is None else optimizer.muon_momentum
+    return MuonSettings(optimizer.muon_learning_rate or optimizer.learning_rate, momentum)
+
+
+_MUON_MOMENTUM = 0.95
 
 
 def rate_of(section: Learn | Train, steps: int) -> LearningRate:

@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 from ligo_dist.architectures import ModelShape
 from ligo_dist.checkpoints import Snapshot
 from ligo_dist.config import attention_of, read_source_config
-from ligo_dist.engine import Engine, Shards, World, compile_blocks, engine_config
+from ligo_dist.engine import MATRICES, Engine, Shards, World, compile_blocks, engine_config
 from ligo_dist.growth import GrowthLayout, LearnedGrowth, SourceShards, operator_name
 from ligo_dist.huggingface import (
     FUSED_HEAD,
@@ -95,7 +95,11 @@ class Builder:
         if self.plan.config.compile and stage.train.steps:
             compile_blocks(model.get_submodule(architecture.layers_path).children())
         keys = self._engine_config(stage.train, stage.block(architecture))
-        return Engine(model, stage.train.optimizer, keys, self.world)
+        kinds = dict.fromkeys((spec.name for spec in architecture.parameters(stage.shape)), "model")
+        if stage.train.optimizer.muon is not None:
+            matrices = (spec.name for spec in architecture.parameters(stage.shape) if spec.is_block_matrix)
+            kinds |= dict.fromkeys(matrices, MATRICES)
+        return Engine(model, stage.train.optimizer, keys, self.world, kind_of=kinds.__getitem__)
 
     def first_shards(self, stage: StagePlan, tell: Callable[[str], None]) -> Shards:
         """The values that a stage begins with if it does not grow: the given model's, or random ones. `tell` is told
@@ -167,5 +171,5 @@ def snapshot_of(engine: Engine, group: str) -> Snapshot:
     """What a checkpoint holds of an engine, in the processors' memory: its weights as `group`, and the optimizer's
     moments."""
     cpu = torch.device("cpu")
-    groups = {group: engine.read_shards(cpu), **engine.read_moments(cpu)}
-    return Snapshot(groups, dict.fromkeys(groups, engine.numels))
+    groups, numels = {group: engine.read_shards(cpu), **engine.read_moments(cpu)}, engine.numels
+    return Snapshot(groups, {group: {name: numels[name] for name in part} for group, part in groups.items()})

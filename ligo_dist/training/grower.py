@@ -37,7 +37,7 @@ class Trained:
     Attributes:
         stage: which stage.
         shards: this rank's partitions.
-        moments: of AdamW, by moment; empty where no one asks for them, or it was not trained.
+        moments: of the optimizer, by moment; empty where no one asks for them, or it was not trained.
         adam_steps: optimizer steps that the moments have seen.
         seconds: that reading them out of the engine took.
     """
@@ -154,13 +154,14 @@ class Grower:
             restore(engine, "operator", groups, runner.state.step)
         else:
             self._start(stage, grow, engine)
-        numels = {spec.name: spec.numel for spec in layout.architecture.parameters(layout.source)}
+        specs = {spec.name: spec for spec in layout.architecture.parameters(layout.source)}
         kept = {SOURCE_MOMENTS[moment]: shards for moment, shards in before.moments.items()}
 
         def snapshot() -> Snapshot:
             learned = snapshot_of(engine, "operator")
             groups = {"source": source.unstacked(), **kept}
-            return Snapshot({**groups, **learned.groups}, {**dict.fromkeys(groups, numels), **learned.numels})
+            numels = {group: {name: specs[name].numel for name in shards} for group, shards in groups.items()}
+            return Snapshot({**groups, **learned.groups}, {**numels, **learned.numels})
 
         with watch.paused():
             runner.run(stage, grow.learn, engine, stage.cost.learn, snapshot)
@@ -201,9 +202,10 @@ class Grower:
             return
         world = self.builder.world
         moments: dict[str, Shards] = {}
-        for moment, squared in zip(ADAM_MOMENTS, (False, True), strict=True):
+        _, *selections = grow.states
+        for moment, squared, selection in zip(ADAM_MOMENTS, (False, True), selections, strict=True):
             shards = before.moments.pop(moment)
-            source = SourceShards.build(grow.growth, shards, world, zero_extras=True)
+            source = SourceShards.build(grow.growth, shards, world, zero_extras=True, selection=selection)
             grown = grown_moments(
                 grow.growth,
                 source,

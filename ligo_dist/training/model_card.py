@@ -125,7 +125,8 @@ def _phases(lineage: tuple[StagePlan, ...]) -> Iterator[str]:
         for phase in stage.phases:
             if phase.steps:
                 yield (
-                    f"{stage.name}, {phase.kind}: {phase.steps} steps of {phase.batch_size} samples, AdamW, learning"
+                    f"{stage.name}, {phase.kind}: {phase.steps} steps of {phase.batch_size} samples,"
+                    f" {phase.optimizer.name}, learning"
                     f" rate {phase.optimizer.learning_rate:g} ({phase.learning_rate.kind})"
                 )
 

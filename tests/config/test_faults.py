@@ -326,6 +326,48 @@ def test_what_is_new_where_nothing_is_or_all_is(overrides: tuple[str, ...], path
     assert_told(faults_of(*overrides), path, words)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "path", "words"),
+    [
+        (
+            ("stages[0].train.optimizer.kind=mun",),
+            "stages[0].train.optimizer.kind",
+            "'mun' is no kind; did you mean 'muon'?",
+        ),
+        (
+            ("stages[0].train.optimizer.muon_momentum=0.9",),
+            "stages[0].train.optimizer.muon_momentum",
+            "0.9 has a meaning for muon only, not for adamw; null would be right",
+        ),
+        (
+            ("stages[0].train.optimizer.muon_learning_rate=0.02",),
+            "stages[0].train.optimizer.muon_learning_rate",
+            "0.02 has a meaning for muon only",
+        ),
+        (
+            ("stages[1].grow.learn.optimizer.kind=muon",),
+            "stages[1].grow.learn.optimizer.kind",
+            "unknown key",
+        ),
+        (
+            ("stages[1].grow.optimizer_state=grown", "stages[1].train.optimizer.kind=muon"),
+            "stages[1].grow.optimizer_state",
+            "'grown': the stage before is trained with adamw and this one with muon, which keep other moments;"
+            " 'fresh' would be right",
+        ),
+    ],
+)
+def test_muon_where_it_has_no_meaning(overrides: tuple[str, ...], path: str, words: str):
+    assert_told(faults_of(*overrides), path, words)
+
+
+def test_muon_for_all_stages_and_moments_that_grow():
+    muon = "{kind: muon, learning_rate: 1.0e-3, muon_learning_rate: 0.02, muon_momentum: 0.9}"
+    optimizers = [f"stages[{index}].train.optimizer={muon}" for index in (0, 1)]
+    stages = example(*optimizers, "stages[1].grow.optimizer_state=grown").stages
+    assert {stage.train.optimizer.kind for stage in stages if stage.train} == {"muon"}
+
+
 def test_what_is_new_may_be_trained_alone_and_at_another_rate():
     train = example(NEW, "stages[1].train.freeze=10", "stages[1].train.new_rate=3.0").stages[1].train
     assert train is not None

@@ -16,7 +16,13 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from ligo_dist.architectures import architecture_names, get_architecture
+from ligo_dist.architectures import (
+    Selection,
+    architecture_names,
+    every_parameter,
+    get_architecture,
+    no_block_matrix,
+)
 from ligo_dist.corpus import Batches, MicroBatch
 from ligo_dist.engine import World, gather_tensor, padded, partition_size, shard_of
 from ligo_dist.growth import Growth, SourceShards, is_new_layer
@@ -119,7 +125,7 @@ class Numbers:
     loss: float
     gradients: dict[str, Tensor]
     weights: dict[str, Tensor]
-    moments: dict[tuple[bool, bool], dict[str, Tensor]]
+    moments: dict[tuple[bool, bool, Selection], dict[str, Tensor]]
 
 
 def source_moments(case: Case) -> dict[str, Tensor]:
@@ -128,8 +134,12 @@ def source_moments(case: Case) -> dict[str, Tensor]:
     return {name: weight.square() for name, weight in weights.items()}
 
 
-KINDS = [(False, False), (True, True)]
-"""(squared, asymmetric)"""
+KINDS = [
+    (False, False, every_parameter),
+    (True, True, every_parameter),
+    (True, False, no_block_matrix),  # Muon's second moments
+]
+"""(squared, asymmetric, parameters that have such moments)"""
 
 
 @cache
@@ -153,7 +163,7 @@ def dense(case_key: str) -> Numbers:
 
 
 @torch.no_grad()
-def dense_moments(case: Case, squared: bool, asymmetric: bool) -> dict[str, Tensor]:
+def dense_moments(case: Case, squared: bool, asymmetric: bool, selection: Selection) -> dict[str, Tensor]:
     """Moments through the dense path: all that the source has not is zero there, the unit layer too."""
     growth = case.growth
     operator = {name: value.square() if squared else value for name, value in case.operator().items()}
@@ -173,7 +183,7 @@ def dense_moments(case: Case, squared: bool, asymmetric: bool) -> dict[str, Tens
                 old.zero_()
             # Only what both sides had: a one in the source's place, in a target of zeros.
             grown[spec.name] = grown[spec.name] * placed(growth, spec, old)
-    return grown
+    return {spec.name: grown[spec.name] for spec in growth.target_parameters if selection(spec)}
 
 
 def placed(growth: Growth, spec: Any, small: Tensor) -> Tensor:
@@ -233,12 +243,14 @@ def sharded_numbers(world: World, case: Case) -> Numbers:
     else:
         weights = whole(world, growth, dict(grown_shards(growth, source, operator, world)))
     depth, moments = method_named(case.method).depth, {}
-    for squared, asymmetric in KINDS:
-        small = SourceShards.build(growth, shards(world, source_moments(case)), world, zero_extras=True)
+    specs = growth.architecture.parameters(growth.source)
+    for squared, asymmetric, selection in KINDS:
+        own = {s.name: source_moments(case)[s.name] for s in specs if selection(s)}
+        small = SourceShards.build(growth, shards(world, own), world, zero_extras=True, selection=selection)
         made = grown_moments(
             growth, small, operator, world, depth=depth, squared=squared, asymmetric=asymmetric
         )
-        moments[squared, asymmetric] = whole(world, growth, dict(made))
+        moments[squared, asymmetric, selection] = whole(world, growth, dict(made), selection)
     return Numbers(loss, gradients, weights, moments)
 
 
@@ -302,9 +314,11 @@ def shards(world: World, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: shard_of(tensor, world.rank, world.size) for name, tensor in tensors.items()}
 
 
-def whole(world: World, growth: Growth, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+def whole(
+    world: World, growth: Growth, parts: dict[str, Tensor], selection: Selection = every_parameter
+) -> dict[str, Tensor]:
     """The target's tensors, from partitions with their padding or without."""
-    specs = growth.target_parameters
+    specs = [spec for spec in growth.target_parameters if selection(spec)]
     assert set(parts) == {spec.name for spec in specs}
     sizes = {spec.name: partition_size(spec.numel, world.size) for spec in specs}
     return {s.name: gather_tensor(padded(parts[s.name], sizes[s.name]), s.shape, world) for s in specs}

@@ -55,6 +55,14 @@ def test_every_stage_and_phase_has_its_line(capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_muon_takes_less_memory_and_sends_its_matrices(capsys):
+    adamw = plan(capsys, QUICKSTART, "--gpus", "4")
+    muon = plan(capsys, QUICKSTART, "--gpus", "4", "defaults.train.optimizer.kind=muon")
+    assert "all-to-all" not in adamw
+    assert "all-reduce  all-to-all  sent by a rank" in muon
+    assert "of an all-to-all an Nth of that" in " ".join(muon.split())
+
+
 def test_several_configurations_and_overrides_anywhere(capsys):
     out = plan(capsys, PAPER[0], "precision=fp32", QUICKSTART, "--gpus", "8", "--gpu", "a100-40", "seed=7")
     headings = [line for line in out.splitlines() if "ranks of" in line]

@@ -79,9 +79,9 @@ def test_how_many_are_whole_at_once() -> None:
 def test_the_optimizer_takes_groups_and_parts_of_them() -> None:
     weights = tuple(Weight(name, 10, group) for name, group in zip("abcd", "mmmv", strict=True))
     trained = Trained.of([Module(weights, None)], Zero3())
-    assert trained.sub_groups(1, 10**9) == [30, 10]
-    assert trained.sub_groups(1, 20) == [20, 10, 10]
-    assert trained.sub_groups(2, 11) == [15, 5]
+    assert trained.sub_groups(1, 10**9) == {"m": [30], "v": [10]}
+    assert trained.sub_groups(1, 20) == {"m": [20, 10], "v": [10]}
+    assert trained.sub_groups(2, 11) == {"m": [15], "v": [5]}
 
 
 GPT2 = ModelShape(layers=4, width=32, heads=2, key_value_heads=2, ffn=128, vocab=300, positions=16, tied=True)

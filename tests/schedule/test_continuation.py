@@ -118,6 +118,7 @@ CONSTANT = "stages[0].train.schedule.kind=constant"
         ),
         (LEARNING, ("stages[1].train.batch_size=16", "stages[1].grow.learn.batch_size=8")),
         (GROWN, ("stages[1].train={steps: 3, batch_size: 5, micro_batch_size: 5}",)),
+        (GROWN, ("stages[1].train.optimizer.kind=muon",)),
     ],
 )
 def test_what_lies_ahead_may_differ(state: RunState, changed: tuple[str, ...]):
@@ -137,6 +138,7 @@ def test_what_lies_ahead_may_differ(state: RunState, changed: tuple[str, ...]):
             "stages[0].train.steps=5",
             "stages[0].train.steps: 5, and 6 are done; at least 6 would be right",
         ),
+        (MIDDLE, "stages[0].train.optimizer.kind=muon", "stages[0].train.optimizer.kind: 'adamw' -> 'muon'"),
         (LEARNING, "stages[0].train.steps=11", "stages[0].train.steps: 10 -> 11"),
         (
             LEARNING,

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from ligo_dist.architectures import ModelShape, get_architecture
+from ligo_dist.architectures import ModelShape, every_parameter, get_architecture, no_block_matrix
 from ligo_dist.growth import GrowthLayout, get_method
 from ligo_dist.schedule import (
     BatchSplit,
@@ -50,9 +50,19 @@ def test_learning_makes_weights_twice_and_activations_again_where_asked(method: 
 
 def test_growing_is_no_step_and_done_once_for_each_state() -> None:
     layout = GrowthLayout(get_architecture("gpt2"), GPT2, GPT2_LARGE, tied=False)
-    grown = growing_cost(layout, 3)
+    grown = growing_cost(layout, [every_parameter] * 3)
     assert grown.hardware_flops == grown.flops == 3 * growing_flops(layout) > 0
     assert grown.flops_per_step == grown.hardware_flops_per_step == 0
+
+
+def test_what_muon_trains_has_no_second_moment_to_grow() -> None:
+    layout = GrowthLayout(get_architecture("gpt2"), GPT2, GPT2_LARGE, tied=False)
+    parts = [no_block_matrix, lambda spec: spec.is_block_matrix]
+    vectors, matrices = (growing_flops(layout, selection) for selection in parts)
+    assert vectors + matrices == growing_flops(layout)
+    assert matrices > 10 * vectors > 0
+    grown = growing_cost(layout, [every_parameter, every_parameter, no_block_matrix])
+    assert grown.flops == 3 * vectors + 2 * matrices
 
 
 def test_costs_add_up_on_their_own() -> None:

@@ -51,6 +51,18 @@ def one_stage(site: Site) -> RunFiles:
     return finished(site, "one-stage", stage("small", SMALL, f"{CONSTANT}10}}"))
 
 
+def test_muons_momentum_comes_along_too(site: Site):
+    muon = f"{CONSTANT}%d, optimizer: {{kind: muon, learning_rate: 3e-3, muon_learning_rate: 0.01}}}}"
+    whole = finished(site, "muon-one-stage", stage("small", SMALL, muon % 10))
+    found = {}
+    for state in ("grown", "fresh"):
+        grow = f"{{method: lossless-dense, optimizer_state: {state}, learn: {{steps: 0}}}}"
+        halves = (stage("small", SMALL, muon % 5), stage("again", SMALL, muon % 5, grow))
+        found[state] = by_step(finished(site, f"muon-halves-{state}", *halves))
+    assert found["grown"] == by_step(whole)
+    assert found["fresh"] != by_step(whole)
+
+
 @pytest.mark.parametrize("state", ["grown", "asymmetric", "fresh"])
 def test_what_does_not_grow_trains_on_as_if_nothing_had_been(site: Site, one_stage: RunFiles, state: str):
     """Moments and their count come along: two stages of one size are one stage, unless the optimizer starts anew."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ligo_dist.architectures import get_architecture
+from ligo_dist.architectures import every_parameter, get_architecture
 from ligo_dist.engine import EvaluationResult
 from ligo_dist.growth import GrowthLayout, get_method
 from ligo_dist.schedule import PhaseCost, RunState, StageCost
@@ -99,6 +99,7 @@ def test_engines_moments_and_checks_are_time_of_growing(
     layout = GrowthLayout.for_method(get_architecture("gpt2"), shape, shape, get_method("lossless"))
     grow: Any = SimpleNamespace(
         optimizer_state=state,
+        states=[every_parameter] * 3,
         learn=SimpleNamespace(steps=steps),
         layout=layout,
         method=SimpleNamespace(depth=None),
