@@ -89,6 +89,7 @@ def faults_between(config: Config) -> list[Fault]:
         faults += _corpus_faults(config, architecture, has_source)
         faults += _tokenizer_faults(config.tokenizer, config.data, architecture, has_source)
         faults += stage_faults(config)
+        faults += _harness_faults(config, architecture)
     faults += mixture_faults(config)
     faults += attention_faults(config)
     faults += _going_on_faults(config)
@@ -116,6 +117,14 @@ def _going_on_faults(config: Config) -> list[Fault]:
         if step > steps
     ]
     return faults
+
+
+def _harness_faults(config: Config, architecture: Architecture) -> list[Fault]:
+    """Tasks that take a model of another kind."""
+    if not config.evaluation.harness.tasks or architecture.objective == "causal_lm":
+        return []
+    wrong = f"are for models that predict the next token, and {architecture.name} does not; [] would be right"
+    return [Fault("evaluation.harness.tasks", wrong)]
 
 
 def attention_faults(config: Config) -> list[Fault]:

@@ -50,6 +50,7 @@ from ligo_dist.training.resume import (
     run_lock,
 )
 from ligo_dist.training.summary import Locations, SourceSummary, StageSummary, show_summary, write_summary
+from ligo_dist.training.tasks import TASKS_DIRECTORY, ExportTasks
 from ligo_dist.training.trainer import Trainer
 
 
@@ -70,6 +71,10 @@ class RunPaths:
     @property
     def log(self) -> Path:
         return self.run_dir / "run.log"
+
+    @property
+    def tasks(self) -> Path:
+        return self.run_dir / TASKS_DIRECTORY
 
     def export(self, stage: str) -> Path:
         return self.run_dir / EXPORTS_DIRECTORY / stage
@@ -272,6 +277,17 @@ def _build_trainer(
     for name, (model_config, generation) in exports.items():
         rehearse_export(paths.export(name), model_config, corpus.write_processor, world, generation)
 
+    evaluation = config.evaluation
+    tasks = ExportTasks(
+        evaluation.harness,
+        evaluation.micro_batch_size,
+        paths.tasks,
+        world,
+        signals,
+        tracker,
+        progress.message,
+    )
+
     def on_stage_end(stage: StagePlan, shards: Shards) -> None:
         pictures.add_losses(stage.name)
         if stage.name not in exports:
@@ -289,6 +305,7 @@ def _build_trainer(
         progress.message(f"exported {stage.name} to {directory}")
         if stage is plan.last and config.tracking.register_model is not None:
             tracker.register_model(config.tracking.register_model, directory)
+        tasks.run(stage.name, directory, stage.train.first_step + stage.train.steps)
 
     return Trainer(plan, builder, runner, on_stage_end, pictures.add_operator)
 
