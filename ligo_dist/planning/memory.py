@@ -19,6 +19,9 @@ from ligo_dist.planning.setting import FP32, Setting
 _MOMENTS = 2
 """AdamW keeps two numbers for each weight."""
 
+_MASK, _INDEX = 1, 8
+"""Bytes for an element that says whether it is new, and of its number where such elements are picked out."""
+
 _GRADIENT_COPIES, _TEMPORARIES = 1, 2
 """Of the size of what the optimizer updates at a time: a copy of its gradients, and two temporaries of AdamW, which has
 none where it is fused."""
@@ -61,8 +64,37 @@ def peak_of(points: Sequence[Memory]) -> Memory:
     return max(points, key=lambda memory: memory.total)
 
 
+@dataclass(frozen=True)
+class Marked:
+    """What training some elements otherwise than the rest takes (`engine.new_elements`).
+
+    Attributes:
+        source: the weights that go on as they were; all else is new.
+        freezes: whether they are kept from moving for some steps.
+        scales: whether what is new has a learning rate of its own.
+    """
+
+    source: Sequence[ParameterSpec]
+    freezes: bool
+    scales: bool
+
+    def set_aside(self, ranks: int, group: int) -> int:
+        """Bytes of what is copied before the optimizer steps a group of elements on each of so many ranks."""
+        old, new = self._elements(ranks, group)
+        return FP32 * (1 + _MOMENTS) * old + FP32 * new
+
+    def picked(self, ranks: int, group: int) -> int:
+        """Bytes of what picks the elements out, before and after the step."""
+        return _MASK * group + _INDEX * max(self._elements(ranks, group))
+
+    def _elements(self, ranks: int, group: int) -> tuple[int, int]:
+        """Of a group, those that are frozen, and those of a rate of their own."""
+        old = min(group, partitioned(self.source, ranks))
+        return old * self.freezes, (group - old) * self.scales
+
+
 def training_peaks(
-    setting: Setting, model: Trained, kept: Activations, evaluated: Activations
+    setting: Setting, model: Trained, kept: Activations, evaluated: Activations, marked: Marked | None = None
 ) -> list[Memory]:
     """Of training a model.
 
@@ -71,8 +103,9 @@ def training_peaks(
         model: its weights.
         kept: activations of a micro-batch.
         evaluated: those of a micro-batch of the evaluation.
+        marked: what of it is trained otherwise than the rest; None: nothing is.
     """
-    engine = _Engine(setting, model)
+    engine = _Engine(setting, model, marked)
     held, most = engine.held(), engine.most
     return [
         held.plus("forward", activations=kept.kept, gathered=most + engine.in_flight),
@@ -171,15 +204,17 @@ class _Engine:
 
     setting: Setting
     trained: Trained
+    marked: Marked | None = None
 
     def held(self, *, moments: bool = True) -> Memory:
         """Between two steps; `moments`: whether the optimizer has its own yet."""
         setting, own = self.setting, partitioned(self.trained.weights, self.setting.ranks)
+        mask = own * _MASK if self.marked is not None else 0
         return Memory(
             "held",
             parameters=own * (setting.number + FP32),
             gradients=own * FP32 + setting.zero3.reduce_bucket * setting.number,
-            optimizer=own * FP32 * _MOMENTS if moments else 0,
+            optimizer=mask + (own * FP32 * _MOMENTS if moments else 0),
             gathered=self._whole(self.trained.persistent),
         )
 
@@ -229,9 +264,15 @@ class _Engine:
         setting, trained = self.setting, self.trained
         groups = trained.sub_groups(setting.ranks, setting.zero3.sub_group)
         copies = FP32 * (1 + _MOMENTS) * partitioned(trained.weights, setting.ranks)
-        step_tensors = _GRADIENT_COPIES + (0 if setting.on_gpu else _TEMPORARIES)
+        largest = max(groups)
+        taken, temporaries = _GRADIENT_COPIES * FP32 * largest, _TEMPORARIES * FP32 * largest
+        if setting.on_gpu:
+            temporaries = 0
+        if self.marked is not None:
+            taken += self.marked.set_aside(setting.ranks, largest)
+            temporaries = max(temporaries, self.marked.picked(setting.ranks, largest))
         return [
-            held.plus("optimizer", optimizer=step_tensors * FP32 * max(groups)),
+            held.plus("optimizer", optimizer=taken + temporaries),
             held.plus("checkpoint", buffers=self.largest_copy if setting.on_gpu else copies),
         ]
 
