@@ -19,8 +19,8 @@ from ligo_dist.runtime import watchdog
 from ligo_dist.runtime.console import open_console
 from ligo_dist.runtime.environment import rank_environment
 from ligo_dist.runtime.errors import CheckpointError, LigoError, Stopped
-from ligo_dist.runtime.files import CHECKPOINTS_DIRECTORY, EXPORTS_DIRECTORY
-from ligo_dist.runtime.heartbeat import enter
+from ligo_dist.runtime.files import CHECKPOINTS_DIRECTORY, EXPORTS_DIRECTORY, RUN_LOG
+from ligo_dist.runtime.heartbeat import enter, keep_place
 from ligo_dist.runtime.launch import STOP_FILE, LaunchDirectory, forget_request
 from ligo_dist.runtime.progress import Progress
 from ligo_dist.runtime.signals import StopSignals
@@ -70,7 +70,7 @@ class RunPaths:
 
     @property
     def log(self) -> Path:
-        return self.run_dir / "run.log"
+        return self.run_dir / RUN_LOG
 
     @property
     def tasks(self) -> Path:
@@ -181,6 +181,7 @@ def _run(
         first_rank_only(lambda: _conclude(plan, corpus, paths, trainer.state), world)
         status = "FINISHED"
     except Exception as error:
+        keep_place()  # what closes the records shows that it gets on, too
         signals.wait_if_ending()
         status = "KILLED" if isinstance(error, Stopped) else "FAILED"
         progress.message(f"stopped: {error}")
