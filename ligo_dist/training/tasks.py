@@ -118,9 +118,9 @@ class ExportTasks:
 
     def _shown(self, metrics: dict[str, float]) -> str:
         """The metrics of the tasks and groups that are named, without those of a group's parts."""
-        shown = [
-            f"{task}/{metric} {value:.4g}"
-            for _, task, metric, value in ((*name.split("/", 2), value) for name, value in metrics.items())
-            if task in self.harness.tasks and "stderr" not in metric
-        ]
+        shown = []
+        for name, value in metrics.items():
+            _, task, metric = name.split("/", 2)
+            if task in self.harness.tasks and "stderr" not in metric:
+                shown.append(f"{task}/{metric} {value:.4g}")
         return ", ".join(shown) or f"{len(metrics)} metrics"
