@@ -17,6 +17,7 @@ from typing import IO, Literal
 from launcher.fleet import Fleet
 from launcher.hosts import address_of
 from launcher.signals import Signals
+from ligo_dist.runtime.console import FAILURE_TAG
 from ligo_dist.runtime.errors import FINISHED, HOPELESS, INTERRUPTED, MORE_NODES, REQUEUE, LigoError
 from ligo_dist.runtime.launch import LaunchDirectory, Lines, Order, RankEnd
 
@@ -215,7 +216,9 @@ class Attempt:
 
     def _pass_on(self) -> None:
         for line in self._shown.new():
-            _show(line)
+            # How the first rank failed is told with the verdict, if it was not only for want of another.
+            if not line.startswith(FAILURE_TAG.format(0)):
+                _show(line)
         names = {address_of(node): node for node in self._homes}
         for line in self._said.new():
             node, _, words = line.partition(": ")

@@ -20,7 +20,7 @@ from ligo_dist.corpus import count_pieces_apart, find_files, find_prepared, prep
 from ligo_dist.huggingface import find_weight_files, locate_source, resolve_directory
 from ligo_dist.runtime.errors import CheckpointError, ConfigError, DataError, Fault, LigoError
 from ligo_dist.schedule import Plan, check_start, has_begun, read_start, start_checkpoint
-from ligo_dist.tracking import database_file, tracking_address
+from ligo_dist.tracking import database_file, harness_faults, tracking_address
 
 
 def check_before_start(
@@ -56,6 +56,8 @@ def check_before_start(
     faults += _tracking_faults(config)
     faults += _start_faults(config)
     faults += check_huggingface_keys_apart(config)
+    if num_accelerators is not None:  # else other machines evaluate
+        faults += harness_faults(config, asks_for_tasks=asks_for_models and not faults)
     if faults or plan is None:
         raise ConfigError(faults, source)
     if not asks_for_models:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 
 from launcher.attempt import Attempt, Outcome, RankFailure
 from launcher.command import next_port, shown, start_command
@@ -15,6 +17,7 @@ from launcher.signals import Signals
 from ligo_dist.config import Config, dump_yaml
 from ligo_dist.runtime.console import TERMINAL_VARIABLE
 from ligo_dist.runtime.errors import FAILED, FINISHED, HOPELESS, MISTAKE, MORE_NODES, REQUEUE, LigoError
+from ligo_dist.runtime.files import RUN_LOG
 from ligo_dist.runtime.launch import (
     STOP_FILE,
     WAS_KILLED,
@@ -68,7 +71,7 @@ class Supervisor:
             for attempt in range(cluster.max_restarts + 1):
                 if attempt:
                     pause = min(cluster.backoff_seconds * 2 ** (attempt - 1), _LONGEST_PAUSE)
-                    self._say(
+                    self._record(
                         f"restart {attempt} of {cluster.max_restarts} in {pause:g} s{self._from_where()}"
                     )
                     if not self._rest(pause):
@@ -184,7 +187,7 @@ class Supervisor:
         at = f" at {failure.doing}" if failure.doing else ""
         told = failure.lines if failure.rank or failure.code is not None else ()
         lines = "".join(f"\n  {redact(line)}" for line in told)
-        self._say(f"{who} {failure.reason}{at}{lines}".strip())
+        self._record(f"{who} {failure.reason}{at}{lines}".strip())
         if failure.code is None and failure.reason == WAS_KILLED and not failure.asked:
             # By SIGKILL, which leaves no word: most often the system's answer to a full memory.
             self._say(
@@ -233,6 +236,12 @@ class Supervisor:
     def _from_where(self) -> str:
         newest = self._newest_checkpoint()
         return " from the beginning" if newest is None else f" from {newest}"
+
+    def _record(self, text: str) -> None:
+        """Say it, in the run's own log too."""
+        self._say(text)
+        with suppress(OSError), (self._run_dir / RUN_LOG).open("a", encoding="utf-8") as log:
+            log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
 
     def _say(self, text: str) -> None:
         print(f"ligo-dist: {text}", file=sys.stderr, flush=True)

@@ -26,6 +26,7 @@ from ligo_dist.config import (
     with_source,
 )
 from ligo_dist.runtime import heartbeat, watchdog
+from ligo_dist.runtime.apart import close_apart
 from ligo_dist.runtime.console import tell_error, tell_failure
 from ligo_dist.runtime.environment import export_rank_environment, rank_environment
 from ligo_dist.runtime.errors import FAILED, FINISHED, ConfigError, LigoError, RunError
@@ -136,12 +137,16 @@ def _prepare(config: Config | LigoError, config_path: str) -> _Prepared:
     from ligo_dist.corpus import OpenedOnce, build_corpus
     from ligo_dist.engine import environment_world_size, refused_keys
     from ligo_dist.huggingface import liger_faults, locate_source, resolve_directory
+    from ligo_dist.tracking import harness_faults
 
     if isinstance(config, LigoError):
         raise config
     config = with_source(config, config_path)
     faults = check_world_size(config, environment_world_size()) + check_huggingface_keys(config)
     faults += refused_keys(config.deepspeed) + liger_faults(config.architecture, config.liger.kernels)
+    if rank_environment().rank == 0:
+        faults += harness_faults(config)
+        close_apart()
     if faults:
         raise ConfigError(faults, config_path)
     name = config.stages[0].from_

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,9 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from example import assert_told, example, faults_of
 from launcher import cli
-from ligo_dist.tracking import read_records
-from runs import RunFiles
+from launcher.preflight import check_before_start
+from ligo_dist.runtime.errors import ConfigError
+from ligo_dist.tracking import harness, harness_faults, read_records
+from runs import RunFiles, Site, environment, launcher
+from servers import stored_runs
 
 _TASK = """
 task: endings
@@ -32,6 +37,13 @@ _QUESTIONS = [
 ]
 
 
+def write_task(directory: Path) -> None:
+    """Write the task `endings` and its questions."""
+    questions = directory / "endings.jsonl"
+    questions.write_text("".join(json.dumps(question) + "\n" for question in _QUESTIONS))
+    (directory / "endings.yaml").write_text(_TASK.format(file=questions))
+
+
 def likeliest(export: Path, question: dict) -> int:
     """The answer that the export gives the highest probability, with the library alone."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(export), AutoTokenizer.from_pretrained(export)
@@ -47,9 +59,7 @@ def likeliest(export: Path, question: dict) -> int:
 @pytest.mark.slow
 def test_a_task_on_the_exports_of_a_run(whole_run: RunFiles, tmp_path: Path) -> None:
     files = whole_run.copy("evaluated")
-    questions = tmp_path / "endings.jsonl"
-    questions.write_text("".join(json.dumps(question) + "\n" for question in _QUESTIONS))
-    (tmp_path / "endings.yaml").write_text(_TASK.format(file=questions))
+    write_task(tmp_path)
     words = ["--tasks", "endings", "--include-path", str(tmp_path), "--batch-size", "2", "--device", "cpu"]
     assert cli.main(["evaluate", str(files.run_dir), *words]) == 0
     *before, last = read_records(files.run_dir / "metrics.jsonl")
@@ -58,6 +68,70 @@ def test_a_task_on_the_exports_of_a_run(whole_run: RunFiles, tmp_path: Path) -> 
     export = files.run_dir / "export" / "large"
     right = sum(likeliest(export, question) == question["right"] for question in _QUESTIONS)
     assert last["evaluate/endings/acc"] == pytest.approx(right / 3)
+
+
+@pytest.mark.slow
+def test_a_run_that_evaluates_its_exports(site: Site, tmp_path: Path) -> None:
+    files, uri = site.config("tasks", "two stages"), f"sqlite:///{tmp_path}/mlflow.db"
+    write_task(tmp_path)
+    asked = f"evaluation.harness={{tasks: [endings], include_path: '{tmp_path}', batch_size: 2}}"
+    words = ["checkpoints.export_stages=true", "tracking.mlflow=true", f"tracking.uri={uri}"]
+    code = subprocess.run(
+        launcher("run", str(files.config), asked, *words, "--nproc", "2"), env=environment()
+    )
+    assert code.returncode == 0
+    measured = {record["stage"]: record for record in files.records() if record["phase"] == "evaluate"}
+    assert {stage: record["step"] for stage, record in measured.items()} == {"small": 5, "large": 15}
+    runs = stored_runs(uri, "ligo_dist")
+    for stage, record in measured.items():
+        export = files.run_dir / "export" / stage
+        right = sum(likeliest(export, question) == question["right"] for question in _QUESTIONS)
+        assert record["evaluate/endings/acc"] == pytest.approx(right / 3)
+        assert runs[stage].data.metrics["evaluate/endings/acc"] == pytest.approx(right / 3)
+        assert f"{stage} on its tasks: endings/acc {right / 3:.4g}" in (files.run_dir / "run.log").read_text()
+
+
+def asked(directory: Path, *, asks: bool = True, **keys: object) -> list[str]:
+    """What is wrong with tasks, one each."""
+    harness = {"tasks": ["endings"], "include_path": str(directory), **keys}
+    config = example(f"run_dir={directory}/run", f"evaluation.harness={json.dumps(harness)}")
+    return [str(fault) for fault in harness_faults(config, asks_for_tasks=asks)]
+
+
+@pytest.mark.slow
+def test_tasks_that_the_harness_does_not_have(tmp_path: Path) -> None:
+    write_task(tmp_path)
+    assert asked(tmp_path, tasks=["endings", "arc_easi", "lambada_*", "mmlu"]) == [
+        "evaluation.harness.tasks[1]: 'arc_easi' is no task that lm-evaluation-harness has; did you mean 'arc_easy'?"
+    ]
+
+
+def test_what_is_told_of_tasks_before_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked(tmp_path, asks=False) == []
+    there = tmp_path / "nowhere"
+    assert asked(tmp_path, include_path=str(there)) == [
+        f"evaluation.harness.include_path: there is no directory '{there}'"
+    ]
+    (comma,) = asked(tmp_path / "a,b", include_path=None)
+    assert comma.startswith(f"run_dir: '{tmp_path}/a,b/run' has a comma")
+    monkeypatch.setattr(harness, "find_spec", lambda name: None)
+    missing = asked(tmp_path)
+    assert missing == [
+        "evaluation.harness.tasks: lm-evaluation-harness is not installed here; pip install 'ligo_dist[eval]' installs"
+        " it"
+    ]
+    with pytest.raises(ConfigError, match="lm-evaluation-harness is not installed here"):
+        check_before_start(
+            example(f"run_dir={tmp_path}/run", "evaluation.harness.tasks=[arc_easy]"), 1, 0, "my.yaml"
+        )
+
+
+def test_a_model_that_predicts_no_next_token_has_no_tasks() -> None:
+    assert_told(
+        faults_of("model.family=bert", "evaluation.harness.tasks=[arc_easy]"),
+        "evaluation.harness.tasks",
+        "are for models that predict the next token, and bert does not; [] would be right",
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
 from launcher.arguments import positive
 from launcher.commands.sync import deliver
 from ligo_dist.runtime.errors import FAILED, FINISHED, LigoError
 from ligo_dist.runtime.files import EXPORTS_DIRECTORY
-from ligo_dist.tracking import add_evaluation, check_run_dir, harness_metrics, read_state, run_of_export
-
-_HARNESS = "lm_eval"
-"""Run in a process of its own: it imports torch."""
+from ligo_dist.tracking import (
+    add_evaluation,
+    check_harness,
+    check_run_dir,
+    harness_command,
+    harness_results,
+    read_state,
+    run_of_export,
+)
 
 _EXAMPLES = """\
 examples:
@@ -49,10 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     exports = _exports(arguments.export)
-    if find_spec(_HARNESS) is None:
-        raise LigoError(
-            "evaluate: lm-evaluation-harness is not installed here; pip install 'ligo_dist[eval]' installs it"
-        )
+    check_harness()
     if arguments.include_path is not None and not arguments.include_path.is_dir():
         raise LigoError(f"--include-path: there is no directory {arguments.include_path}")
     owners = {export: run_of_export(export) for export in exports}
@@ -90,12 +90,21 @@ def _evaluate(export: Path, owner: tuple[Path, str] | None, arguments: argparse.
     """Evaluate one export: the harness's exit code, or that of `sync`."""
     print(f"{export}: {arguments.tasks}", flush=True)
     with tempfile.TemporaryDirectory(prefix="evaluate-") as directory:
-        code = subprocess.run(_command(export, Path(directory), arguments)).returncode
-        written = sorted(Path(directory).rglob("results_*.json"))
-        if code or not written:
-            print(f"ligo-dist: {export}: the harness ended with exit code {code}", file=sys.stderr)
-            return FAILED
-        metrics = harness_metrics(json.loads(written[-1].read_text(encoding="utf-8"))["results"])
+        command = harness_command(
+            export,
+            Path(directory),
+            arguments.tasks,
+            include_path=arguments.include_path,
+            num_fewshot=arguments.num_fewshot,
+            limit=arguments.limit,
+            batch_size=arguments.batch_size,
+            device=arguments.device,
+        )
+        code = subprocess.run(command).returncode
+        metrics = harness_results(Path(directory)) if code == FINISHED else None
+    if metrics is None:
+        print(f"ligo-dist: {export}: the harness ended with exit code {code}", file=sys.stderr)
+        return FAILED
     if owner is None:
         print("  not recorded: this export lies in no run's directory", flush=True)
         return FINISHED
@@ -106,16 +115,3 @@ def _evaluate(export: Path, owner: tuple[Path, str] | None, arguments: argparse.
     if state is None or state.address is None:
         return FINISHED
     return deliver([run_dir])
-
-
-def _command(export: Path, output: Path, arguments: argparse.Namespace) -> list[str]:
-    options = {
-        "--include_path": arguments.include_path,
-        "--num_fewshot": arguments.num_fewshot,
-        "--limit": arguments.limit,
-        "--batch_size": arguments.batch_size,
-        "--device": arguments.device,
-    }
-    given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-    words = ["--model", "hf", "--model_args", f"pretrained={export}", "--tasks", arguments.tasks]
-    return [sys.executable, "-m", _HARNESS, *words, "--output_path", str(output), *given]

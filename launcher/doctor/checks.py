@@ -113,6 +113,7 @@ class Expected:
         disk: bytes that are still to be written into the run directory.
         memory: what a rank holds.
         on_processors: whether the ranks need no accelerator.
+        is_alone: whether there is one machine, which shares nothing.
         questions: what they were asked.
     """
 
@@ -122,6 +123,7 @@ class Expected:
     disk: int
     memory: RankMemory
     on_processors: bool
+    is_alone: bool
     questions: Questions
 
 
@@ -184,7 +186,7 @@ def _packages(visit: Visit, expected: Expected) -> _Findings:
 def _devices(visit: Visit, expected: Expected, node: Node) -> _Findings:
     there, wanted = len(visit.accelerators), max(node.devices) + 1
     if expected.on_processors:
-        yield "unused", ""
+        yield "processors", ""
     elif there < wanted:
         found = f"{_counted(there, 'accelerator')}, and the host file has {_counted(wanted, 'slot')}"
         yield found, "correct its slots, or see what `nvidia-smi` says there"
@@ -204,7 +206,7 @@ def _run_dir(visit: Visit, expected: Expected) -> _Findings:
         found = f"{shown} cannot be written: {visit.unwritable}"
         yield found, "let this user write there, or choose another run_dir"
     elif visit.sees_mark and visit.trace_seen:
-        yield "shared", ""
+        yield "writable" if expected.is_alone else "shared", ""
     else:
         advice = "put it on a file system that all hosts mount at the same path"
         yield f"{shown} is not the launcher's", advice

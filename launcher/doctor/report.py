@@ -156,6 +156,7 @@ def _expected(plan: Plan, questions: Questions, visits: Sequence[Visit], *, on_p
         disk=max(0, written - disk_held(run_dir)),
         memory=rank_memory(plan, needed, on_processors=on_processors),
         on_processors=on_processors,
+        is_alone=len(visits) == 1,
         questions=questions,
     )
 

@@ -12,6 +12,7 @@ from ligo_dist.config.deepspeed_keys import (
 )
 from ligo_dist.config.differences import MAY_CHANGE, changes, completed, difference, what_may_change
 from ligo_dist.config.faults import suggestion
+from ligo_dist.config.harness import Harness
 from ligo_dist.config.huggingface import (
     asks_the_library,
     check_huggingface_keys,
@@ -67,6 +68,7 @@ __all__ = [
     "Config",
     "Contender",
     "Data",
+    "Harness",
     "Learn",
     "Liger",
     "Model",

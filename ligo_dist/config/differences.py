@@ -16,7 +16,7 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
     "": ("run_dir", "tracking", "checkpoints", "distributed", "profile", "compile", "liger"),
     "model": ("attention",),
     "data": ("workers", "cache_dir"),
-    "evaluation": ("every_steps", "micro_batch_size", "compare_random"),
+    "evaluation": ("every_steps", "micro_batch_size", "compare_random", "harness"),
     "stages[]": ("nodes",),
     "stages[].train": _OF_A_PHASE,
     "stages[].grow.learn": _OF_A_PHASE,

@@ -13,6 +13,7 @@ from ligo_dist.config.yaml_text import Key, dotted
 from ligo_dist.runtime.errors import Fault, did_you_mean
 
 _FEW = 16
+_UNKNOWN = "unknown key"
 
 _WANTED = {
     "int_type": "a whole number",
@@ -52,12 +53,17 @@ def validation_faults(
     return [_fault(details, model, prefix) for details in error.errors()]
 
 
+def is_unknown_key(fault: Fault) -> bool:
+    """Whether a fault is a key that there is not."""
+    return fault.message.startswith(_UNKNOWN)
+
+
 def _fault(details: Any, model: type[BaseModel], prefix: Sequence[Key]) -> Fault:
     kind, location, value = details["type"], details["loc"], details["input"]
     context = details.get("ctx", {})
     path = dotted([*prefix, *location])
     if kind == "extra_forbidden":
-        return Fault(path, f"unknown key{suggestion(location[-1], _keys(types_at(model, location[:-1])))}")
+        return Fault(path, f"{_UNKNOWN}{suggestion(location[-1], _keys(types_at(model, location[:-1])))}")
     if kind == "missing":
         return Fault(path, f"is missing; {NEEDED if path == 'data' else 'it has no default'}")
     if kind == "literal_error":

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
-from ligo_dist.config.faults import validation_faults
+from ligo_dist.config.faults import is_unknown_key, validation_faults
 from ligo_dist.config.rules import faults_between
 from ligo_dist.config.schema import Config, Grow, Train
 from ligo_dist.config.section import Section, types_at
@@ -66,7 +66,9 @@ def config_from(raw: dict[str, Any], source: str = "configuration", faults: Sequ
         config = Config.model_validate(_inherit(raw))
     except ValidationError as error:
         found += _without_repeats(validation_faults(error, Config), raw, in_defaults)
-        raise ConfigError(found + in_defaults, source) from None
+        found += in_defaults
+        # What is missing may be what an unknown key was to say.
+        raise ConfigError(sorted(found, key=lambda fault: not is_unknown_key(fault)), source) from None
     found += in_defaults or faults_between(config)
     if found:
         raise ConfigError(found, source)

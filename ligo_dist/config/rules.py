@@ -4,6 +4,7 @@ number of ranks. The stages' part: `stage_rules`."""
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from ligo_dist.architectures import Architecture, architecture_names
 from ligo_dist.config.compare import compare_faults
@@ -14,7 +15,8 @@ from ligo_dist.config.resolve import FLASH, is_image_family, learn_steps, reads_
 from ligo_dist.config.schema import Config, Data, Model, Stage, Tokenizer, Tracking
 from ligo_dist.config.section import Section
 from ligo_dist.config.stage_rules import stage_faults
-from ligo_dist.runtime.errors import ArchitectureError, Fault, LigoError
+from ligo_dist.huggingface import check_path, locate_source
+from ligo_dist.runtime.errors import ArchitectureError, CheckpointError, Fault, LigoError
 from ligo_dist.runtime.imported import import_object
 
 _SET_BY = {
@@ -89,12 +91,28 @@ def faults_between(config: Config) -> list[Fault]:
         faults += _corpus_faults(config, architecture, has_source)
         faults += _tokenizer_faults(config.tokenizer, config.data, architecture, has_source)
         faults += stage_faults(config)
+        faults += _harness_faults(config, architecture)
     faults += mixture_faults(config)
     faults += attention_faults(config)
     faults += _going_on_faults(config)
     faults += compare_faults(config.compare)
     faults += _tracking_faults(config.tracking)
-    return faults + deepspeed_faults(config.deepspeed)
+    faults += deepspeed_faults(config.deepspeed)
+    return _source_faults(config) + faults if faults else []
+
+
+def _source_faults(config: Config) -> list[Fault]:
+    """A directory of the first stage's model that is not there, told beside other faults; where there are none, whoever
+    opens it tells it."""
+    name = config.stages[0].from_
+    if name is None:
+        return []
+    try:
+        check_path(name)
+    except CheckpointError as error:
+        is_kept = locate_source(Path(config.run_dir), name) != name
+        return [] if is_kept else [Fault("stages[0].from", str(error))]
+    return []
 
 
 def _going_on_faults(config: Config) -> list[Fault]:
@@ -116,6 +134,14 @@ def _going_on_faults(config: Config) -> list[Fault]:
         if step > steps
     ]
     return faults
+
+
+def _harness_faults(config: Config, architecture: Architecture) -> list[Fault]:
+    """Tasks that take a model of another kind."""
+    if not config.evaluation.harness.tasks or architecture.objective == "causal_lm":
+        return []
+    wrong = f"are for models that predict the next token, and {architecture.name} does not; [] would be right"
+    return [Fault("evaluation.harness.tasks", wrong)]
 
 
 def attention_faults(config: Config) -> list[Fault]:
@@ -293,7 +319,8 @@ def _family_faults(data: Data, architecture: Architecture) -> list[Fault]:
     source = data.source or sources[0]
     if source not in sources and (images or ":" not in source):
         wrong = f"{source!r} is no source of {'images' if images else 'text'} for {architecture.name}"
-        faults.append(Fault("data.source", wrong + suggestion(source, sources)))
+        there = sources if images else (*sources, "module:FUNCTION (yours)")
+        faults.append(Fault("data.source", wrong + suggestion(source, there)))
     elif ":" in source:
         try:
             import_object(source, "function", LigoError)

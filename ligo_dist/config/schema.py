@@ -13,6 +13,7 @@ from ligo_dist.architectures import Architecture, get_architecture
 from ligo_dist.config.cluster import Cluster
 from ligo_dist.config.compare import Compare
 from ligo_dist.config.data import Data, Tokenizer
+from ligo_dist.config.harness import Harness
 from ligo_dist.config.liger import Liger
 from ligo_dist.config.profile import Profile
 from ligo_dist.config.section import (
@@ -253,6 +254,8 @@ class Evaluation(Section):
     """Sequences that one rank takes in one forward pass."""
     compare_random: bool = True
     """Evaluate a randomly initialised model of the new size beside each grown one."""
+    harness: Harness = Harness()
+    """Tasks that exports are evaluated on."""
 
 
 class Tracking(Section):

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def show(console: Console, config: Config, corpus: Corpus) -> None:
     """Print what was prepared: a table with each source's splits, then where each lies."""
     from ligo_dist.corpus import parts_of
-    from ligo_dist.corpus.packing import SPLITS
+    from ligo_dist.corpus.order import SPLITS
 
     table = Table(box=box.SIMPLE_HEAD, header_style="dim")
     table.add_column("source", no_wrap=True)

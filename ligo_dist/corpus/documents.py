@@ -75,7 +75,10 @@ def as_bytes(value: Any, column: str, where: str) -> bytes:
         return value
     if value is None:
         return b""
-    raise DataError(f"data.text_column: {column!r} holds {type(value).__name__}, not text, in {where}")
+    raise DataError(
+        f"data.text_column: {column!r} holds {type(value).__name__}, not text, in {where}; a function of yours can make"
+        " text of it (data.source: module:FUNCTION)"
+    )
 
 
 def _of_texts(

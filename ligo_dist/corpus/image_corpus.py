@@ -27,7 +27,7 @@ from ligo_dist.corpus.cache import (
 from ligo_dist.corpus.hub_data import check_answer
 from ligo_dist.corpus.image_folders import check_number_of_classes
 from ligo_dist.corpus.images import Images, find_images, open_images
-from ligo_dist.corpus.order import is_validation
+from ligo_dist.corpus.order import SPLITS, is_validation, refuse_empty_split
 from ligo_dist.corpus.samples import ImageSamples
 from ligo_dist.runtime.errors import DataError
 from ligo_dist.runtime.machine import available_cores
@@ -42,7 +42,6 @@ logger = logging.getLogger(__name__)
 _FORMAT = 2
 """Raise it with every change of the code that changes what is made from the same inputs."""
 
-SPLITS = ("train", "validation")
 PROCESSOR_FILE = "preprocessor_config.json"
 MIDDLE = 0.5
 """Mean and standard deviation of each channel, unless the source's image processor says something else: values
@@ -248,7 +247,9 @@ def _write(
     finally:
         for file in opened.values():
             file.close()
-    _check_split(counts, validation_fraction, images.source.origin())
+    if not any(counts.values()):
+        raise DataError(f"{images.source.origin()}: not one image")
+    refuse_empty_split(list(counts.values()), validation_fraction, "image(s)", "or read more images")
     return {
         "files": {path.name: size_and_checksum(path) for path in files.values()},
         "images": counts,
@@ -256,18 +257,6 @@ def _write(
         "origin": images.source.origin(),
         "largest_label": {"label": largest_label, "row": largest_row},
     }
-
-
-def _check_split(counts: dict[str, int], validation_fraction: float, origin: str) -> None:
-    total = sum(counts.values())
-    if total == 0:
-        raise DataError(f"{origin}: not one image")
-    for split, count in counts.items():
-        if count == 0:
-            raise DataError(
-                f"data.validation_fraction: {validation_fraction} of {total} image(s) leaves the {split} split "
-                "empty; choose another fraction or read more images"
-            )
 
 
 def _check_labels(index: dict[str, Any], labels: int, origin: str) -> None:

@@ -14,6 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ligo_dist.runtime.errors import DataError
+
+SPLITS = ("train", "validation")
+
 
 def is_validation(document: bytes, fraction: float) -> bool:
     """Whether a document belongs to the validation split, which gets about `fraction` of all documents.
@@ -23,6 +27,27 @@ def is_validation(document: bytes, fraction: float) -> bool:
     """
     digest = hashlib.blake2b(document, digest_size=8, person=b"split").digest()
     return int.from_bytes(digest, "big") < fraction * 2**64
+
+
+def refuse_empty_split(counts: Sequence[int], fraction: float, what: str, remedy: str) -> None:
+    """See that neither split is empty.
+
+    Args:
+        counts: what is in each of `SPLITS`.
+        fraction: the part that is for validation.
+        what: is counted: `documents`.
+        remedy: what to choose, or to do.
+
+    Raises:
+        DataError: one is.
+    """
+    if all(counts):
+        return
+    empty = SPLITS[list(counts).index(0)]
+    raise DataError(
+        f"data.validation_fraction: {fraction} of {sum(counts):,} {what} leaves the {empty} split empty; choose another"
+        f" fraction, {remedy}"
+    )
 
 
 _ROUNDS = 8

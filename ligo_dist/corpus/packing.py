@@ -19,12 +19,11 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ligo_dist.corpus.order import is_validation
+from ligo_dist.corpus.order import SPLITS, is_validation, refuse_empty_split
 from ligo_dist.corpus.text_files import document_line
 from ligo_dist.corpus.text_tokenizer import TextTokenizer
 from ligo_dist.runtime.errors import DataError
 
-SPLITS = ("train", "validation")
 VALIDATION_DOCUMENTS = "validation.jsonl"
 """The validation documents as they are, for whoever wants to measure an exported model by other means."""
 
@@ -177,11 +176,8 @@ def check_split(documents: Iterable[bytes], validation_fraction: float) -> None:
             f"data: the corpus is {what}, which cannot be trained on and held back for validation; give further"
             " documents, or make them smaller (data.document: paragraph or line, for text)"
         )
-    empty = SPLITS[counts.index(0)]
-    raise DataError(
-        f"data.validation_fraction: {validation_fraction} of {total} documents leaves the {empty} split empty; choose"
-        " another fraction, read more documents, or make them smaller (data.document)"
-    )
+    remedy = "read more documents, or make them smaller (data.document)"
+    refuse_empty_split(counts, validation_fraction, "documents", remedy)
 
 
 def _chunks(documents: Iterable[bytes]) -> Iterator[list[bytes]]:

@@ -25,9 +25,8 @@ from ligo_dist.corpus.cache import (
     recall,
     size_and_checksum,
 )
-from ligo_dist.corpus.order import is_validation
+from ligo_dist.corpus.order import SPLITS, is_validation
 from ligo_dist.corpus.packing import (
-    SPLITS,
     VALIDATION_DOCUMENTS,
     PackedBlocks,
     SplitStatistics,

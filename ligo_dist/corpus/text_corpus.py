@@ -12,7 +12,8 @@ from ligo_dist.config import reads_tokens
 from ligo_dist.corpus.boundaries import Boundaries
 from ligo_dist.corpus.cache import remember, size_and_checksum
 from ligo_dist.corpus.hub_data import check_answer
-from ligo_dist.corpus.packing import SPLITS, Blocks, SplitStatistics, summed
+from ligo_dist.corpus.order import SPLITS
+from ligo_dist.corpus.packing import Blocks, SplitStatistics, summed
 from ligo_dist.corpus.prepare import PackedCorpus, prepare_corpus, recall_corpus
 from ligo_dist.corpus.pretrained_tokenizer import PretrainedTokenizer
 from ligo_dist.corpus.samples import (

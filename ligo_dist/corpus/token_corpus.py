@@ -24,8 +24,8 @@ from ligo_dist.corpus.cache import (
     read_index,
     recall,
 )
-from ligo_dist.corpus.order import is_validation
-from ligo_dist.corpus.packing import SPLITS, SplitStatistics, token_dtype
+from ligo_dist.corpus.order import SPLITS, is_validation, refuse_empty_split
+from ligo_dist.corpus.packing import SplitStatistics, token_dtype
 from ligo_dist.corpus.prepare import check_tokenizer, keep_tokenizer, kept_tokenizer
 from ligo_dist.corpus.text_files import find_files, index_of
 from ligo_dist.corpus.text_tokenizer import TextTokenizer
@@ -157,7 +157,9 @@ def prepare_tokens(
         mapped = MappedTokens([_placed(run, directory) for run in runs])
         with progress_bar("reading the tokens", len(lengths), show_progress) as advance:
             read = _read(mapped, starts, lengths, tokenizer, validation_fraction, workers, advance)
-        _check_split(read.sides, validation_fraction)
+        counts = np.bincount(read.sides, minlength=len(SPLITS)).tolist()
+        remedy = "or take more documents (data.files, data.max_documents)"
+        refuse_empty_split(counts, validation_fraction, "documents", remedy)
         if not read.ended:
             logger.warning(
                 "%s: no document ends in the end-of-text token %d of the tokenizer: what is trained on them will not"
@@ -320,16 +322,6 @@ def _check_ids(ids: NDArray[Any], tokenizer: TextTokenizer, path: str = "") -> N
                 f"{tokenizer.origin} has {tokenizer.vocab_size:,} pieces, and there is a token of the id {extreme:,}"
                 f"{where}; name the tokenizer that made the tokens of data.files"
             )
-
-
-def _check_split(side_of: NDArray[np.intp], validation_fraction: float) -> None:
-    counts = np.bincount(side_of, minlength=len(SPLITS))
-    if not counts.all():
-        empty = SPLITS[int(counts.argmin())]
-        raise DataError(
-            f"data.validation_fraction: {validation_fraction} of {len(side_of):,} documents leaves the {empty} split "
-            "empty; choose another fraction, or take more documents (data.files, data.max_documents)"
-        )
 
 
 def _check(tokenizer: TextTokenizer | None) -> Check:

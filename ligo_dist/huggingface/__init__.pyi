@@ -3,6 +3,7 @@ from .check import differing_blocks as differing_blocks
 from .check import model_faults as model_faults
 from .files import SafetensorsTensor as SafetensorsTensor
 from .files import stored_tensors as stored_tensors
+from .hub import check_path as check_path
 from .hub import find_weight_files as find_weight_files
 from .hub import resolve_directory as resolve_directory
 from .hub import weights_fingerprint as weights_fingerprint

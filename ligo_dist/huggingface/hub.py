@@ -33,10 +33,7 @@ def resolve_directory(name: str, weights: bool = True) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         return path
-    if path.exists():
-        raise CheckpointError(f"{name!r} is a file, not a Hugging Face directory")
-    if _is_path(name):
-        raise CheckpointError(f"no such directory: {name!r} (from {Path.cwd()}){_nearest(path)}")
+    check_path(name)
     from huggingface_hub import snapshot_download  # half a second, and only names on the hub need it
 
     try:
@@ -51,6 +48,19 @@ def resolve_directory(name: str, weights: bool = True) -> Path:
             f"{name!r} is no directory here, and cannot be had from the hub: {reason}{_nearest(path)}"
         ) from error
     return directory
+
+
+def check_path(name: str) -> None:
+    """Whether a name is a directory here, or may be one on the hub, which is not asked.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        raise CheckpointError(f"{name!r} is a file, not a Hugging Face directory")
+    if _is_path(name) and not path.is_dir():
+        raise CheckpointError(f"no such directory: {name!r} (from {Path.cwd()}){_nearest(path)}")
 
 
 def _is_path(name: str) -> bool:

@@ -17,7 +17,7 @@ from ligo_dist.planning.gathering import (
     partitioned,
     whole_blocks,
 )
-from ligo_dist.planning.memory import Memory, growing_peaks, learning_peaks, peak_of, training_peaks
+from ligo_dist.planning.memory import Marked, Memory, growing_peaks, learning_peaks, peak_of, training_peaks
 from ligo_dist.planning.setting import FP32, Setting
 from ligo_dist.planning.traffic import Traffic, engine_traffic, generation_traffic, transfer_traffic
 from ligo_dist.runtime.zero3 import Zero3
@@ -102,6 +102,7 @@ def _training(plan: Plan, setting: Setting, stage: StagePlan) -> PhaseEstimate:
     setting = _fitted(plan, setting, stage.block(plan.architecture))
     model = Trained.of(_modules(plan, stage), setting.zero3, checkpointed=checkpointed)
     kept, evaluated = _kept(plan, setting, stage, train), _evaluated(plan, setting, stage)
+    marked = _marked(plan, stage)
     return PhaseEstimate(
         stage,
         TRAIN,
@@ -109,7 +110,7 @@ def _training(plan: Plan, setting: Setting, stage: StagePlan) -> PhaseEstimate:
         stage.cost.train,
         engine_traffic(setting, model, micro_steps),
         checkpoint=FP32 * ranks * (partitioned(model.weights, ranks) + model.moments(ranks)),
-        peaks_on=lambda ranks: training_peaks(replace(setting, ranks=ranks), model, kept, evaluated),
+        peaks_on=lambda ranks: training_peaks(replace(setting, ranks=ranks), model, kept, evaluated, marked),
         blocks=stage.shape.layers * micro_steps,
     )
 
@@ -179,6 +180,15 @@ def _modules(plan: Plan, stage: StagePlan) -> list[Module]:
     """Of a stage's model, as ZeRO-3 gathers them."""
     modules = model_modules(plan.architecture, stage.shape, muon=stage.train.optimizer.muon is not None)
     return whole_blocks(modules) if plan.config.compile else modules
+
+
+def _marked(plan: Plan, stage: StagePlan) -> Marked | None:
+    """What of a stage's model is trained otherwise than the rest; None: nothing is."""
+    train, grow = stage.train, stage.grow
+    if grow is None or not train.marks_new:
+        return None
+    source = plan.architecture.parameters(grow.layout.source)
+    return Marked(source, train.freeze > 0, train.new_rate != 1)
 
 
 def _fitted(plan: Plan, setting: Setting, block: Sequence[tuple[int, ...]]) -> Setting:

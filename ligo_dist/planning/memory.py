@@ -17,6 +17,12 @@ from ligo_dist.planning.gathering import Trained, partition, partitioned, source
 from ligo_dist.planning.setting import FP32, Setting
 from ligo_dist.runtime.optimizers import MATRICES
 
+_MASK, _INDEX = 1, 8
+"""Bytes for an element that says whether it is new, and of its number where such elements are picked out."""
+
+_SET_ASIDE = 2
+"""Moments of a frozen element that are copied before a step; zeros where the optimizer has none."""
+
 _GRADIENT_COPIES, _TEMPORARIES = 1, 2
 """Of the size of what the optimizer updates at a time: a copy of its gradients, and two temporaries of AdamW, which has
 none where it is fused."""
@@ -63,8 +69,37 @@ def peak_of(points: Sequence[Memory]) -> Memory:
     return max(points, key=lambda memory: memory.total)
 
 
+@dataclass(frozen=True)
+class Marked:
+    """What training some elements otherwise than the rest takes (`engine.new_elements`).
+
+    Attributes:
+        source: the weights that go on as they were; all else is new.
+        freezes: whether they are kept from moving for some steps.
+        scales: whether what is new has a learning rate of its own.
+    """
+
+    source: Sequence[ParameterSpec]
+    freezes: bool
+    scales: bool
+
+    def set_aside(self, ranks: int, group: int) -> int:
+        """Bytes of what is copied before the optimizer steps a group of elements on each of so many ranks."""
+        old, new = self._elements(ranks, group)
+        return FP32 * (1 + _SET_ASIDE) * old + FP32 * new
+
+    def picked(self, ranks: int, group: int) -> int:
+        """Bytes of what picks the elements out, before and after the step."""
+        return _MASK * group + _INDEX * max(self._elements(ranks, group))
+
+    def _elements(self, ranks: int, group: int) -> tuple[int, int]:
+        """Of a group, those that are frozen, and those of a rate of their own."""
+        old = min(group, partitioned(self.source, ranks))
+        return old * self.freezes, (group - old) * self.scales
+
+
 def training_peaks(
-    setting: Setting, model: Trained, kept: Activations, evaluated: Activations
+    setting: Setting, model: Trained, kept: Activations, evaluated: Activations, marked: Marked | None = None
 ) -> list[Memory]:
     """Of training a model.
 
@@ -73,8 +108,9 @@ def training_peaks(
         model: its weights.
         kept: activations of a micro-batch.
         evaluated: those of a micro-batch of the evaluation.
+        marked: what of it is trained otherwise than the rest; None: nothing is.
     """
-    engine = _Engine(setting, model)
+    engine = _Engine(setting, model, marked)
     held, most = engine.held(), engine.most
     return [
         held.plus("forward", activations=kept.kept, gathered=most + engine.in_flight),
@@ -173,15 +209,17 @@ class _Engine:
 
     setting: Setting
     trained: Trained
+    marked: Marked | None = None
 
     def held(self, *, moments: bool = True) -> Memory:
         """Between two steps; `moments`: whether the optimizer has its own yet."""
         setting, own = self.setting, partitioned(self.trained.weights, self.setting.ranks)
+        mask = own * _MASK if self.marked is not None else 0
         return Memory(
             "held",
             parameters=own * (setting.number + FP32),
             gradients=own * FP32 + setting.zero3.reduce_bucket * setting.number,
-            optimizer=FP32 * self.trained.moments(setting.ranks) if moments else 0,
+            optimizer=mask + (FP32 * self.trained.moments(setting.ranks) if moments else 0),
             gathered=self._whole(self.trained.persistent),
         )
 
@@ -243,11 +281,16 @@ class _Engine:
         largest = max((weight.numel for weight in trained.matrices), default=0)
         made = []
         for group, sizes in groups.items():
+            numbers = max(sizes)
+            taken = _GRADIENT_COPIES * FP32 * numbers
             if group == MATRICES:
-                made.append(2 * FP32 * max(sizes) + _ORTHOGONALIZED * setting.number * largest)
+                temporaries = FP32 * numbers + _ORTHOGONALIZED * setting.number * largest
             else:
-                step_tensors = _GRADIENT_COPIES + (0 if setting.on_gpu else _TEMPORARIES)
-                made.append(step_tensors * FP32 * max(sizes))
+                temporaries = 0 if setting.on_gpu else _TEMPORARIES * FP32 * numbers
+            if self.marked is not None:
+                taken += self.marked.set_aside(setting.ranks, numbers)
+                temporaries = max(temporaries, self.marked.picked(setting.ranks, numbers))
+            made.append(taken + temporaries)
         return max(made)
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.launch import LaunchDirectory
 from ligo_dist.tracking import (
+    EVALUATE,
     METRICS_FILE,
     STATE_FILE,
     Record,
@@ -86,14 +87,15 @@ def standing_of(run_dir: Path) -> Standing:
     """Where the run of a directory stands now."""
     state, now = read_state(run_dir), time.time()
     records = _last_records(run_dir / METRICS_FILE)
-    last: Record = records[-1] if records else {}
-    written = _last_written(run_dir)
+    last: Record = next((record for record in reversed(records) if record.get("phase") != EVALUATE), {})
+    launch = LaunchDirectory.newest(run_dir)
+    written = _last_written(run_dir, launch)
     stage, phase = last.get("stage"), last.get("phase")
     names = _stage_names(state)
     first, steps = _steps(state, stage, phase)
     return Standing(
         run_dir=run_dir,
-        status=_status(run_dir, state, silent=now - written),
+        status=_status(launch, state, silent=now - written),
         stage=stage,
         stage_number=names.index(stage) + 1 if stage in names else None,
         stages=len(names) or None,
@@ -102,7 +104,7 @@ def standing_of(run_dir: Path) -> Standing:
         steps=steps,
         loss=_last(records, f"{phase}/loss"),
         validation_loss=_last(records, "evaluate/loss"),
-        age=max(0.0, now - (_time(last) or written)),
+        age=max(0.0, now - (_time(records[-1]) if records else written)),
     )
 
 
@@ -110,10 +112,9 @@ def _is_run(path: Path) -> bool:
     return (path / STATE_FILE).is_file() or LaunchDirectory.newest(path) is not None
 
 
-def _status(run_dir: Path, state: TrackingState | None, silent: float) -> RunStatus:
+def _status(launch: LaunchDirectory | None, state: TrackingState | None, silent: float) -> RunStatus:
     """Ranks that have begun and not ended count before what an earlier launch has recorded."""
     said = "RUNNING" if state is None or state.run is None else state.run.status
-    launch = LaunchDirectory.newest(run_dir)
     open_ends = launch is not None and launch.has_open_ends()
     if said == "FINISHED" or (said in _ENDED and not (open_ends and silent < LOST_SECONDS)):
         return _ENDED[said]
@@ -122,9 +123,8 @@ def _status(run_dir: Path, state: TrackingState | None, silent: float) -> RunSta
     return "running" if silent < LOST_SECONDS else "lost"
 
 
-def _last_written(run_dir: Path) -> float:
-    """When the newest of the files was written that a run writes all the time."""
-    launch = LaunchDirectory.newest(run_dir)
+def _last_written(run_dir: Path, launch: LaunchDirectory | None) -> float:
+    """When the newest of the files was written that a run, and its newest launch, write all the time."""
     files = [run_dir / STATE_FILE, run_dir / METRICS_FILE, *(launch.path.iterdir() if launch else ())]
     times = [0.0]
     for file in files:
@@ -150,8 +150,8 @@ def _last(records: Sequence[Record], metric: str) -> float | None:
     return next((float(record[metric]) for record in reversed(records) if metric in record), None)
 
 
-def _time(record: Record) -> float | None:
-    return datetime.fromisoformat(record["time"]).timestamp() if "time" in record else None
+def _time(record: Record) -> float:
+    return datetime.fromisoformat(record["time"]).timestamp()
 
 
 def _stage_names(state: TrackingState | None) -> list[str]:

@@ -20,6 +20,10 @@ TERMINAL_VARIABLE = "LIGO_DIST_TERMINAL"
 """Names a terminal, such as `/dev/pts/3`, to show it there instead of on standard output."""
 
 
+FAILURE_TAG = "[rank {}] "
+"""Before each line of a traceback; in braces the rank."""
+
+
 def open_console() -> Console:
     """On the terminal that the environment names, if it can be had, else on standard output."""
     path = os.environ.get(TERMINAL_VARIABLE)
@@ -67,12 +71,12 @@ def tell_error(error: LigoError | RunError) -> None:
 def tell_failure() -> None:
     """The traceback of the exception that is being handled, where memory has run out what to do, then who failed where
     and at what."""
-    tag = f"[rank {_rank()}]"
-    lines = "".join(f"{tag} {line}\n" for line in redact(traceback.format_exc()).splitlines())
+    tag = FAILURE_TAG.format(_rank())
+    lines = "".join(f"{tag}{line}\n" for line in redact(traceback.format_exc()).splitlines())
     error = sys.exception()
     if error is not None and is_out_of_memory(error):
-        lines += f"{tag} {memory_advice(where())}\n"
-    _say(f"{lines}{tag} failed on {socket.gethostname()} at: {where()}")
+        lines += f"{tag}{memory_advice(where())}\n"
+    _say(f"{lines}{tag}failed on {socket.gethostname()} at: {where()}")
 
 
 def _say(text: str) -> None:

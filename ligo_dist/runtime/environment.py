@@ -135,6 +135,23 @@ def own_cores(available: int, environ: Mapping[str, str] = os.environ) -> int:
     return max(1, min(available, int(given)) if given.isdecimal() else available // local_size(environ))
 
 
+def alone(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a rank without what says that it is one, for a process that it starts."""
+    told = (
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "LOCAL_WORLD_SIZE",
+        "LOCAL_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    )
+    starters = ("CROSS_", "GROUP_", "ROLE_", "TORCHELASTIC_", "LIGO_DIST_", "SLURM_", "OMPI_", "PMI", "MV2_")
+    return {
+        name: value for name, value in environ.items() if name not in told and not name.startswith(starters)
+    }
+
+
 _MPI = {
     "RANK": ("OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"),
     "WORLD_SIZE": ("OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"),

@@ -18,6 +18,8 @@ MANIFEST = "COMPLETE.json"
 """In each checkpoint: says that it is one, and what it is of."""
 CHECKPOINT_NAME = re.compile(r"step-(\d+)-(\d+)-(learn|train)")
 """Name of a complete checkpoint: global step, stage number, phase."""
+RUN_LOG = "run.log"
+"""What a run said, each line with its time, within the run directory."""
 EXPORTS_DIRECTORY = "export"
 """Directory of a run's exports, one for each stage, within the run directory."""
 SUMMARY_FILE = "summary.json"

@@ -29,6 +29,7 @@ class _Heart:
     Attributes:
         place: stage and phase.
         doing: what is done there.
+        kept: whether that stays as it is.
         hang_seconds: how long it may take until the next beat; infinite: for ever.
         counted: when a beat last counted, by the monotonic clock; 0: none has.
         deadline: when it is ended in any case.
@@ -36,6 +37,7 @@ class _Heart:
 
     place: str = "start"
     doing: str = ""
+    kept: bool = False
     hang_seconds: float = math.inf
     counted: float = 0.0
     deadline: float = math.inf
@@ -69,7 +71,7 @@ def limit(seconds: float) -> None:
 def enter(place: str) -> None:
     """Begin something: what is told to `beat` belongs to it. A beat that always counts."""
     if threading.current_thread() is threading.main_thread():
-        _HEART.place, _HEART.doing = place, ""
+        _HEART.place, _HEART.doing, _HEART.kept = place, "", False
         _count(time.monotonic())
 
 
@@ -78,10 +80,16 @@ def beat(doing: str) -> None:
     # That a thread beside it gets on says nothing about the rank.
     if threading.current_thread() is not threading.main_thread():
         return
-    _HEART.doing = doing
+    if not _HEART.kept:
+        _HEART.doing = doing
     now = time.monotonic()
     if now - _HEART.counted >= SECONDS:
         _count(now)
+
+
+def keep_place() -> None:
+    """It has failed: until something else begins, `where` gives what it was at, whatever is told to `beat`."""
+    _HEART.kept = True
 
 
 def beating(items: Iterable[T], doing: str) -> Iterator[T]:

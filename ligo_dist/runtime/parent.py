@@ -28,6 +28,13 @@ def stop_without_it() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, SIGNAL)
 
 
+def end_with_it() -> None:
+    """Have the system kill this process when the parent's thread that started it ends. On other systems than Linux it
+    outlives that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def has_gone() -> bool:
     """Whether it has ended."""
     return _parent not in (None, os.getppid())

@@ -10,9 +10,13 @@ from .environment import SOURCE_RUN as SOURCE_RUN
 from .environment import environment_tags as environment_tags
 from .environment import git_state as git_state
 from .environment import source_tags as source_tags
+from .evaluation import EVALUATE as EVALUATE
 from .evaluation import add_evaluation as add_evaluation
-from .evaluation import harness_metrics as harness_metrics
 from .evaluation import run_of_export as run_of_export
+from .harness import check_harness as check_harness
+from .harness import harness_command as harness_command
+from .harness import harness_faults as harness_faults
+from .harness import harness_results as harness_results
 from .inherit import inherit_records as inherit_records
 from .mirror import Mirror as Mirror
 from .mlflow import MlflowStore as MlflowStore

@@ -136,10 +136,12 @@ class LogMetrics:
 
     def __call__(self, step: Step) -> None:
         kind = step.phase.kind
-        memory = [float(memory_bytes(self.world.device)), float(peak_memory_bytes(self.world.device))]
+        held = float(memory_bytes(self.world.device))
+        # On processors the system counts the peak now and then, and may be behind what it says is held.
+        memory = [held, max(held, float(peak_memory_bytes(self.world.device)))]
         # One exchange for all: another one would cost every rank more than what it carries.
         rows = gather_numbers([*memory, *(self.system.row() if self.system else ())], self.world)
-        held, self.peak_bytes = (max(row[index] for row in rows) for index in range(len(memory)))
+        most_held, self.peak_bytes = (max(row[index] for row in rows) for index in range(len(memory)))
         speed = {f"{kind}/tokens_per_second": self.tokens_per_step / step.seconds}
         if self.seconds_at_peak is not None:
             speed[f"{kind}/mfu"] = self.seconds_at_peak / step.seconds
@@ -150,7 +152,7 @@ class LogMetrics:
                 f"{kind}/gradient_norm": step.result.gradient_norm,
                 **speed,
                 **self.epochs(step.number),
-                "memory/held_bytes": held,
+                "memory/held_bytes": most_held,
                 "memory/peak_bytes": self.peak_bytes,
                 **cumulative(self.state),
             },

@@ -19,8 +19,8 @@ from ligo_dist.runtime import watchdog
 from ligo_dist.runtime.console import open_console
 from ligo_dist.runtime.environment import rank_environment
 from ligo_dist.runtime.errors import CheckpointError, LigoError, Stopped
-from ligo_dist.runtime.files import CHECKPOINTS_DIRECTORY, EXPORTS_DIRECTORY
-from ligo_dist.runtime.heartbeat import enter
+from ligo_dist.runtime.files import CHECKPOINTS_DIRECTORY, EXPORTS_DIRECTORY, RUN_LOG
+from ligo_dist.runtime.heartbeat import enter, keep_place
 from ligo_dist.runtime.launch import STOP_FILE, LaunchDirectory, forget_request
 from ligo_dist.runtime.progress import Progress
 from ligo_dist.runtime.signals import StopSignals
@@ -50,6 +50,7 @@ from ligo_dist.training.resume import (
     run_lock,
 )
 from ligo_dist.training.summary import Locations, SourceSummary, StageSummary, show_summary, write_summary
+from ligo_dist.training.tasks import TASKS_DIRECTORY, ExportTasks
 from ligo_dist.training.trainer import Trainer
 
 
@@ -69,7 +70,11 @@ class RunPaths:
 
     @property
     def log(self) -> Path:
-        return self.run_dir / "run.log"
+        return self.run_dir / RUN_LOG
+
+    @property
+    def tasks(self) -> Path:
+        return self.run_dir / TASKS_DIRECTORY
 
     def export(self, stage: str) -> Path:
         return self.run_dir / EXPORTS_DIRECTORY / stage
@@ -176,6 +181,7 @@ def _run(
         first_rank_only(lambda: _conclude(plan, corpus, paths, trainer.state), world)
         status = "FINISHED"
     except Exception as error:
+        keep_place()  # what closes the records shows that it gets on, too
         signals.wait_if_ending()
         status = "KILLED" if isinstance(error, Stopped) else "FAILED"
         progress.message(f"stopped: {error}")
@@ -272,6 +278,17 @@ def _build_trainer(
     for name, (model_config, generation) in exports.items():
         rehearse_export(paths.export(name), model_config, corpus.write_processor, world, generation)
 
+    evaluation = config.evaluation
+    tasks = ExportTasks(
+        evaluation.harness,
+        evaluation.micro_batch_size,
+        paths.tasks,
+        world,
+        signals,
+        tracker,
+        progress.message,
+    )
+
     def on_stage_end(stage: StagePlan, shards: Shards) -> None:
         pictures.add_losses(stage.name)
         if stage.name not in exports:
@@ -289,6 +306,7 @@ def _build_trainer(
         progress.message(f"exported {stage.name} to {directory}")
         if stage is plan.last and config.tracking.register_model is not None:
             tracker.register_model(config.tracking.register_model, directory)
+        tasks.run(stage.name, directory, stage.train.first_step + stage.train.steps)
 
     return Trainer(plan, builder, runner, on_stage_end, pictures.add_operator)
 

@@ -24,6 +24,7 @@ def test_each_may_change():
         "evaluation.compare_random=false", "stages[1].nodes=2", "stages[0].train.micro_batch_size=2",
         "stages[1].train.activation_checkpointing=true", "stages[1].grow.learn.micro_batch_size=3",
         "stages[1].grow.learn.activation_checkpointing=false", f"deepspeed={offload}",
+        "evaluation.harness={tasks: [arc_easy]}",
     )  # fmt: skip
     assert changes(example().resolved(), other.resolved()) == []
     assert changes(other.resolved(), example().resolved()) == []
@@ -47,7 +48,7 @@ def test_nothing_else_may(override: str):
 def test_a_message_has_them_all():
     told = what_may_change()
     assert told.startswith("run_dir, tracking, ")
-    assert "evaluation.{every_steps, micro_batch_size, compare_random}" in told
+    assert "evaluation.{every_steps, micro_batch_size, compare_random, harness}" in told
     assert all(key in told for keys in MAY_CHANGE.values() for key in keys)
 
 

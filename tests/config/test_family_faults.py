@@ -90,7 +90,12 @@ def test_images(override: str, path: str, words: str):
     [
         (("model.max_positions=null",), "model.max_positions", "is missing; gpt2 needs the longest sequence"),
         (("model.patch_size=4",), "model.patch_size", "4 has no meaning for gpt2, only for images"),
-        (("data.source=digits",), "data.source", "'digits' is no source of text for gpt2; there are: stdlib"),
+        (("data.source=digits",), "data.source", ", datatrove, module:FUNCTION (yours)"),
+        (
+            ("data.source=digits",),
+            "data.source",
+            "'digits' is no source of text for gpt2; there are: stdlib, text",
+        ),
         (("data.labels=3",), "data.labels", "3 has no meaning for gpt2, only for image models"),
         (
             ("data.random_flip=true",),

@@ -3,6 +3,8 @@ is said of it."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from example import assert_told, example, faults_of, raw_example
@@ -372,3 +374,26 @@ def test_what_is_new_may_be_trained_alone_and_at_another_rate():
     train = example(NEW, "stages[1].train.freeze=10", "stages[1].train.new_rate=3.0").stages[1].train
     assert train is not None
     assert (train.freeze, train.new_rate) == (10, 3.0)
+
+
+def test_an_unknown_key_is_told_before_what_is_missing_for_it():
+    raw = raw_example()
+    raw["stages"][0]["train"]["batchsize"] = raw["stages"][0]["train"].pop("batch_size")
+    with pytest.raises(ConfigError) as caught:
+        config_from(raw)
+    assert [str(fault) for fault in caught.value.faults] == [
+        "stages[0].train.batchsize: unknown key; did you mean 'batch_size'?",
+        "stages[0].train.batch_size: is missing; it has no default",
+    ]
+
+
+def test_a_directory_that_is_not_there_is_told_beside_what_follows(tmp_path: Path):
+    nowhere = f"stages[0].from={tmp_path}/nothing"
+    missing, tokenizer = faults_of(nowhere)
+    assert missing.path == "stages[0].from"
+    assert missing.message.startswith(f"no such directory: '{tmp_path}/nothing'")
+    assert tokenizer.path == "tokenizer.vocab_size"
+    assert example(nowhere, "tokenizer={}").stages[0].from_ == f"{tmp_path}/nothing"
+    (tmp_path / "nothing").mkdir()
+    assert [fault.path for fault in faults_of(nowhere)] == ["tokenizer.vocab_size"]
+    assert [fault.path for fault in faults_of("stages[0].from=someone/model")] == ["tokenizer.vocab_size"]

@@ -258,7 +258,7 @@ def test_a_fault_in_the_defaults_is_told_once_and_there():
     with pytest.raises(ConfigError) as caught:
         config_from(raw)
     assert [fault.path for fault in caught.value.faults] == [
-        "defaults.train.optimizer.epsilon", "defaults.train.step", "defaults.grow.learn.steps",
+        "defaults.train.step", "defaults.train.optimizer.epsilon", "defaults.grow.learn.steps",
     ]  # fmt: skip
 
 

@@ -151,7 +151,9 @@ def test_a_missing_column_is_named(streaming: bool, tmp_path: Path) -> None:
 def test_a_column_without_text_is_refused(streaming: bool, tmp_path: Path) -> None:
     _write_table(tmp_path / "a.parquet", "text", [1, 2])
     source = find_source("parquet", [str(tmp_path / "a.parquet")])
-    with pytest.raises(DataError, match=r"data.text_column: 'text' holds int, not text"):
+    with pytest.raises(
+        DataError, match=r"data.text_column: 'text' holds int, not text, .*source: module:FUNCTION"
+    ):
         list(source.open(streaming, tmp_path / "arrow"))
 
 

@@ -98,6 +98,10 @@ def behave(word: str, signals: StopSignals, hang_seconds: float) -> int:
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, signal.SIG_IGN)
         signals.ask = lambda *_: None  # type: ignore[method-assign]
+    if word == "survive":
+        time.sleep(1.0)
+        print("[rank 0] RuntimeError: Connection closed by peer", file=sys.stderr)
+        return 1
     if word in ("orderly", "kill-parent", "work", "stubborn"):
         signals.defer()
         while signals.requested is None or word == "stubborn":

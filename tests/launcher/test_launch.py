@@ -67,6 +67,27 @@ def test_a_rank_that_is_killed_is_a_failure_and_the_run_goes_on(site: Site):
     assert "if it was the system that killed it (`dmesg` says so), memory has run out." in err
     assert "restart 1 of 3 in 0 s from step-00000004-0-train" in err
     assert [start["RANK"] for start in site.starts].count("0") == 2
+    log = (site.directory / "run/run.log").read_text()
+    assert "  rank 1 on localhost was killed at small train step 7\n" in log
+    assert "  restart 1 of 3 in 0 s from step-00000004-0-train\n" in log
+
+
+def test_how_the_first_rank_failed_is_told_once(site: Site):
+    site.behave(rank0=["exit-1"], rank1=["wait"])
+    code, out, err = site.launch("--nproc", "2", "cluster.max_restarts=0")
+    assert code == 1
+    assert "[rank 0]" not in out
+    assert err.count("[rank 0] RuntimeError: this is why") == 1
+
+
+def test_what_a_survivor_of_a_killed_rank_says_is_in_its_log_alone(site: Site):
+    site.behave(rank0=["survive"], rank1=["die"])
+    code, out, err = site.launch("--nproc", "2", "cluster.max_restarts=0")
+    assert code == 1
+    assert "rank 1 on localhost was killed at small train step 7" in err
+    assert "[rank 0]" not in out + err
+    said = (site.directory / "run/logs/001/rank-00000.log").read_text()
+    assert "[rank 0] RuntimeError: Connection closed by peer" in said
 
 
 def test_a_rank_that_does_not_get_on_is_a_failure(site: Site):

@@ -62,10 +62,18 @@ class Case:
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(map(str, case)))
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     family, precision, ranks, optimizer = request.param
-    files = Site.make(tmp_path_factory.mktemp("measured")).config("run")
+    return run_case(
+        tmp_path_factory.mktemp("measured"), family, SCHEDULES[family], precision, ranks, optimizer
+    )
+
+
+def run_case(
+    directory: Path, family: str, stages: list[Any], precision: str, ranks: int, optimizer: str = "adamw"
+) -> Case:
+    files = Site.make(directory).config("run")
     raw = yaml.safe_load(files.config.read_text())
     raw["model"] = {"family": family, "max_positions": LENGTH, "vocab_size": 2048}
-    raw |= {"stages": SCHEDULES[family], "precision": precision}
+    raw |= {"stages": stages, "precision": precision}
     raw["data"]["sequence_length"] = LENGTH
     raw["defaults"]["train"]["micro_batch_size"] = raw["evaluation"]["micro_batch_size"] = 2
     raw["defaults"]["train"]["optimizer"]["kind"] = optimizer
@@ -181,6 +189,22 @@ def test_checkpoints_and_exports_have_their_bytes(case: Case) -> None:
     for stage in case.plan.stages:
         exported = case.files.run_dir / "export" / stage.name / "model.safetensors"
         assert tensor_bytes(exported) == export_bytes(stage)
+
+
+@pytest.mark.parametrize("train", [{"freeze": 4}, {"freeze": 4, "new_rate": 0.5}], ids=["alone", "faster"])
+def test_what_trains_new_elements_alone_is_planned(train: dict[str, Any], tmp_path: Path) -> None:
+    """All gradients are computed, so the FLOPs are those of any step; masks and copies of weights are held."""
+    grow = {"method": "lossless-dense", "learn": {"steps": 0}}
+    small, large = (
+        {"name": "small", "size": SMALL, "train": {}},
+        {"name": "large", "size": LARGE, "grow": grow},
+    )
+    case = run_case(tmp_path, "gpt2", [small, {**large, "train": train}], "fp32", 1)
+    (phase,) = [phase for phase in case.phases if (phase.stage.name, phase.kind) == ("large", "train")]
+    assert phase.cost.hardware_flops_per_step == case.measured.flops["large", "train"]
+    assert phase.peak.point == "optimizer"
+    measured = case.measured.peaks["large", "train", "step"]
+    assert planned_bytes(phase, "step") == pytest.approx(measured, rel=0.05)
 
 
 def tensor_bytes(path: Path) -> int:

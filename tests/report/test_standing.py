@@ -17,7 +17,7 @@ from launcher import cli
 from ligo_dist.report import LOST_SECONDS, Standing, find_runs, standing_of
 from ligo_dist.runtime.errors import LigoError
 from ligo_dist.runtime.launch import LaunchDirectory, RankEnd
-from ligo_dist.tracking import METRICS_FILE, STATE_FILE, Status, Tracker, build_tracker
+from ligo_dist.tracking import EVALUATE, METRICS_FILE, STATE_FILE, Status, Tracker, build_tracker
 from runs import environment
 
 
@@ -36,6 +36,20 @@ def begun(run_dir: Path) -> Tracker:
             tracker.end_stage()
     tracker.log({"train/loss": 4.25}, 8)
     return tracker
+
+
+def test_what_tasks_of_an_export_came_to_is_no_phase(tmp_path: Path):
+    tracker = begun(tmp_path / "run")
+    before = standing_of(tmp_path / "run")
+    tracker.start_phase(EVALUATE)
+    tracker.log({"evaluate/endings/acc": 0.5}, 10)
+    after = standing_of(tmp_path / "run")
+    tracker.close("FINISHED")
+    assert (
+        (after.phase, after.step, after.loss)
+        == (before.phase, before.step, before.loss)
+        == ("train", 3, 4.25)
+    )
 
 
 def ended(run_dir: Path, status: Status) -> Path:

@@ -81,6 +81,19 @@ def test_where_it_is_at_is_known_at_once(clock: Clock, told: list[Any]):
     assert heartbeat.where() == "export"
 
 
+def test_what_failed_stays_known_while_the_rest_is_closed(clock: Clock, told: list[Any]):
+    heartbeat.enter("medium learn")
+    heartbeat.beat("step 17")
+    heartbeat.keep_place()
+    clock.now += 2
+    heartbeat.beat("recording the rest in MLflow")
+    assert heartbeat.where() == "medium learn step 17"
+    assert told == ["medium learn", "medium learn step 17"], "it is a beat"
+    heartbeat.enter("export")
+    heartbeat.beat("shard 2")
+    assert heartbeat.where() == "export shard 2"
+
+
 def test_each_item_is_a_beat(clock: Clock, told: list[Any]):
     seen = []
     for item in heartbeat.beating([1, 2, 3], "growing"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -35,3 +36,12 @@ def test_it_has_gone_once_another_is_the_parent(
 def test_what_is_nobodys_rank_does_not_ask(system: SimpleNamespace):
     system.ppid = 1
     assert not parent.has_gone()
+
+
+@pytest.mark.parametrize(("platform", "asked"), [("linux", [(1, signal.SIGKILL)]), ("darwin", [])])
+def test_what_a_rank_starts_ends_with_it(
+    platform: str, asked: list[tuple[int, int]], system: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(parent.sys, "platform", platform)
+    parent.end_with_it()
+    assert system.asked == asked

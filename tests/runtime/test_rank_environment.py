@@ -10,6 +10,7 @@ import pytest
 
 from ligo_dist.runtime.environment import (
     RankEnvironment,
+    alone,
     export_rank_environment,
     local_size,
     rank_environment,
@@ -167,3 +168,18 @@ def test_what_does_not_fit_together_is_named(environ: dict[str, str], said: str)
 def test_it_loads_no_torch():
     code = "import sys, ligo_dist.runtime.environment; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_what_a_rank_starts_is_told_of_no_ranks():
+    environ = {
+        **MEETING,
+        **SLURM,
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "1",
+        "OMPI_COMM_WORLD_SIZE": "2",
+    }
+    assert alone({**environ, "PATH": "/bin", "OMP_NUM_THREADS": "4"}) == {
+        "PATH": "/bin",
+        "OMP_NUM_THREADS": "4",
+    }

@@ -31,6 +31,7 @@ from ligo_dist.training import (
     PhaseRunner,
     Step,
     StopAtNonFinite,
+    hooks,
     run_phase,
     seconds_at_peak,
     training_steps,
@@ -304,6 +305,17 @@ def test_the_learning_rate_is_logged(kind: str):
     assert metrics[f"{kind}/learning_rate"] == 0.1
     assert metrics[f"{kind}/tokens_per_second"] == 256
     assert log.peak_bytes == metrics["memory/peak_bytes"] > 0
+
+
+def test_the_peak_is_no_less_than_what_is_held(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(hooks, "memory_bytes", lambda device: 7000)
+    for said, recorded in ((6000, 7000), (8000, 8000)):
+        monkeypatch.setattr(hooks, "peak_memory_bytes", lambda device, said=said: said)
+        tracker = Tracker()
+        log = LogMetrics(RunState(), tracker, 128, World(0, 1, torch.device("cpu")), every=1)  # type: ignore[arg-type]
+        log(Step(1, phase(kind=TRAIN), StepResult(2.0, 0.5), 0.1, 0.5))
+        ((metrics, _),) = tracker.records
+        assert (metrics["memory/held_bytes"], metrics["memory/peak_bytes"]) == (7000, recorded)
 
 
 def test_the_part_of_the_peak_that_a_step_reached_is_logged_where_the_peak_is_known():

@@ -37,6 +37,7 @@ EXPECTED = Expected(
     disk=900 * GB,
     memory=RankMemory(host=0, device=80 * GB),
     on_processors=False,
+    is_alone=False,
     questions=Questions(
         "/shared", "runs/my", python_path=[], master_address="node1", master_port=29500, torch_seconds=15
     ),
@@ -145,6 +146,11 @@ def test_accelerators_are_counted_up_to_the_last_one_used():
         "node2: 7 accelerators, and the host file has 8 slots; correct its slots, or see what `nvidia-smi` says there"
     ]
     assert wrong({"accelerators": [0, 80 * GB]}, node=Node("node2", (1,))) == []
+
+
+def test_one_machine_shares_nothing_and_processors_are_named():
+    found = {check.name: check.found for check in checked(is_alone=True, on_processors=True)}
+    assert (found["devices"], found["run_dir"]) == ("processors", "writable")
 
 
 def test_ranks_on_processors_share_the_memory():

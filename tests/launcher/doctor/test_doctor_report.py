@@ -8,7 +8,13 @@ from launcher.doctor import Check, DoctorReport
 from launcher.doctor.checks import NAMES, THIS_MACHINE
 from ligo_dist.runtime.errors import MISTAKE, LigoError
 
-WORDS = {"python": "3.11.9", "disk": "83.2 GB", "memory": "22.2 GB", "devices": "unused", "run_dir": "shared"}
+WORDS = {
+    "python": "3.11.9",
+    "disk": "83.2 GB",
+    "memory": "22.2 GB",
+    "devices": "processors",
+    "run_dir": "shared",
+}
 FAULT = Check("node2", "packages", "torch 2.12.0, the launcher has 2.13.0", "install the same there")
 HERE = Check(THIS_MACHINE, "launcher", "there is no `pdsh`", "install it")
 
