@@ -131,7 +131,7 @@ def test_joint_steps_move_all_parts_and_the_moments_survive_folding(trial: Trial
         assert not torch.equal(tensors[role], before[part]), part
     # Adam's first step is the rate in size, but for the decay: at a tenth of the rate that is ten times as strong.
     stay = 1 - 1e-2 * WEIGHT_DECAY
-    step = (weights.source[role] - stay * before[SOURCE]).abs()
+    step = (weights.source[role].detach() - stay * before[SOURCE]).abs()
     assert float(step.median()) == pytest.approx(1e-3, rel=1e-2)
     mixed = {name: tensor.detach().clone() for name, tensor in weights.state().items()}
     weights.fold()

@@ -4,7 +4,7 @@
 
 The target and its setting are those of `benchmarks/horizon/deep.yaml`. All runs are in this process, on one thread, in
 plain PyTorch; all ways of a seed have the same source and the same batches, and end after the same FLOPs, learning
-counted. A finished run is a line of DIR/runs.jsonl and is not taken again; --report FILE writes FILE.txt and FILE.jsonl.
+counted. A finished run is a line of DIR/runs.jsonl and is not taken again; --report FILE writes FILE.txt and .jsonl.
 """
 
 from __future__ import annotations

@@ -22,10 +22,9 @@ final: validation loss, mean over the seeds ± half of their range; gain: how fa
 ± the same; grown, learned: loss right after growing, after learning; cost: of learning, part of all FLOPs; moved: depth
 coefficients from their start, on average / at most. Kept is what gains 0.01 and twice its spread.
 
-damped, stack,  not learned, as in `benchmarks.horizon`
-identity, random
+damped, stack, damped-interlace, identity, random: not learned, as in `benchmarks.horizon`
 joint-R-N       E1: W_l = sum_j D_lj S_j + delta_l in the training step, from damped copies, S at R times the rate, D at
-                the rate; folded after N steps, with delta's moments
+                the rate (slow: both at a tenth of it); folded after N steps, with delta's moments
 gates-N-R       E2: the 384 depth coefficients (with those of gains and output projections) alone, N steps on a quarter
                 of the batch at rate R, then training. Mixing weights takes their gradients: they are counted
 depth-N-R       LiGO in depth: the same on whole batches
@@ -45,7 +44,7 @@ def table(results: Sequence[Result]) -> list[str]:
         lines += [
             "",
             f"Learning rate {rate:g}; loss of the source {_mean(list(sources.values()))}",
-            f"{'way':<15}{'seeds':>6}{'final':>15}{'gain':>17}{'grown':>8}{'learned':>9}{'cost':>8}{'moved':>17}"
+            f"{'way':<17}{'seeds':>6}{'final':>15}{'gain':>17}{'grown':>8}{'learned':>9}{'cost':>8}{'moved':>17}"
             "  verdict",
         ]
         baseline = {each["seed"]: each["loss"] for each in own if each["way"] == BASELINE}
@@ -66,7 +65,7 @@ def _row(way: str, results: Sequence[Result], baseline: dict[int, float]) -> str
     gains = [baseline[each["seed"]] - each["loss"] for each in own if each["seed"] in baseline]
     spent = sum(each["learning_flops"] for each in own) / len(own)
     cells = [
-        f"{way:<15}{len(own):>6}{_mean([each['loss'] for each in own]):>15}",
+        f"{way:<17}{len(own):>6}{_mean([each['loss'] for each in own]):>15}",
         f"{_mean(gains, sign='+'):>17}",
         f"{_average(own, 'grown'):>8}{_average(own, 'learned'):>9}",
         f"{spent / own[0]['flops']:.2%}",

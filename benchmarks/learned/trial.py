@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GPT2LMHeadModel
+from transformers import AutoModelForCausalLM
 
 from benchmarks.horizon.runs import DECAY, REWARMUP, WARMUP, WAYS, Target
 from benchmarks.learned.weights import WEIGHTS, Training, Weights
@@ -97,7 +97,7 @@ class Trial:
     @cached_property
     def growth(self) -> Growth:
         """From the source to the target, layers being mixed from the source's alone."""
-        return self._growth(get_method("damped"))
+        return self._growth(_method("damped"))
 
     @property
     def _layers(self) -> int:
@@ -107,7 +107,7 @@ class Trial:
         torch.manual_seed(seed)
         shape = self.target.shape((layers, self.target.size[1]))
         keys = self.target.base["model"]["huggingface"] | self.corpus.library_keys()
-        return GPT2LMHeadModel(huggingface_config(self._architecture, shape, keys))
+        return AutoModelForCausalLM.from_config(huggingface_config(self._architecture, shape, keys))
 
     @cached_property
     def _module(self) -> nn.Module:
@@ -154,8 +154,7 @@ class Trial:
 
     def grown(self, start: str) -> Weights:
         """The target as one of the horizon's ways begins it, as a mixture; what is random is as the library has it."""
-        way = WAYS[start]
-        method = replace(get_method(way["method"]), depth=way.get("depth", get_method(way["method"]).depth))
+        method = _method(start)
         fresh = {name: tensor.detach() for name, tensor in self._module.named_parameters()}
         growth = self._growth(method)
         columns = range(LAYERS, growth.columns)
@@ -184,3 +183,10 @@ class Trial:
         steps = self.steps_left(spent)
         self.train(weights, {WEIGHTS: 1.0}, self.rates(steps), self.source_steps)
         return steps
+
+
+def _method(start: str) -> Method:
+    way = WAYS[start]
+    method = get_method(way["method"], way.get("depth"))
+    assert method is not None, start
+    return method

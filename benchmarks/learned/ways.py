@@ -32,7 +32,7 @@ def not_learned(trial: Trial, start: str) -> Outcome:
     return {"loss": trial.validation_loss(weights), "grown": grown, "learning_flops": 0}
 
 
-def joint(trial: Trial, source_rate: float, folded_after: int | None) -> Outcome:
+def joint(trial: Trial, source_rate: float, folded_after: int | None, depth_rate: float = 1.0) -> Outcome:
     """E1: remainder, depth coefficients and source in one training step; folded after some steps, or at the end. What
     learning costs beyond training is the mixing alone."""
     weights = trial.grown("damped")
@@ -40,7 +40,7 @@ def joint(trial: Trial, source_rate: float, folded_after: int | None) -> Outcome
     mixed = folded_after or trial.steps - trial.source_steps
     spent = mixed * (trial.joint_flops - trial.step_flops)
     rates = trial.rates(trial.steps_left(spent))
-    training = Training(weights, {WEIGHTS: 1.0, DEPTH: 1.0, SOURCE: source_rate})
+    training = Training(weights, {WEIGHTS: 1.0, DEPTH: depth_rate, SOURCE: source_rate})
     movement: Mapping[str, float] = {}
     for step, inputs in enumerate(islice(trial.batches(trial.source_steps), rates.steps)):
         training.step(inputs, rates(step))
@@ -121,6 +121,12 @@ WAYS: dict[str, Callable[[Trial], Outcome]] = {
         for steps in (100, None)
     },
     **{
+        f"joint-slow-{'all' if steps is None else steps}": partial(
+            joint, source_rate=0.1, folded_after=steps, depth_rate=0.1
+        )
+        for steps in (100, None)
+    },
+    **{
         f"gates-{steps}-{rate:g}": partial(depth_alone, steps=steps, rate=rate, batch_part=4)
         for steps in (10, 30)
         for rate in (1e-2, 3e-2, 1e-1)
@@ -132,6 +138,7 @@ WAYS: dict[str, Callable[[Trial], Outcome]] = {
     },
     "tournament": tournament,
     **{form: partial(closed_form, form=form) for form in CLOSED_FORMS},
+    "damped-interlace": partial(not_learned, start="damped-interlace"),
     "identity": partial(not_learned, start="identity"),
     "random": partial(not_learned, start="random"),
 }

@@ -145,7 +145,7 @@ class Training:
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         loss = self.weights.loss(inputs)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         for tensors in self._parts.values():
             if trained := [tensor for tensor in tensors if tensor.grad is not None]:
                 nn.utils.clip_grad_norm_(trained, CLIP)
