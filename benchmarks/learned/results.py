@@ -22,11 +22,12 @@ final: validation loss, mean over the seeds ± half of their range; gain: how fa
 ± the same; grown, learned: loss right after growing, after learning; cost: of learning, part of all FLOPs; moved: depth
 coefficients from their start, on average / at most. Kept is what gains 0.01 and twice its spread.
 
-damped, stack, damped-interlace, identity, random: not learned, as in `benchmarks.horizon`
+damped, stack, identity, random, damped-interlace: not learned, as in `benchmarks.horizon`
 joint-R-N       E1: W_l = sum_j D_lj S_j + delta_l in the training step, from damped copies, S at R times the rate, D at
                 the rate (slow: both at a tenth of it); folded after N steps, with delta's moments
 gates-N-R       E2: the 384 depth coefficients (with those of gains and output projections) alone, N steps on a quarter
                 of the batch at rate R, then training. Mixing weights takes their gradients: they are counted
+identity-gates  gates-10-0.01 from identity copies in the place of damped ones
 depth-N-R       LiGO in depth: the same on whole batches
 tournament      E4: damped, stack, identity and interlaced damped copies, ten steps each; the best one goes on
 gradmax, tiny   E3: identity copies whose output projections come from one batch's gradient, or that and activations
@@ -49,6 +50,8 @@ def table(results: Sequence[Result]) -> list[str]:
         ]
         baseline = {each["seed"]: each["loss"] for each in own if each["way"] == BASELINE}
         lines += [_row(way, own, baseline) for way in WAYS if any(each["way"] == way for each in own)]
+        if missing := [way for way in WAYS if all(each["way"] != way for each in own)]:
+            lines.append(f"Not taken: {', '.join(missing)}")
     return lines
 
 

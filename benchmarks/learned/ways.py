@@ -50,9 +50,9 @@ def joint(trial: Trial, source_rate: float, folded_after: int | None, depth_rate
     return {"loss": trial.validation_loss(weights), "grown": grown, "learning_flops": spent, **movement}
 
 
-def depth_alone(trial: Trial, steps: int, rate: float, batch_part: int) -> Outcome:
+def depth_alone(trial: Trial, steps: int, rate: float, batch_part: int, grown_by: str = "damped") -> Outcome:
     """E2 and LiGO in depth: the coefficients alone at a constant rate, on a part of the batch, then training."""
-    weights = trial.grown("damped")
+    weights = trial.grown(grown_by)
     start, grown = _copied(weights.depth), trial.validation_loss(weights)
     size = trial.batch_size // batch_part
     training = Training(weights, {DEPTH: 1.0})
@@ -136,6 +136,7 @@ WAYS: dict[str, Callable[[Trial], Outcome]] = {
         for steps in (25, 100)
         for rate in (1e-3, 1e-2, 1e-1)
     },
+    "identity-gates": partial(depth_alone, steps=10, rate=1e-2, batch_part=4, grown_by="identity"),
     "tournament": tournament,
     **{form: partial(closed_form, form=form) for form in CLOSED_FORMS},
     "damped-interlace": partial(not_learned, start="damped-interlace"),
