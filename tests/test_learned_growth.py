@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.horizon.runs import Target
 from benchmarks.learned.closed_form import SCALES, dealt_direction, least_squares, set_new_outputs
-from benchmarks.learned.results import table, verdict
+from benchmarks.learned.results import gains_over, table, verdict
 from benchmarks.learned.trial import Trial
 from benchmarks.learned.weights import CLIP, DEPTH, SOURCE, WEIGHT_DECAY, WEIGHTS, Training, Weights
 
@@ -221,7 +221,7 @@ def test_learning_takes_other_batches_than_training(trial: Trial):
         ([0.011, 0.011, 0.012], "kept"),
         ([0.001, 0.02, 0.03], "dropped"),
         ([-0.1], "dropped"),
-        ([0.02], "undecided, one seed"),
+        ([0.02], "undecided (one seed)"),
     ],
 )
 def test_what_gains_too_little_is_dropped(gains: list[float], said: str):
@@ -234,5 +234,6 @@ def test_gains_are_paired_by_seed():
         return about | {"loss": loss, "grown": 3.0, "learning_flops": 5.0}
 
     results = [result("damped", 0, 2.0), result("damped", 1, 2.2), result("stack", 1, 2.1)]
-    row = next(line for line in table(results) if line.startswith("stack  ") and "±" not in line)
-    assert row.split()[:4] == ["stack", "1", "2.1000", "+0.1000"]
+    row = next(line for line in table(results) if line.startswith("stack  "))
+    assert row.split()[:5] == ["stack", "1", "2.1000", "+0.1000", "-"]
+    assert gains_over("damped", "stack", results) == [pytest.approx(0.1)]

@@ -1,4 +1,4 @@
-"""The table of all ways, each held against damped copies of the same seeds."""
+"""The table of all ways, each held against damped and identity copies of the same seeds, which learn nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from benchmarks.learned.ways import WAYS
 
-BASELINE = "damped"
+BASELINES = ("damped", "identity")
+"""The start that learning begins from, and the other one that is not learned and ends low."""
 LEAST = 0.01
 """What a way has to gain, and at least twice the spread."""
 
@@ -18,9 +19,10 @@ GPT-2 of 16 layers x 32, 0.222 M parameters, grown from 2 layers at 0.8 of 20 to
 steps of 4,096 tokens); fp32, constant rate, last tenth to zero. All ways of a seed take the same source and the same
 batches, and end after the same FLOPs; learning is paid for with training steps, to the nearest one.
 
-final: validation loss, mean over the seeds ± half of their range; gain: how far below damped copies of the same seed,
-± the same; grown, learned: loss right after growing, after learning; cost: of learning, part of all FLOPs; moved: depth
-coefficients from their start, on average / at most. Kept is what gains 0.01 and twice its spread.
+final: validation loss, mean over the seeds ± half of their range; over damped, over identity: how far below these
+copies, not learned, of the same seed, ± the same; grown, learned: loss right after growing, after learning; cost: of
+learning, part of all FLOPs; moved: depth coefficients from their start, on average / at most. Kept is what gains 0.01
+and twice its spread; the verdict is of the gain over damped, then of that over identity.
 
 damped, stack, identity, random, damped-interlace: not learned, as in `benchmarks.horizon`
 joint-R-N       E1: W_l = sum_j D_lj S_j + delta_l in the training step, from damped copies, S at R times the rate, D at
@@ -45,11 +47,10 @@ def table(results: Sequence[Result]) -> list[str]:
         lines += [
             "",
             f"Learning rate {rate:g}; loss of the source {_mean(list(sources.values()))}",
-            f"{'way':<17}{'seeds':>6}{'final':>15}{'gain':>17}{'grown':>8}{'learned':>9}{'cost':>8}{'moved':>17}"
-            "  verdict",
+            f"{'way':<17}{'seeds':>6}{'final':>15}{'over damped':>17}{'over identity':>17}{'grown':>8}{'learned':>9}"
+            f"{'cost':>8}{'moved':>16}  verdict",
         ]
-        baseline = {each["seed"]: each["loss"] for each in own if each["way"] == BASELINE}
-        lines += [_row(way, own, baseline) for way in WAYS if any(each["way"] == way for each in own)]
+        lines += [_row(way, own) for way in WAYS if any(each["way"] == way for each in own)]
         if missing := [way for way in WAYS if all(each["way"] != way for each in own)]:
             lines.append(f"Not taken: {', '.join(missing)}")
     return lines
@@ -60,25 +61,34 @@ def verdict(gains: Sequence[float]) -> str:
     gain, spread = _mean_and_spread(gains)
     if gain < LEAST or gain < 2 * spread:
         return "dropped"
-    return "kept" if len(gains) > 1 else "undecided, one seed"
+    return "kept" if len(gains) > 1 else "undecided (one seed)"
 
 
-def _row(way: str, results: Sequence[Result], baseline: dict[int, float]) -> str:
+def gains_over(baseline: str, way: str, results: Sequence[Result]) -> list[float]:
+    """How far below the baseline's loss a way ends, of each seed that both have."""
+    losses = {each["seed"]: each["loss"] for each in results if each["way"] == baseline}
+    return [
+        losses[each["seed"]] - each["loss"]
+        for each in results
+        if each["way"] == way and each["seed"] in losses
+    ]
+
+
+def _row(way: str, results: Sequence[Result]) -> str:
     own = [each for each in results if each["way"] == way]
-    gains = [baseline[each["seed"]] - each["loss"] for each in own if each["seed"] in baseline]
+    gains = [gains_over(baseline, way, results) for baseline in BASELINES if baseline != way]
     spent = sum(each["learning_flops"] for each in own) / len(own)
+    over = [
+        _mean(gains_over(baseline, way, results), "+") if way != baseline else "-" for baseline in BASELINES
+    ]
     cells = [
-        f"{way:<17}{len(own):>6}{_mean([each['loss'] for each in own]):>15}",
-        f"{_mean(gains, sign='+'):>17}",
-        f"{_average(own, 'grown'):>8}{_average(own, 'learned'):>9}",
-        f"{spent / own[0]['flops']:.2%}",
+        f"{way:<17}{len(own):>6}{_mean([each['loss'] for each in own]):>15}{over[0]:>17}{over[1]:>17}",
+        f"{_average(own, 'grown'):>8}{_average(own, 'learned'):>9}{spent / own[0]['flops']:>8.2%}",
         f"{_average(own, 'moved', 4)} / {_average(own, 'moved_most', 3)}" if "moved" in own[0] else "-",
+        ", ".join(verdict(each) for each in gains if each),
     ]
     chosen = ", ".join(sorted({each["chosen"] for each in own if "chosen" in each}))
-    end = "baseline" if way == BASELINE else verdict(gains)
-    return f"{cells[0]}{cells[1]}{cells[2]}{cells[3]:>8}{cells[4]:>17}  {end}" + (
-        f"; took {chosen}" if chosen else ""
-    )
+    return f"{cells[0]}{cells[1]}{cells[2]:>16}  {cells[3]}" + (f"; took {chosen}" if chosen else "")
 
 
 def _average(results: Sequence[Result], key: str, digits: int = 3) -> str:
