@@ -84,8 +84,9 @@ def read_results(file: Path) -> list[dict[str, Any]]:
 
 
 def _report(file: Path, results: list[dict[str, Any]]) -> None:
+    commits = ", ".join(dict.fromkeys(each["commit"] for each in results))
     head = [
-        f"{date.today()}, commit {results[-1]['commit']}, {processor()}, one thread; python -m benchmarks.learned",
+        f"{date.today()}, commit {commits}, {processor()}, one thread; python -m benchmarks.learned",
         f"torch {torch.__version__}; {len(results)} runs, {sum(each['seconds'] for each in results) / 60:.0f} minutes",
     ]
     lines = head + table(results)

@@ -22,7 +22,7 @@ batches, and end after the same FLOPs; learning is paid for with training steps,
 final: validation loss, mean over the seeds ± half of their range; over damped, over identity: how far below these
 copies, not learned, of the same seed, ± the same; grown, learned: loss right after growing, after learning; cost: of
 learning, part of all FLOPs; moved: depth coefficients from their start, on average / at most. Kept is what gains 0.01
-and twice its spread; the verdict is of the gain over damped, then of that over identity.
+and twice its spread; the verdict is of the gain over damped, then of that over identity. One seed alone says little.
 
 damped, stack, identity, random, damped-interlace: not learned, as in `benchmarks.horizon`
 joint-R-N       E1: W_l = sum_j D_lj S_j + delta_l in the training step, from damped copies, S at R times the rate, D at
@@ -59,9 +59,9 @@ def table(results: Sequence[Result]) -> list[str]:
 def verdict(gains: Sequence[float]) -> str:
     """What the rule says of gains by seed."""
     gain, spread = _mean_and_spread(gains)
-    if gain < LEAST or gain < 2 * spread:
-        return "dropped"
-    return "kept" if len(gains) > 1 else "undecided (one seed)"
+    if len(gains) == 1:
+        return "undecided (one seed)" if gain >= LEAST else "dropped (one seed)"
+    return "kept" if gain >= max(LEAST, 2 * spread) else "dropped"
 
 
 def gains_over(baseline: str, way: str, results: Sequence[Result]) -> list[float]:
