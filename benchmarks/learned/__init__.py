@@ -1,0 +1,1 @@
+"""Whether learning how to grow pays: ways to learn a growth in depth against damped copies, at equal FLOPs."""
