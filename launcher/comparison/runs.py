@@ -167,9 +167,9 @@ def _contender_run(config: Config, contender: Contender, seed: int, common: Path
         return _derived(changed, contender.name, seed, [source, last], common)
     except ConfigError as error:  # in terms of the configuration whose last stage is this one's second
         here = f"stages[{len(before)}]"
-        raise ConfigError(
-            [replace(f, path=f.path.replace("stages[1]", here)) for f in error.faults]
-        ) from None
+        # What it grows from is exported by the source's run, which comes first.
+        own_faults = [f for f in error.faults if common is None or f.path != "stages[0].from"]
+        raise ConfigError([replace(f, path=f.path.replace("stages[1]", here)) for f in own_faults]) from None
 
 
 def _changed(config: Config, contender: Contender) -> Config:

@@ -12,6 +12,7 @@ from .environment import git_state as git_state
 from .environment import source_tags as source_tags
 from .evaluation import EVALUATE as EVALUATE
 from .evaluation import add_evaluation as add_evaluation
+from .evaluation import harness_metrics as harness_metrics
 from .evaluation import run_of_export as run_of_export
 from .harness import check_harness as check_harness
 from .harness import harness_command as harness_command
