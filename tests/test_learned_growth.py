@@ -118,7 +118,7 @@ def test_identity_copies_compute_what_the_source_does(trial: Trial):
 def test_random_layers_follow_those_of_the_source(trial: Trial):
     state, name = trial.grown("random").state(), "transformer.h.{}.mlp.c_fc.weight"
     assert torch.equal(state[name.format(1)], trial.source()[name.format(1)])
-    assert float(state[name.format(2)].std()) == pytest.approx(0.02, rel=0.1)
+    assert float(state[name.format(2)].std()) == pytest.approx(0.1, rel=0.1)
 
 
 def test_joint_steps_move_all_parts_and_the_moments_survive_folding(trial: Trial):
