@@ -237,11 +237,11 @@ class ImageSamples:
         )
         values = np.empty((len(indices), *self.images.shape[1:]), dtype=np.float32)
         for value, index, draw in zip(values, indices, draws, strict=True):
-            image = self.images[index]
-            if self.shift or self.flip:
-                image = self._changed(image, random_numbers(self.seed, int(draw), TRAINING))
             # In place and one by one: an image stays in the core's cache.
-            value[...] = image
+            if self.shift or self.flip:
+                self._put_changed(value, self.images[index], random_numbers(self.seed, int(draw), TRAINING))
+            else:
+                value[...] = self.images[index]
             value /= 255
             value -= mean
             value /= deviation
@@ -250,15 +250,25 @@ class ImageSamples:
             "labels": torch.from_numpy(self.classes[indices].astype(np.int64)),
         }
 
-    def _changed(self, image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    def _put_changed(
+        self, value: NDArray[np.float32], image: NDArray[np.uint8], random: np.random.Generator
+    ) -> None:
+        """Write an image [channels, height, width], moved and perhaps mirrored, into another array of that shape."""
         down, right = random.integers(-self.shift, self.shift, size=2, endpoint=True)
         mirrored = random.random() < 0.5
         if self.flip and mirrored:
             image = image[:, :, ::-1]
-        size = image.shape[1]
-        padded = np.pad(image, ((0, 0), (self.shift, self.shift), (self.shift, self.shift)))
-        top, left = self.shift - down, self.shift - right
-        return padded[:, top : top + size, left : left + size]
+        value.fill(0)
+        *_, height, width = image.shape
+        (rows, from_rows), (columns, from_columns) = _moved(down, height), _moved(right, width)
+        value[:, rows, columns] = image[:, from_rows, from_columns]
+
+
+def _moved(by: int, size: int) -> tuple[slice, slice]:
+    """Which part of an axis of so many elements is filled when all are moved by some, and which part fills it."""
+    left = max(size - abs(by), 0)
+    to, origin = min(max(by, 0), size), min(max(-by, 0), size)
+    return slice(to, to + left), slice(origin, origin + left)
 
 
 @dataclass(frozen=True)
