@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -89,6 +90,38 @@ def train_on(
     """A step on micro-batches whose rows all count, equally many on every rank."""
     parts = [(inputs, len(inputs["labels"])) for inputs in micro_batches]
     return engine.train_step(parts, engine.world.size * sum(rows for _, rows in parts), rates)
+
+
+def interrupted_training(
+    build: Callable[[Mapping[str, Tensor] | None], Engine],
+    run: Callable[[Engine, range], list[float]],
+    weights: Mapping[str, Tensor],
+    writing: AbstractContextManager[None] | None = None,
+) -> tuple[list[float], list[float], bool]:
+    """Losses of five steps, and of three, a new engine, and two more; and whether the weights are the same.
+
+    Args:
+        build: an engine, from weights or without values.
+        run: takes the steps of those numbers.
+        weights: of the model.
+        writing: in which the moments are written.
+    """
+    engine = build(weights)
+    losses = run(engine, range(5))
+    final = engine.read_shards()
+    engine.release()
+    engine = build(weights)
+    parts = run(engine, range(3))
+    shards, moments = engine.read_shards(), engine.read_moments()
+    engine.release()
+    engine = build(None)
+    engine.write_shards(shards.items())
+    with writing or nullcontext():
+        engine.write_moments(moments, 3)
+    parts += run(engine, range(3, 5))
+    same = all(torch.equal(shard, final[name]) for name, shard in engine.read_shards().items())
+    engine.release()
+    return losses, parts, same
 
 
 def partitions(world: World, weights: Mapping[str, Tensor]) -> Shards:

@@ -95,10 +95,11 @@ class Builder:
         if self.plan.config.compile and stage.train.steps:
             compile_blocks(model.get_submodule(architecture.layers_path).children())
         keys = self._engine_config(stage.train, stage.block(architecture))
-        kinds = dict.fromkeys((spec.name for spec in architecture.parameters(stage.shape)), "model")
-        if stage.train.optimizer.muon is not None:
-            matrices = (spec.name for spec in architecture.parameters(stage.shape) if spec.is_block_matrix)
-            kinds |= dict.fromkeys(matrices, MATRICES)
+        has_muon = stage.train.optimizer.muon is not None
+        kinds = {
+            spec.name: MATRICES if has_muon and spec.is_block_matrix else "model"
+            for spec in architecture.parameters(stage.shape)
+        }
         return Engine(model, stage.train.optimizer, keys, self.world, kind_of=kinds.__getitem__)
 
     def first_shards(self, stage: StagePlan, tell: Callable[[str], None]) -> Shards:

@@ -15,7 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from engines import NOTHING_WHOLE, SETTINGS, build_engine, causal, partitions, train_on, whole
+from engines import (
+    NOTHING_WHOLE,
+    SETTINGS,
+    build_engine,
+    causal,
+    interrupted_training,
+    partitions,
+    train_on,
+    whole,
+)
 from ligo_dist.architectures import ModelShape
 from ligo_dist.engine import Engine, EvaluationResult, OptimizerSettings, World, engine_config, gather_numbers
 from ranks import run_ranks
@@ -106,23 +115,12 @@ def interrupted(world: World, precision: str) -> Any:
     def run(engine: Any, steps: range) -> list[float]:
         return [train_on(engine, [causal(batches[step])], {"model": 0.01}).loss for step in steps]
 
-    engine = build_engine(world, "llama", LLAMA, weights, precision=precision)
-    assert engine.read_moments() == {}
-    losses = run(engine, range(5))
-    final = engine.read_shards()
-    engine.release()
-    engine = build_engine(world, "llama", LLAMA, weights, precision=precision)
-    parts = run(engine, range(3))
-    shards, moments = engine.read_shards(), engine.read_moments()
-    engine.release()
-    engine = build_engine(world, "llama", LLAMA, precision=precision)
-    engine.write_shards(shards.items())
-    with getters_that_copy():
-        engine.write_moments(moments, 3)
-    parts += run(engine, range(3, 5))
-    same = all(torch.equal(shard, final[name]) for name, shard in engine.read_shards().items())
-    engine.release()
-    return losses, parts, same
+    def build(values: Any) -> Any:
+        engine = build_engine(world, "llama", LLAMA, values, precision=precision)
+        assert engine.read_moments() == {}
+        return engine
+
+    return interrupted_training(build, run, weights, getters_that_copy())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -9,7 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from engines import MUON, NOTHING_WHOLE, build_engine, causal, muon_kinds, partitions, train_on, whole
+from engines import (
+    MUON,
+    NOTHING_WHOLE,
+    build_engine,
+    causal,
+    interrupted_training,
+    muon_kinds,
+    partitions,
+    train_on,
+    whole,
+)
 from ligo_dist.engine import MATRICES, World, is_partitioned, orthogonalized, size_factor
 from ranks import run_ranks
 from small_models import library_model, model_shape, token_ids, weights_of
@@ -202,21 +212,9 @@ def interrupted(world: World, precision: str) -> Any:
     def run(engine: Any, steps: range) -> list[float]:
         return [train_on(engine, [causal(batches[step])], rates(0.01)).loss for step in steps]
 
-    engine = muon_engine(world, family, weights, precision=precision)
-    losses = run(engine, range(5))
-    final = engine.read_shards()
-    engine.release()
-    engine = muon_engine(world, family, weights, precision=precision)
-    parts = run(engine, range(3))
-    shards, moments = engine.read_shards(), engine.read_moments()
-    engine.release()
-    engine = muon_engine(world, family, None, precision=precision)
-    engine.write_shards(shards.items())
-    engine.write_moments(moments, 3)
-    parts += run(engine, range(3, 5))
-    same = all(torch.equal(shard, final[name]) for name, shard in engine.read_shards().items())
-    engine.release()
-    return losses, parts, same
+    return interrupted_training(
+        lambda values: muon_engine(world, family, values, precision=precision), run, weights
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
