@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.learned.ways import WAYS
+from ligo_dist.report import spread
 
 BASELINES = ("damped", "identity")
 """The start that learning begins from, and the other one that is not learned and ends low."""
@@ -58,10 +59,11 @@ def table(results: Sequence[Result]) -> list[str]:
 
 def verdict(gains: Sequence[float]) -> str:
     """What the rule says of gains by seed."""
-    gain, spread = _mean_and_spread(gains)
-    if len(gains) == 1:
-        return "undecided (one seed)" if gain >= LEAST else "dropped (one seed)"
-    return "kept" if gain >= max(LEAST, 2 * spread) else "dropped"
+    gain = spread(gains)
+    assert gain is not None, "there is one at least"
+    if gain.count == 1:
+        return "undecided (one seed)" if gain.mean >= LEAST else "dropped (one seed)"
+    return "kept" if gain.mean >= max(LEAST, 2 * gain.half_range) else "dropped"
 
 
 def gains_over(baseline: str, way: str, results: Sequence[Result]) -> list[float]:
@@ -97,12 +99,7 @@ def _average(results: Sequence[Result], key: str, digits: int = 3) -> str:
 
 
 def _mean(values: Sequence[float], sign: str = "") -> str:
-    if not values:
+    whole = spread(values)
+    if whole is None:
         return "-"
-    mean, spread = _mean_and_spread(values)
-    return f"{mean:{sign}.4f}" + (f" ±{spread:.4f}" if len(values) > 1 else "")
-
-
-def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """The mean, and half of the range."""
-    return sum(values) / len(values), (max(values) - min(values)) / 2
+    return f"{whole.mean:{sign}.4f}" + (f" ±{whole.half_range:.4f}" if whole.count > 1 else "")
