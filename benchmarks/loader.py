@@ -6,7 +6,8 @@ Read as a rank does, batch after batch in the order of a run (`Batches`), from f
 system has in its memory. Said is processor time of one core, in which other work on the machine does not count. What
 training eats: the peak of what computes, over the FLOPs of a sample; no training gets there. For a GPU the peak is its
 data sheet's (`--gpu`, in bf16), for the processors of this machine that of a matrix product, measured here on all
-cores. `!` marks a loader that is less than ten times as fast.
+cores. Images are read as bytes and normalised where the model is: on processors that is counted, on a GPU it is the
+GPU's. `!` marks a loader that is less than ten times as fast.
 """
 
 from __future__ import annotations
@@ -145,6 +146,8 @@ def read_speed(eater: Eater, megabytes: int, seconds: float) -> float:
         began = started = time.process_time()
         while time.process_time() - began < seconds:
             for micro_batch in batches.micro_batches(step, 0, 1, BATCH):
+                if eater.is_small:
+                    batches.samples.finish(micro_batch.inputs)
                 samples += micro_batch.weight
             step += 1
             if step == 1:  # the first one reads the file's pages

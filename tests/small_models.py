@@ -185,6 +185,9 @@ class GivenSamples:
     def read(self, indices: Any, draws: Any) -> dict[str, Tensor]:
         return {name: tensor[[int(index) for index in indices]] for name, tensor in self.batch.items()}
 
+    def finish(self, inputs: Any) -> Any:
+        return inputs
+
 
 @torch.no_grad()
 def outputs_of(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:

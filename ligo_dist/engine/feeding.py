@@ -17,18 +17,23 @@ FedBatch = tuple[Mapping[str, Tensor], int]
 """A micro-batch's tensors by name, and what its mean loss counts."""
 
 
-def fed(micro_batches: Iterable[FedBatch], device: torch.device) -> Iterator[FedBatch]:
-    """The same micro-batches, on the device where it is a GPU. Ranks on processors need these for computing, and get
-    each micro-batch when they ask for it."""
+def fed(
+    micro_batches: Iterable[FedBatch],
+    device: torch.device,
+    finish: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
+) -> Iterator[FedBatch]:
+    """The same micro-batches as `finish` leaves them, on the device where it is a GPU. Ranks on processors need these
+    for computing, and get each micro-batch when they ask for it."""
     if device.type != "cuda":
-        yield from micro_batches
+        for tensors, weight in micro_batches:
+            yield finish(tensors), weight
         return
     stream = torch.cuda.Stream(device)
 
     def sent(batch: FedBatch) -> tuple[FedBatch, torch.cuda.Event]:
         tensors, weight = batch
         with torch.cuda.device(device), torch.cuda.stream(stream):
-            there = {name: _sent(tensor, device) for name, tensor in tensors.items()}
+            there = finish({name: _sent(tensor, device) for name, tensor in tensors.items()})
             return (there, weight), stream.record_event()
 
     for batch, event in made_ahead(micro_batches, sent):

@@ -123,7 +123,7 @@ class PhaseRunner:
         batches = fixed_batches(
             samples, evaluation.sequences, world.rank, world.size, evaluation.micro_batch_size
         )
-        measured = engine.evaluate(beating(fed(batches, world.device), beat))
+        measured = engine.evaluate(beating(fed(batches, world.device, samples.finish), beat))
         if not math.isfinite(measured.loss):
             raise NonFiniteLossError(
                 f"{where()}: the validation loss is {measured.loss}; {last_good_checkpoint(self.settle())}"

@@ -57,7 +57,7 @@ def check_preserved(
         return None
     world = builder.world
     (batch, _), *_ = fixed_batches(corpus.validation, _SAMPLES * world.size, world.rank, world.size, _SAMPLES)
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    inputs = {name: tensor for name, tensor in corpus.validation.finish(batch).items() if name != "labels"}
     before = _output(builder, source_stage, gathered_weights(source.unstacked(), world), inputs)
     weights = (
         generated_weights(grow.growth, source, start, world)

@@ -257,7 +257,7 @@ def test_the_processor_makes_what_the_model_was_trained_on(tmp_path: Path, folde
             number = known.get(pixels.transpose(2, 0, 1).tobytes())
             if number is None:
                 continue
-            expected = corpus.train.read([number], [0])["pixel_values"]
+            expected = corpus.train.finish(corpus.train.read([number], [0]))["pixel_values"]
             torch.testing.assert_close(
                 processor(picture, return_tensors="pt")["pixel_values"], expected, atol=1e-5, rtol=0
             )

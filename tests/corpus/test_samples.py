@@ -186,7 +186,8 @@ def images(pixels: np.ndarray, **changes: Any) -> ImageSamples:
 
 
 def test_images_are_normalised_channel_by_channel(pixels: np.ndarray) -> None:
-    batch = images(pixels).read([4, 2], [0, 1])
+    samples = images(pixels)
+    batch = samples.finish(samples.read([4, 2], [0, 1]))
     assert batch["labels"].tolist() == [4, 2]
     assert batch["labels"].dtype == torch.int64
     assert batch["pixel_values"].dtype == torch.float32
@@ -195,16 +196,11 @@ def test_images_are_normalised_channel_by_channel(pixels: np.ndarray) -> None:
         torch.testing.assert_close(batch["pixel_values"][0, channel], expected)
 
 
-def plain(pixels: np.ndarray, **changes: Any) -> ImageSamples:
-    """Values between 0 and 1, so that they can be compared with the pixels."""
-    return images(pixels, mean=[0, 0, 0], standard_deviation=[1, 1, 1], **changes)
-
-
 def test_shifted_images_move_as_a_whole(pixels: np.ndarray) -> None:
-    samples = plain(pixels, shift=2)
+    samples = images(pixels, shift=2)
     seen = set()
     for draw in range(300):
-        image = (samples.read([0], [draw])["pixel_values"][0] * 255).round().numpy().astype("uint8")
+        image = samples.read([0], [draw])["pixel_values"][0].numpy()
         moves = [
             (down, right)
             for down in range(-2, 3)
@@ -227,10 +223,10 @@ def _moved(image: np.ndarray, down: int, right: int) -> np.ndarray:
 
 
 def test_half_of_the_images_are_mirrored(pixels: np.ndarray) -> None:
-    samples = plain(pixels, flip=True)
+    samples = images(pixels, flip=True)
     mirrored = 0
     for draw in range(400):
-        image = (samples.read([1], [draw])["pixel_values"][0] * 255).round().numpy().astype("uint8")
+        image = samples.read([1], [draw])["pixel_values"][0].numpy()
         is_mirrored = np.array_equal(image, pixels[1, :, :, ::-1])
         assert is_mirrored or np.array_equal(image, pixels[1])
         mirrored += is_mirrored
@@ -241,7 +237,7 @@ def test_changes_depend_on_seed_and_draw_alone_and_leave_the_images_as_they_are(
     before = pixels.copy()
 
     def read(draw: int, **changes: Any) -> Tensor:
-        return plain(pixels, **{"shift": 2, "flip": True, "seed": 3, **changes}).read([0], [draw])[
+        return images(pixels, **{"shift": 2, "flip": True, "seed": 3, **changes}).read([0], [draw])[
             "pixel_values"
         ]
 

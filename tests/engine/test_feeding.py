@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
+from torch import Tensor
 
 from ligo_dist.engine import fed, made_ahead
 
@@ -51,18 +52,22 @@ def test_whoever_stops_early_leaves_no_thread():
     assert threading.active_count() == before
 
 
+def _doubled(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: 2 * tensor for name, tensor in inputs.items()}
+
+
 def test_on_processors_a_micro_batch_is_read_when_it_is_asked_for():
     source = Source(3)
-    batches = fed((({"labels": torch.tensor(number)}, 1) for number in source), torch.device("cpu"))
+    batches = fed((({"labels": torch.tensor(number)}, 1) for number in source), torch.device("cpu"), _doubled)
     for number, (tensors, _) in enumerate(batches):
-        assert int(tensors["labels"]) == number
+        assert int(tensors["labels"]) == 2 * number
         assert [event.is_set() for event in source.taken] == [index <= number for index in range(3)]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-def test_on_a_gpu_all_arrive_as_they_were():
+def test_on_a_gpu_all_arrive_and_are_finished_there():
     device = torch.device("cuda", 0)
     given = [({"pixel_values": torch.full((64, 3, 32, 32), float(number))}, number) for number in range(20)]
-    for (tensors, num_valid), (expected, number) in zip(fed(given, device), given, strict=True):
+    for (tensors, num_valid), (expected, number) in zip(fed(given, device, _doubled), given, strict=True):
         assert (tensors["pixel_values"].device, num_valid) == (device, number)
-        assert torch.equal(tensors["pixel_values"].cpu(), expected["pixel_values"])
+        assert torch.equal(tensors["pixel_values"].cpu(), 2 * expected["pixel_values"])
