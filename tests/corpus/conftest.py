@@ -17,6 +17,7 @@ from ligo_dist.corpus import (
     prepare_corpus,
     train_tokenizer,
 )
+from pictures import small_picture
 
 WORDS = [
     "def",
@@ -127,3 +128,16 @@ def bert_directory(documents: list[bytes], tmp_path_factory: pytest.TempPathFact
         tokenizer_object=word_pieces(documents), **dict(zip(names, BERT_SPECIALS, strict=True))
     ).save_pretrained(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty pictures in a folder for each of two classes, of several sizes and formats."""
+    root = tmp_path_factory.mktemp("pictures")
+    for number in range(40):
+        folder = root / ("cat", "dog")[number % 2]
+        folder.mkdir(exist_ok=True)
+        picture = small_picture(number, [(8, 8), (13, 20)][number % 3 == 0])
+        picture.save(folder / f"{number}.{('png', 'bmp')[number % 5 == 0]}")
+    (root / "cat" / "notes.txt").write_text("not a picture")
+    return root
