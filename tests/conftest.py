@@ -3,12 +3,18 @@ Signals are those of a terminal's foreground."""
 
 from __future__ import annotations
 
+import importlib
+import io
+import json
 import signal
+import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from contextlib import redirect_stderr
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ligo_dist.runtime import apart
 from ranks import close_pool
 
 if TYPE_CHECKING:
@@ -47,3 +53,20 @@ def whole_run(site: Site) -> RunFiles:
     files = site.config("whole")
     assert run_warm(files, 2) == (0, "")
     return files
+
+
+@pytest.fixture
+def answered_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process apart would import the libraries for each command anew, which takes seconds. The real one is asked by
+    tests/runtime/test_apart.py, and by each command that a test starts as a process."""
+
+    def ask(module: str, request: Any, what: str, *, with_torch: bool = False) -> Any:
+        question = json.loads(json.dumps(request))
+        with redirect_stderr(io.StringIO()):  # what the libraries print goes elsewhere
+            answer = importlib.import_module(module).answer_apart(question)
+        return json.loads(json.dumps(answer))
+
+    real = apart.ask_apart
+    for module in list(sys.modules.values()):
+        if vars(module).get("ask_apart") is real:
+            monkeypatch.setattr(module, "ask_apart", ask)

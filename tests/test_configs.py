@@ -12,7 +12,7 @@ from ligo_dist.config import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("answered_here")]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from launcher import cli
 from launcher.preflight import check_before_start
 from ligo_dist.runtime.errors import ConfigError
 from ligo_dist.tracking import harness, harness_faults, read_records
-from runs import RunFiles, Site, environment, launcher
+from runs import RunFiles, Site, run_warm
 from servers import stored_runs
 
 _TASK = """
@@ -76,10 +75,7 @@ def test_a_run_that_evaluates_its_exports(site: Site, tmp_path: Path) -> None:
     write_task(tmp_path)
     asked = f"evaluation.harness={{tasks: [endings], include_path: '{tmp_path}', batch_size: 2}}"
     words = ["checkpoints.export_stages=true", "tracking.mlflow=true", f"tracking.uri={uri}"]
-    code = subprocess.run(
-        launcher("run", str(files.config), asked, *words, "--nproc", "2"), env=environment()
-    )
-    assert code.returncode == 0
+    assert run_warm(files, 2, asked, *words) == (0, "")
     measured = {record["stage"]: record for record in files.records() if record["phase"] == "evaluate"}
     assert {stage: record["step"] for stage, record in measured.items()} == {"small": 5, "large": 15}
     runs = stored_runs(uri, "ligo_dist")

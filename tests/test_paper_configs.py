@@ -23,6 +23,7 @@ def test_every_file_is_here():
     assert {path.stem for path in PAPER.iterdir()} == set(COUNTS)
 
 
+@pytest.mark.usefixtures("answered_here")
 @pytest.mark.parametrize("name", COUNTS)
 def test_the_dry_run_passes_and_shows_the_published_sizes(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,10 +1,7 @@
-"""A directory in which runs are launched, with stand-ins for `deepspeed` and for the training; and one for the process
-that answers what only the libraries know."""
+"""A directory in which runs are launched, with stand-ins for `deepspeed` and for the training."""
 
 from __future__ import annotations
 
-import importlib
-import io
 import json
 import os
 import signal
@@ -12,14 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from ligo_dist.runtime import apart
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -126,17 +120,5 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.fixture(autouse=True)
-def _questions_are_answered_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process apart would import the libraries for each command anew, which takes seconds. The real one is asked by
-    tests/runtime/test_apart.py, and by each command that a test starts as a process."""
-
-    def ask(module: str, request: Any, what: str, *, with_torch: bool = False) -> Any:
-        question = json.loads(json.dumps(request))
-        with redirect_stderr(io.StringIO()):  # what the libraries print goes elsewhere
-            answer = importlib.import_module(module).answer_apart(question)
-        return json.loads(json.dumps(answer))
-
-    real = apart.ask_apart
-    for module in list(sys.modules.values()):
-        if vars(module).get("ask_apart") is real:
-            monkeypatch.setattr(module, "ask_apart", ask)
+def _questions_are_answered_here(answered_here: None) -> None:
+    """Of all tests of the launcher."""
