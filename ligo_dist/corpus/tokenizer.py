@@ -288,6 +288,7 @@ def _config(
         "add_bos_token": False,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
+        "add_prefix_space": False,  # llama.cpp puts a space before a text unless this says otherwise
         # A literal </s> in a text is text; but a masked language model's users write <mask> where it shall fill in.
         "split_special_tokens": tokenizer.mask_id is None,
     }

@@ -97,6 +97,15 @@ def test_an_export_has_a_padding_token(
     ]
 
 
+def test_other_programs_are_told_to_put_no_space_before_a_text(
+    tmp_path: Path, bpe: SentencePieceTokenizer
+) -> None:
+    """llama.cpp's converter asks this key of Llama and Mistral, and takes its absence for a yes."""
+    bpe.write(tmp_path)
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["add_prefix_space"] is False
+    assert bpe.encode(b"grow") == AutoTokenizer.from_pretrained(tmp_path)("grow")["input_ids"]
+
+
 def test_an_export_that_tokenizes_differently_is_an_error(
     tmp_path: Path, bpe: SentencePieceTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
