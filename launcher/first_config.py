@@ -187,7 +187,7 @@ def first_config(
             f"    batch_size: {batch}             # sequences per optimizer step, over all ranks",
             f"    micro_batch_size: {micro}        # per rank and forward pass; less: less memory",
             f"    optimizer: {{learning_rate: {rate}}}",
-            f"    schedule: {{kind: cosine, warmup_steps: {steps // 20}}}",
+            f"    schedule: {{kind: constant, warmup_steps: {steps // 20}}}    # it falls at the very end alone",
             "    activation_checkpointing: false    # true: less memory, a third more compute",
             "",
             "stages:",
@@ -195,7 +195,7 @@ def first_config(
             "  - name: large                # nothing may shrink, and the head size stays: more heads, not larger ones",
             f"    size: {_size(architecture, target)}",
             "    grow: {method: lossless-dense}     # starts as the function of the stage before, where that can be",
-            f"    train: {{steps: {steps}}}{about}",
+            *_last_training(steps, about),
             "",
             "data:",
             *keys,
@@ -206,6 +206,14 @@ def first_config(
             "",
         ]
     )
+
+
+def _last_training(steps: int, about: str) -> list[str]:
+    """Lines of the last stage's section `train`: its rate falls in the last fifth."""
+    if not steps:
+        return [f"    train: {{steps: {steps}}}{about}"]
+    schedule = f"{{kind: wsd, decay_steps: {max(1, steps // 5)}}}"
+    return ["    train:", f"      steps: {steps}{about}", f"      schedule: {schedule}"]
 
 
 def _tokenizer(data: FirstData, model: str | None) -> list[str]:
