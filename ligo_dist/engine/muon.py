@@ -22,9 +22,9 @@ from torch import Tensor
 from ligo_dist.engine.adamw import ADAM_MOMENTS, build_adamw
 from ligo_dist.engine.shards import partitioned, unpadded
 from ligo_dist.engine.world import World, gather_each, scatter_each
-from ligo_dist.runtime.optimizers import MATRICES, OptimizerSettings
+from ligo_dist.runtime.optimizers import MATRICES, NEWTON_SCHULZ_STEPS, OptimizerSettings
 
-_COEFFICIENTS, _ITERATIONS = (3.4445, -4.7750, 2.0315), 5
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the Newton-Schulz iteration, as Jordan et al. chose them: they bring most singular values between 0.7 and 1.2, and
 lift small ones fastest."""
 
@@ -44,7 +44,7 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     x = matrix.T if is_tall else matrix
     x = x / x.norm().clamp(min=1e-7)
     a, b, c = _COEFFICIENTS
-    for _ in range(_ITERATIONS):
+    for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.T
         polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.addmm(x, polynomial, x, beta=a)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 MATRICES = "block matrices"
 """Kind of the parameters that Muon trains, where it does: the matrices of the blocks."""
 
+NEWTON_SCHULZ_STEPS = 5
+"""Iterations by which Muon orthogonalizes a matrix, as Jordan et al. have them."""
+
 
 @dataclass(frozen=True)
 class MuonSettings:

@@ -14,6 +14,7 @@ from ligo_dist.schedule.flops import (
     forward_flops,
     growing_flops,
     learning_step_flops,
+    orthogonalizing_flops,
     parameter_count,
     training_step_flops,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "has_begun",
     "learning_cost",
     "learning_step_flops",
+    "orthogonalizing_flops",
     "parameter_count",
     "read_start",
     "start_checkpoint",

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from ligo_dist.architectures import Architecture, ModelShape, Selection
 from ligo_dist.growth import GrowthLayout
 from ligo_dist.schedule.batch_split import BatchSplit
-from ligo_dist.schedule.flops import growing_flops, learning_step_flops, training_step_flops
+from ligo_dist.schedule.flops import (
+    growing_flops,
+    learning_step_flops,
+    orthogonalizing_flops,
+    training_step_flops,
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ def training_cost(
     tokens: int,
     *,
     checkpointed: bool,
+    muon: bool = False,
     attended: Attended = EACH_TO_EACH,
 ) -> PhaseCost:
     """Training a model.
@@ -97,13 +103,15 @@ def training_cost(
         split: of their batches over the ranks.
         tokens: of one sample.
         checkpointed: the blocks' activations are computed again in the backward pass.
+        muon: it trains the blocks' matrices.
         attended: of one sample.
     """
+    own = orthogonalizing_flops(architecture, shape) if muon else 0
     model, hardware = (
         training_step_flops(architecture, shape, tokens, split.batch_size, checkpointed=again, attended=pairs)
         for again, pairs in ((False, attended.by_documents), (checkpointed, attended.computed))
     )
-    return _cost(steps, split, tokens, model, hardware)
+    return _cost(steps, split, tokens, model + own, hardware + own)
 
 
 def learning_cost(
@@ -115,7 +123,7 @@ def learning_cost(
     checkpointed: bool,
     attended: Attended = EACH_TO_EACH,
 ) -> PhaseCost:
-    """Learning an operator; the arguments as in `training_cost`."""
+    """Learning an operator, which AdamW always does; the arguments as in `training_cost`."""
     model, hardware = (
         learning_step_flops(
             layout, tokens, split, checkpointed=checkpointed, hardware=hardware, attended=pairs

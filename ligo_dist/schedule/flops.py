@@ -23,6 +23,7 @@ from ligo_dist.architectures import (
     every_parameter,
 )
 from ligo_dist.growth import GrowthLayout
+from ligo_dist.runtime.optimizers import NEWTON_SCHULZ_STEPS
 from ligo_dist.schedule.batch_split import BatchSplit
 
 _BACKWARD = 2
@@ -65,12 +66,19 @@ def training_step_flops(
     attended: int | None = None,
 ) -> int:
     """One optimizer step on `batch_size` sequences: forward, backward twice that, and the blocks' forward
-    once more where activations are checkpointed. Pixels need no gradient. The optimizer's own arithmetic has no
-    matrix products and counts nothing. `attended` as in `forward_flops`."""
+    once more where activations are checkpointed. Pixels need no gradient. AdamW's own arithmetic has no matrix
+    products and counts nothing; for Muon's see `orthogonalizing_flops`. `attended` as in `forward_flops`."""
     forward = forward_flops(architecture, shape, sequence_length, batch_size, attended)
     pixels = _patch_flops(architecture, shape) * batch_size
     again = _block_flops(architecture, shape, sequence_length, batch_size, attended) if checkpointed else 0
     return (1 + _BACKWARD) * forward - pixels + again
+
+
+def orthogonalizing_flops(architecture: Architecture, shape: ModelShape) -> int:
+    """What an optimizer step takes where Muon trains the blocks' matrices: three products in each iteration, for a
+    matrix [n, m] with n <= m its Gram matrix [n, n], the square of that, and what of both is applied to it."""
+    sides = (sorted(spec.shape) for spec in architecture.parameters(shape) if spec.is_block_matrix)
+    return NEWTON_SCHULZ_STEPS * sum(2 * (2 * n * n * m + n**3) for n, m in sides)
 
 
 def learning_step_flops(

@@ -357,6 +357,7 @@ def _stage_cost(
         train.split(world_size),
         tokens,
         checkpointed=train.activation_checkpointing,
+        muon=train.optimizer.muon is not None,
         attended=attended,
     )
     if grow is None:

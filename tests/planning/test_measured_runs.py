@@ -110,20 +110,21 @@ def test_flops_of_a_step_are_those_that_torch_counts(case: Case) -> None:
 
 def not_counted(case: Case, phase: PhaseEstimate) -> int:
     """What the accounting counts and torch does not, while an operator is learned: outer products, in the gradients of
-    what grows biases and norms. What torch counts and the accounting does not: Muon's products."""
-    if phase.kind == "train":
-        return -orthogonalizing(case, phase)
-    return BATCH // case.plan.last.train.micro_batch_size * outer_products(case)
-
-
-def orthogonalizing(case: Case, phase: PhaseEstimate) -> int:
-    """Five times three products for each matrix that the first rank is given, as if every rank were given those."""
+    what grows biases and norms. And Muon's products, each on one rank, where the first has more or fewer than its
+    part."""
+    if phase.kind == "learn":
+        return BATCH // case.plan.last.train.micro_batch_size * outer_products(case)
     if phase.stage.train.optimizer.muon is None:
         return 0
     specs = case.plan.architecture.parameters(phase.stage.shape)
-    largest_first = sorted((s for s in specs if s.is_block_matrix), key=lambda s: s.numel, reverse=True)
-    sides = (sorted(spec.shape) for spec in largest_first[:: case.ranks])
-    return case.ranks * sum(5 * 2 * (2 * n * n * m + n * n * n) for n, m in sides)
+    matrices = sorted(
+        (spec for spec in specs if spec.is_block_matrix), key=lambda spec: spec.numel, reverse=True
+    )
+    all_ranks, first = (
+        sum(10 * (2 * n * n * m + n**3) for n, m in (sorted(spec.shape) for spec in part))
+        for part in (matrices, matrices[:: case.ranks])
+    )
+    return all_ranks - case.ranks * first
 
 
 def outer_products(case: Case) -> int:

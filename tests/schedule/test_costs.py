@@ -35,6 +35,17 @@ def test_what_training_recomputes_is_work_of_the_hardware_alone(checkpointed: bo
     assert (own > plain) == checkpointed
 
 
+def test_muons_products_are_counted() -> None:
+    """Of a block of GPT-2: two matrices of 24 x 96, one of 24 x 72, one of 24 x 24; five times three products each."""
+    gpt2 = get_architecture("gpt2")
+    plain, own = (
+        training_cost(gpt2, GPT2, 3, SPLIT, 16, checkpointed=False, muon=muon) for muon in (False, True)
+    )
+    block = sum(2 * 2 * 24 * 24 * m + 2 * 24**3 for m in (96, 96, 72, 24))
+    assert own.flops_per_step - plain.flops_per_step == 3 * 5 * block
+    assert own.hardware_flops - plain.hardware_flops == 3 * 3 * 5 * block
+
+
 @pytest.mark.parametrize("method", ["ligo", "bert2bert-aki"])
 def test_learning_makes_weights_twice_and_activations_again_where_asked(method: str) -> None:
     gpt2 = get_architecture("gpt2")
