@@ -173,6 +173,7 @@ def grown_result(horizon: int, seed: int, loss: float) -> dict[str, Any]:
         taus=[0.8],
         loss=loss,
         flops=cost / 2,
+        own_flops=cost / 4,
         parameters=[DEEP.parameters((2, 32)), parameters],
         tokens=[0.8 * tokens, 0.2 * tokens],
         curve=[[100, 1.0, 3.0], [DEEP.steps(horizon), 1.0, loss]],
@@ -195,6 +196,7 @@ def test_what_is_saved_is_measured_against_the_length_that_reaches_the_loss():
     (row,) = rows_of(results, scratch)
     assert (row.case, row.horizon, row.measured) == ("damped 2x32 at 0.8", 75, True)
     assert row.saved == pytest.approx([0.5, 0.5], abs=0.002)
+    assert row.given == pytest.approx([0.75, 0.75], abs=0.001)
     assert row.by_law == pytest.approx((0.5, 0.5), abs=0.02)
     # 0.7 of the horizon is needed from scratch, 0.2 was the target's own: 0.5 of the source's 0.8.
     assert row.carried == pytest.approx(0.5 / 0.8, abs=0.02)

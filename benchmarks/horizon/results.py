@@ -23,11 +23,10 @@ from ligo_dist.planning import (
     GrownPoint,
     Laws,
     Point,
+    final_losses,
     fit_carry,
     fit_law,
     laws_to_values,
-    loss_counts,
-    tokens_count,
 )
 from ligo_dist.report import BLACK, COLOURS, legend_below, new_figure, png, spread, style
 from ligo_dist.runtime.errors import LigoError
@@ -96,6 +95,7 @@ class Row:
         losses: final ones.
         flops: everything counted.
         saved: parts of scratch's cost of the same loss.
+        given: the same where the first source is there already, so that its training costs nothing.
         measured: whether scratch's cost lies within what was measured, for all seeds.
         by_law: the part saved by the law, lower and upper end.
         carried: the part of the source's tokens that count, as scratch's length for the final loss tells it.
@@ -107,6 +107,7 @@ class Row:
     losses: Sequence[float]
     flops: float
     saved: Sequence[float]
+    given: Sequence[float]
     measured: bool
     by_law: tuple[float, float]
     carried: float
@@ -143,6 +144,7 @@ def _row(
         [run["loss"] for run in runs],
         flops,
         [1 - flops / cost for cost, _ in costs],
+        [1 - runs[0]["own_flops"] / cost for cost, _ in costs],
         all(inside for _, inside in costs),
         (1 - flops / low, 1 - flops / high),
         fmean((tokens - own) / sum(before) for tokens in needed),
@@ -203,8 +205,10 @@ def table(results: Sequence[Result]) -> list[str]:
     lines += [
         "",
         "saved: mean over the seeds ± half of their range; * beyond what scratch was trained for, so by the law.",
-        "by law: from the 5th to the 95th of 100 draws. carried: the part of the source's tokens that count.",
-        f"{'schedule':<48}{'horizon':>8}{'FLOPs':>11}{'final loss':>18}{'saved':>16}{'by law':>16}{'carried':>9}"
+        "by law: from the 5th to the 95th of 100 draws. source given: without the first source's training. carried: the"
+        " part of the source's tokens that count.",
+        f"{'schedule':<48}{'horizon':>8}{'FLOPs':>11}{'final loss':>18}{'saved':>16}{'by law':>16}{'source given':>16}"
+        f"{'carried':>9}"
         f"{'mixed':>7}{'seeds':>7}",
     ]
     for row in rows_of(results, scratch):
@@ -212,7 +216,8 @@ def table(results: Sequence[Result]) -> list[str]:
         lines.append(
             f"{row.case:<48}{row.horizon:>8}{row.flops:>11.3g}{_mean(row.losses, 4):>18}"
             f"{_mean([100 * part for part in row.saved], 1) + ' %' + mark:>16}"
-            f"{f'{100 * row.by_law[0]:.0f} .. {100 * row.by_law[1]:.0f} %':>16}{row.carried:>9.2f}"
+            f"{f'{100 * row.by_law[0]:.0f} .. {100 * row.by_law[1]:.0f} %':>16}"
+            f"{_mean([100 * part for part in row.given], 1) + ' %':>16}{row.carried:>9.2f}"
             f"{'-' if row.mixed is None else f'{row.mixed:.0f}':>7}{len(row.losses):>7}"
         )
     return [*lines, *law_lines(results)] if any(r["kind"] == "grown" for r in results) else lines
@@ -258,7 +263,7 @@ def _predictions(results: Sequence[Result], horizon: float, title: str, known: S
         runs = [r for r in grown if case_of(r) == case]
         carry = laws.ways.get(WAYS[runs[0]["way"]]["method"], every)
         stages = list(zip(runs[0]["parameters"], runs[0]["tokens"], strict=True))
-        ends = sorted(law(laws.best, stages, carry) for law in (tokens_count, loss_counts))
+        ends = final_losses(laws.best, stages, carry)
         low, high = ends[0] - carry.spread, ends[1] + carry.spread
         losses = [r["loss"] for r in runs]
         # 0 where the interval has it.

@@ -257,14 +257,16 @@ def queue(target: Target, seeds: Sequence[int]) -> Iterator[Run]:
         Case(((1, target.size[1]),), (0.9,), "damped") if deep else Case((half,), (0.9,), "damped"),
         Case(((1, target.size[1]),), (0.9,), "random") if deep else Case((half,), (0.8,), "stack"),
     ]
+    early = [Case((quarter,), (0.3,), "identity"), Case((half,), (0.3,), "stack")]
     for part in (seeds[:1], seeds[1:]):
         for seed in part:
             # The shortest are on the way, and a law needs three.
             yield from (target.scratch(horizon, seed) for horizon in (5, 10, 20))
             yield from (target.grown(case, 20, seed) for case in (*first, *late))
         for seed in part:
-            yield target.scratch(75, seed)
-            yield from (target.grown(case, 75, seed) for case in (*first, late[0]))
+            # What is grown to 75 ends between these two.
+            yield from (target.scratch(horizon, seed) for horizon in (40, 75))
+            yield from (target.grown(case, 75, seed) for case in (*first, late[0], *early))
         if part == seeds[:1]:
             # What sources come to by themselves: the law in parameters, and which of two laws holds.
             lengths = (5, 10, 20, 75)

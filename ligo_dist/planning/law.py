@@ -54,12 +54,14 @@ class Carry:
         loss: if *loss counts*: what a growth adds to the loss for good, in nats; the grown model goes on as one of
             its size that has this loss.
         tokens_miss, loss_miss: root mean square by which either law misses the runs that both are fitted to; 0: none.
+        longest: the most tokens before the last growth in any of these runs.
     """
 
     tokens: float = 1.0
     loss: float = 0.0
     tokens_miss: float = 0.0
     loss_miss: float = 0.0
+    longest: float = math.inf
 
     @property
     def spread(self) -> float:
@@ -162,6 +164,19 @@ def loss_counts(law: Law, stages: Sequence[tuple[float, float]], carry: Carry) -
     return loss
 
 
+def final_losses(law: Law, stages: Sequence[tuple[float, float]], carry: Carry) -> tuple[float, float]:
+    """The lower and the higher of what may be expected: tokens count, loss counts, or tokens count and those beyond the
+    longest run that the way is known from do not. What sources give came to an end where that was measured."""
+    *before, (parameters, tokens) = stages
+    known = min(sum(spent for _, spent in before), carry.longest)
+    expected = (
+        tokens_count(law, stages, carry),
+        loss_counts(law, stages, carry),
+        law.loss(parameters, tokens + carry.tokens * known),
+    )
+    return min(expected), max(expected)
+
+
 def fit_law(points: Sequence[Point], source: str, draws: int = 0, seed: int = 0) -> Laws:
     """Fit a law, its term in the parameters only where there are at least three sizes: with one it is in `e`.
 
@@ -208,7 +223,8 @@ def fit_carry(law: Law, runs: Sequence[GrownPoint]) -> Carry:
 
     part = minimize_scalar(lambda x: missed(tokens_count, Carry(tokens=x)), bounds=(0, 1), method="bounded")
     loss = minimize_scalar(lambda x: missed(loss_counts, Carry(loss=x)), bounds=(-1, 1), method="bounded")
-    return Carry(float(part.x), float(loss.x), float(part.fun), float(loss.fun))
+    longest = max(sum(tokens for _, tokens in run.stages[:-1]) for run in runs)
+    return Carry(float(part.x), float(loss.x), float(part.fun), float(loss.fun), longest)
 
 
 def _fit(points: Sequence[Point], by_size: bool, near: Law | None = None) -> Law:

@@ -1,6 +1,7 @@
 """Which schedule to grow by: all that there are between some sources and a target, with what each costs and comes to.
 
-What is expected is an interval between two laws (`law`): that the tokens of sources count, and that their loss counts.
+What is expected is an interval between two laws (`law`): that the tokens of sources count, and that their loss counts;
+beyond the lengths that a way to grow is known from, also that no more of them count.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from statistics import quantiles
 
-from ligo_dist.planning.law import Carry, Law, Laws, loss_counts, tokens_count
+from ligo_dist.planning.law import Carry, Law, Laws, final_losses
 
 POINTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Parts of all tokens at which a schedule may grow."""
@@ -67,9 +68,8 @@ class Schedule:
         return sum(model.flops * tokens for model, (_, tokens) in pairs)
 
     def losses(self, law: Law, carry: Carry) -> tuple[float, float]:
-        """The lower and the higher of what two laws expect at the end."""
-        both = (tokens_count(law, self.stages, carry), loss_counts(law, self.stages, carry))
-        return min(both), max(both)
+        """The lower and the higher of what may be expected at the end."""
+        return final_losses(law, self.stages, carry)
 
 
 @dataclass(frozen=True)

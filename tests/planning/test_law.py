@@ -13,6 +13,7 @@ from ligo_dist.planning import (
     GrownPoint,
     Law,
     Point,
+    final_losses,
     fit_carry,
     fit_law,
     loss_counts,
@@ -78,6 +79,11 @@ def test_what_a_way_carries_over_is_found_again():
     by_tokens = [GrownPoint(s, "stack", tokens_count(SQUARE, s, Carry(tokens=0.4))) for s in stages]
     found = fit_carry(SQUARE, by_tokens)
     assert found.tokens == pytest.approx(0.4, abs=1e-3)
+    assert found.longest == 20_000
+    # Twice as long: perhaps none of the second half counts.
+    low, high = final_losses(SQUARE, [(4, 40_000), (16, 5_000)], found)
+    assert low == pytest.approx(SQUARE.loss(16, 5_000 + 0.4 * 40_000), abs=1e-3)
+    assert high >= SQUARE.loss(16, 5_000 + 0.4 * 20_000) - 1e-3
     assert found.spread == found.tokens_miss < 1e-3 < found.loss_miss
     by_loss = [GrownPoint(s, "stack", loss_counts(SQUARE, s, Carry(loss=0.3))) for s in stages]
     found = fit_carry(SQUARE, by_loss)
