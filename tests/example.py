@@ -35,6 +35,18 @@ def example(*overrides: str) -> Config:
     return config_from(raw_example(*overrides))
 
 
+def with_one_stage(model: dict[str, Any], data: dict[str, Any], **sections: Any) -> Config:
+    """A configuration for its data alone: a stage of the smallest model, hardly trained."""
+    stage = {
+        "name": "small",
+        "size": {"layers": 1, "width": 16, "heads": 2},
+        "train": {"steps": 1, "batch_size": 1, "micro_batch_size": 1},
+    }
+    return config_from(
+        {"run_dir": "runs/x", "seed": 5, "model": model, "stages": [stage], "data": data, **sections}
+    )
+
+
 def faults_of(*overrides: str) -> list[Fault]:
     """What is wrong with the example, once it is changed."""
     with pytest.raises(ConfigError) as caught:

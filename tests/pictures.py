@@ -10,26 +10,15 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from ligo_dist.config import Config, config_from
+from example import with_one_stage
+from ligo_dist.config import Config
 from ligo_dist.corpus import ImageCorpus, build_corpus
 
 
 def image_config(cache_dir: Path, family: str = "vit", **data: Any) -> Config:
     defaults = {"image_size": 8, "channels": 1, "labels": 10, "validation_fraction": 0.2}
-    stage = {
-        "name": "small",
-        "size": {"layers": 1, "width": 16, "heads": 2},
-        "train": {"steps": 1, "batch_size": 1, "micro_batch_size": 1},
-    }
-    return config_from(
-        {
-            "run_dir": "runs/x",
-            "seed": 5,
-            "model": {"family": family, "patch_size": 4},
-            "stages": [stage],
-            "data": {"cache_dir": str(cache_dir), **defaults, **data},
-        }
-    )
+    model = {"family": family, "patch_size": 4}
+    return with_one_stage(model, {"cache_dir": str(cache_dir), **defaults, **data})
 
 
 def build_images(config: Config, source: Path | None = None) -> ImageCorpus:

@@ -208,8 +208,7 @@ def table(results: Sequence[Result]) -> list[str]:
         "by law: from the 5th to the 95th of 100 draws. source given: without the first source's training. carried: the"
         " part of the source's tokens that count.",
         f"{'schedule':<48}{'horizon':>8}{'FLOPs':>11}{'final loss':>18}{'saved':>16}{'by law':>16}{'source given':>16}"
-        f"{'carried':>9}"
-        f"{'mixed':>7}{'seeds':>7}",
+        f"{'carried':>9}{'mixed':>7}{'seeds':>7}",
     ]
     for row in rows_of(results, scratch):
         mark = "" if row.measured else "*"

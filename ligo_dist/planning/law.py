@@ -167,12 +167,12 @@ def loss_counts(law: Law, stages: Sequence[tuple[float, float]], carry: Carry) -
 def final_losses(law: Law, stages: Sequence[tuple[float, float]], carry: Carry) -> tuple[float, float]:
     """The lower and the higher of what may be expected: tokens count, loss counts, or tokens count and those beyond the
     longest run that the way is known from do not. What sources give came to an end where that was measured."""
-    *before, (parameters, tokens) = stages
+    *before, target = stages
     known = min(sum(spent for _, spent in before), carry.longest)
     expected = (
         tokens_count(law, stages, carry),
         loss_counts(law, stages, carry),
-        law.loss(parameters, tokens + carry.tokens * known),
+        tokens_count(law, [(0.0, known), target], carry),
     )
     return min(expected), max(expected)
 

@@ -16,6 +16,7 @@ import datasets
 import pytest
 from transformers import AutoTokenizer
 
+from example import with_one_stage
 from ligo_dist.config import Config, config_from
 from ligo_dist.corpus import (
     NOT_PREDICTED,
@@ -42,21 +43,9 @@ def _config(cache_dir: Path, family: str = "gpt2", tokenizer: Any = None, **data
         "workers": 1,
         "cache_dir": str(cache_dir),
     }
-    stage = {
-        "name": "small",
-        "size": {"layers": 1, "width": 16, "heads": 2},
-        "train": {"steps": 1, "batch_size": 1, "micro_batch_size": 1},
-    }
-    return config_from(
-        {
-            "run_dir": "runs/x",
-            "seed": 5,
-            "model": {"family": family, "max_positions": 128},
-            "stages": [stage],
-            "data": defaults | data,
-            "tokenizer": {"vocab_size": 600} if tokenizer is None else tokenizer,
-        }
-    )
+    model = {"family": family, "max_positions": 128}
+    tokenizer = {"vocab_size": 600} if tokenizer is None else tokenizer
+    return with_one_stage(model, defaults | data, tokenizer=tokenizer)
 
 
 @pytest.fixture(scope="module")
