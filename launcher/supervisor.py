@@ -158,9 +158,11 @@ class Supervisor:
                 self._say(f"no checkpoint within cluster.grace_seconds: {grace:g}; {resumes}")
             return self._signals.exit_code
         deserted = [end for end in outcome.ends.values() if end.asked in _DESERTED]
-        # Of ranks that stop for more nodes, DeepSpeed may stop the last itself, which ends with the other code.
+        # When the first has stopped orderly DeepSpeed stops the others itself: of those that stop for more nodes the
+        # last may end with the other code, and one that was already done with heeding requests, as if it had failed.
+        failed_first = any(not failure.asked for failure in outcome.failures)
         for orderly in (MORE_NODES, REQUEUE):
-            if orderly in codes and not outcome.failures and not deserted:
+            if orderly in codes and not failed_first and not deserted:
                 return orderly
         cause = outcome.cause
         if cause is None:  # every rank ended orderly, but not all alike, or though nobody wanted it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,6 +61,10 @@ class Batches:
         for row in range(0, split.micro_steps * split.rows, split.rows):
             rows = slice(row, row + split.rows)
             yield _micro_batch(self.samples, indices[rows], draws[rows], split.rows, padding)
+
+    def finish(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What a model takes of a micro-batch's inputs, once these are where the model is."""
+        return self.samples.finish(inputs)
 
     def weight(self, step: int) -> int:
         """What the step's batch counts, all ranks together: its samples' `weights` added up."""

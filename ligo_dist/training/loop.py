@@ -57,7 +57,7 @@ def training_steps(
     world, numbers = engine.world, range(done, phase.steps)
     size, in_a_step = phase.micro_batch_size, phase.split(world.size).micro_steps
     all_steps = (batches.micro_batches(number, world.rank, world.size, size) for number in numbers)
-    micro_batches = fed(chain.from_iterable(all_steps), world.device, batches.samples.finish)
+    micro_batches = fed(chain.from_iterable(all_steps), world.device, batches.finish)
     for number in numbers:
         began = time.perf_counter()
         seed_everything(seed, phase.first_step + number, world.rank)

@@ -142,6 +142,12 @@ def test_what_is_hopeless_or_orderly_is_passed_on_and_not_started_again(site: Si
     assert len(site.starts) == 2
 
 
+def test_a_rank_that_deepspeed_stops_after_another_has_ended_orderly_has_not_failed(site: Site):
+    site.behave(rank0=["exit-75"], rank1=["wait"])
+    assert site.launch("--nproc", "2")[0] == 75
+    assert len(site.starts) == 2
+
+
 def test_a_warning_is_passed_on_and_asks_for_a_requeue(site: Site):
     site.behave(rank0=["orderly"], rank1=["orderly"])
     process = site.start("--nproc", "2")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ligo_dist.checkpoints import CheckpointWriter
 from ligo_dist.config import config_from, parse_yaml
+from ligo_dist.corpus import MicroBatch
 from ligo_dist.engine import EvaluationResult, OptimizerSettings, StepResult, World
 from ligo_dist.runtime import heartbeat
 from ligo_dist.runtime.errors import NonFiniteLossError
@@ -73,21 +74,25 @@ class StandIn:
     taken: list[tuple[int, float]] = field(default_factory=list)
     random: list[float] = field(default_factory=list)
 
-    def micro_batches(self, step: int, rank: int, world_size: int, size: int) -> Iterator[Tensor]:
+    def micro_batches(self, step: int, rank: int, world_size: int, size: int) -> Iterator[MicroBatch]:
         assert (rank, world_size, size) == (0, 1, 4)
-        yield from [torch.tensor(step)] * 2  # 8 samples, 4 at a time
+        yield from [MicroBatch({"step": torch.tensor(step)}, 4)] * 2  # 8 samples, 4 at a time
+
+    def finish(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {"finished": inputs["step"]}
 
     def weight(self, step: int) -> int:
         return 8
 
     def train_step(
-        self, micro_batches: Iterable[Tensor], batch_size: int, learning_rates: Mapping[str, float]
+        self, micro_batches: Iterable[MicroBatch], batch_size: int, learning_rates: Mapping[str, float]
     ) -> StepResult:
         assert batch_size == 8
-        (step, _), learning_rate = micro_batches, learning_rates["model"]
-        self.taken.append((int(step), round(learning_rate, 6)))
+        ((inputs, _), _), learning_rate = micro_batches, learning_rates["model"]
+        step = int(inputs["finished"])
+        self.taken.append((step, round(learning_rate, 6)))
         self.random.append(torch.rand(()).item())
-        return StepResult(self.losses[int(step)], 0.5)
+        return StepResult(self.losses[step], 0.5)
 
 
 @dataclass
@@ -181,7 +186,7 @@ def test_a_validation_loss_that_is_no_number_stops_the_run(monkeypatch: pytest.M
     nothing: Any = None
     runner = PhaseRunner(
         plan=SimpleNamespace(config=SimpleNamespace(evaluation=evaluation)),  # type: ignore[arg-type]
-        corpus=SimpleNamespace(validation=SimpleNamespace(labelled=True), sources={}),  # type: ignore[arg-type]
+        corpus=SimpleNamespace(validation=Numbers(), sources={}),  # type: ignore[arg-type]
         world=World(0, 1, torch.device("cpu")),
         tracker=nothing,
         progress=nothing,
@@ -377,6 +382,9 @@ class Numbers:
 
     def read(self, indices: Any, draws: Any) -> dict[str, Tensor]:
         return {"labels": torch.tensor(indices)}
+
+    def finish(self, inputs: Any) -> Any:
+        return inputs
 
 
 class Measured(StandIn):

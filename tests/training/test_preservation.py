@@ -109,6 +109,9 @@ class Validation:
     def read(self, indices: Any, draws: Any) -> dict[str, Tensor]:
         return {name: tensor[torch.as_tensor(indices)] for name, tensor in self.batch.items()}
 
+    def finish(self, inputs: Any) -> Any:
+        return inputs
+
 
 def checked(
     world: World, family: str, method: str, target: ModelShape, perturbed: str | None, is_grown: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from ligo_dist.config import Profile
+from ligo_dist.corpus import MicroBatch
 from ligo_dist.engine import OptimizerSettings, StepResult, World
 from ligo_dist.schedule import LearningRate, PhasePlan
 from ligo_dist.training import StepProfiler, run_phase
@@ -31,14 +32,18 @@ class StandIn:
     world: World = ALONE
     fails_at: int | None = None
 
-    def micro_batches(self, step: int, rank: int, world_size: int, size: int) -> Iterator[Tensor]:
-        yield torch.tensor(step + 1)
+    def micro_batches(self, step: int, rank: int, world_size: int, size: int) -> Iterator[MicroBatch]:
+        yield MicroBatch({"number": torch.tensor(step + 1)}, 1)
+
+    def finish(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return inputs
 
     def weight(self, step: int) -> int:
         return 1
 
     def train_step(self, micro_batches: Any, batch_size: int, learning_rates: Any) -> StepResult:
-        (number,) = map(int, micro_batches)
+        ((inputs, _),) = micro_batches
+        number = int(inputs["number"])
         with record_function(f"step-{number}"):
             torch.ones(3).sum()
         if number == self.fails_at:
