@@ -65,7 +65,8 @@ SHOW_PROGRESS := sed -unE \
 	-e 's/^ *(Downloading|Using cached) ([^ ]*\/)?([^ /]+) \(([0-9.]+ [MG]B)\)$$/  \3 (\4)/p' \
 	-e 's/^ *(Building wheel for [^ ]+) .*: started.*/  \1/p' \
 	-e 's/^Installing collected packages:.*/  installing (this takes a while)/p'
-PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
+# Byte code is made of what is imported, when it first is: of everything it takes as long as the rest of the installation.
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --no-compile
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || { \

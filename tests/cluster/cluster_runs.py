@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from runs import RunFiles
 from testbed import Testbed
 
@@ -150,3 +152,26 @@ def words_of(pid: int) -> list[bytes]:
         return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return []
+
+
+def assert_same(files: RunFiles, undisturbed: RunFiles, tolerance: float = 0.0) -> None:
+    """Every number that was measured, at every step, is the undisturbed run's; with a tolerance, every loss: what
+    learning costs depends on the number of ranks."""
+    only = "loss" if tolerance else ""
+    ours, theirs = files.numbers(only), undisturbed.numbers(only)
+    assert ours.keys() == theirs.keys()
+    for place, value in ours.items():
+        assert value == pytest.approx(theirs[place], rel=tolerance, abs=tolerance), place
+    assert max(step for _, _, step, _ in ours) == LAST_STEP
+
+
+def hand_typed(testbed: Testbed, files: RunFiles, *more: str) -> tuple[list[str], dict[str, str]]:
+    """A `deepspeed` command as one types it for the hosts, and its environment."""
+    variables = {"GLOO_SOCKET_IFNAME": "eth0", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    exports = files.config.with_name("deepspeed_env")
+    exports.write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+    environ = {**os.environ, **variables, "DS_ENV_FILE": str(exports)}
+    environ["PDSH_SSH_ARGS_APPEND"] = " ".join(testbed.ssh_options)
+    command = [str(Path(sys.executable).with_name("deepspeed")), "--hostfile", str(testbed.hostfile())]
+    command += ["--no_ssh_check", "--master_addr", testbed.hosts["node1"], "--no_local_rank", "--quiet"]
+    return [*command, "--module", "ligo_dist", str(files.config), *overrides(*more)], environ

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster_runs import MODEL, overrides
+from runs import MODELS, RunFiles, Site, run_warm
 from testbed import Testbed, TestbedError
 from testbed.processes import kill, marked
 
@@ -32,6 +34,22 @@ def _testbed() -> Iterator[Testbed]:
 def testbed(_testbed: Testbed) -> Iterator[Testbed]:
     yield _testbed
     _testbed.restore()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    MODELS["cluster"] = MODEL
+    yield Site.make(tmp_path_factory.mktemp("cluster"))
+    del MODELS["cluster"]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(site: Site) -> RunFiles:
+    """The same schedule on as many ranks of this machine alone."""
+    files = site.config("undisturbed", "cluster")
+    on_one = [word for word in overrides() if "gloo_interface" not in word]
+    assert run_warm(files, 3, *on_one) == (0, "")
+    return files
 
 
 @pytest.fixture
