@@ -23,6 +23,7 @@ from ligo_dist.engine import (
     compile_blocks,
     engine_config,
     gather_tensor,
+    gather_whole,
     shard_of,
 )
 from ligo_dist.growth import Growth, LearnedGrowth, SourceShards, get_method, initial_value, operator_name
@@ -63,8 +64,10 @@ def build_engine(
     )
     if checkpointed:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    blocks = list(model.get_submodule(get_architecture(family).layers_path).children())
+    gather_whole(blocks)
     if compiled:
-        compile_blocks(model.get_submodule(get_architecture(family).layers_path).children())
+        compile_blocks(blocks)
     clipping = settings.gradient_clipping
     config = engine_config(precision, micro_batch_size, accumulation, clipping, deepspeed, block)
     engine = Engine(model, settings, config, world, kind_of=kind_of)

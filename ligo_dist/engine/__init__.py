@@ -6,8 +6,8 @@ call is there.
 
 from ligo_dist.engine import importing  # noqa: F401 - before all that imports DeepSpeed
 from ligo_dist.engine.adamw import ADAM_MOMENTS, build_adamw, set_steps
+from ligo_dist.engine.blocks import compile_blocks, gather_whole
 from ligo_dist.engine.check import ZERO_KEYS, refused_keys
-from ligo_dist.engine.compiling import compile_blocks
 from ligo_dist.engine.engine import Engine, EvaluationResult, StepResult
 from ligo_dist.engine.feeding import fed, made_ahead
 from ligo_dist.engine.muon import Muon, orthogonalized, size_factor
@@ -78,6 +78,7 @@ __all__ = [
     "gather_numbers",
     "gather_objects",
     "gather_tensor",
+    "gather_whole",
     "get_accelerator_name",
     "has_native_bf16",
     "is_partitioned",

@@ -22,7 +22,6 @@ from ligo_dist.planning.gathering import (
     generated_modules,
     model_modules,
     partitioned,
-    whole_blocks,
 )
 from ligo_dist.planning.hardware import DEFAULT_GPU, GPUS_PER_NODE, Gpu, get_gpu, gpu_names, gpu_of_device
 from ligo_dist.planning.law import (
@@ -108,5 +107,4 @@ __all__ = [
     "stacking_rule",
     "tokens_count",
     "transfer_traffic",
-    "whole_blocks",
 ]

@@ -15,7 +15,6 @@ from ligo_dist.planning.gathering import (
     generated_modules,
     model_modules,
     partitioned,
-    whole_blocks,
 )
 from ligo_dist.planning.memory import Marked, Memory, growing_peaks, learning_peaks, peak_of, training_peaks
 from ligo_dist.planning.setting import FP32, Setting
@@ -178,8 +177,7 @@ def _elements(specs: Sequence[ParameterSpec], states: Sequence[Selection], ranks
 
 def _modules(plan: Plan, stage: StagePlan) -> list[Module]:
     """Of a stage's model, as ZeRO-3 gathers them."""
-    modules = model_modules(plan.architecture, stage.shape, muon=stage.train.optimizer.muon is not None)
-    return whole_blocks(modules) if plan.config.compile else modules
+    return model_modules(plan.architecture, stage.shape, muon=stage.train.optimizer.muon is not None)
 
 
 def _marked(plan: Plan, stage: StagePlan) -> Marked | None:

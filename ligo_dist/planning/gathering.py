@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from itertools import accumulate
 from typing import Protocol
 
 from ligo_dist.architectures import (
@@ -49,7 +49,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class Module:
-    """Weights that are used at once; `layer` is the block they belong to, None outside the blocks."""
+    """Weights that are gathered at once: a block, by its number `layer`, or a module outside the blocks (None)."""
 
     weights: tuple[Weight, ...]
     layer: int | None
@@ -65,32 +65,22 @@ def all_weights(modules: Iterable[Module]) -> list[Weight]:
 
 
 def model_modules(architecture: Architecture, shape: ModelShape, *, muon: bool = False) -> list[Module]:
-    """A model's modules in their order; a tied embedding is used at either end. `muon`: it trains the matrices of the
-    blocks."""
+    """A model's modules in the order in which they are called; a tied embedding is at either end. `muon`: it trains the
+    matrices of the blocks."""
 
     def weight(spec: ParameterSpec) -> Weight:
         if muon and spec.is_block_matrix:
             return Weight(spec.name, spec.numel, MATRICES)
         return Weight(spec.name, spec.numel, "matrices" if len(spec.shape) > 1 else "vectors")
 
-    modules = [
-        Module(tuple(map(weight, specs)), specs[0].layer)
-        for specs in _by_owner(_in_order(architecture, shape))
-    ]
+    gathered: dict[str | int, list[ParameterSpec]] = {}
+    for spec in _in_order(architecture, shape):
+        place = spec.name.rpartition(".")[0] if spec.layer is None else spec.layer
+        gathered.setdefault(place, []).append(spec)
+    modules = [Module(tuple(map(weight, specs)), specs[0].layer) for specs in gathered.values()]
     if shape.tied:
         modules.append(Module(tuple(map(weight, tied_specs(architecture, shape))), None))
     return modules
-
-
-def whole_blocks(modules: Iterable[Module]) -> list[Module]:
-    """The modules of each block as one: so ZeRO-3 gathers the blocks that are compiled."""
-    merged: list[Module] = []
-    for layer, group in groupby(modules, key=lambda module: module.layer):
-        if layer is None:
-            merged += group
-        else:
-            merged.append(Module(tuple(weight for module in group for weight in module.weights), layer))
-    return merged
 
 
 def generated_modules(layout: GrowthLayout) -> list[Module]:
@@ -142,14 +132,6 @@ def _in_order(architecture: Architecture, shape: ModelShape) -> list[ParameterSp
     return sorted(architecture.parameters(shape), key=place)
 
 
-def _by_owner(specs: list[ParameterSpec]) -> Iterable[list[ParameterSpec]]:
-    """The parameters that one module owns, module by module as each first comes."""
-    owned: dict[str, list[ParameterSpec]] = {}
-    for spec in specs:
-        owned.setdefault(spec.name.rpartition(".")[0], []).append(spec)
-    return owned.values()
-
-
 def _outermost(name: str, layout: GrowthLayout) -> str:
     """The outermost module on the way to a parameter that owns one itself."""
     owners = {spec.name.rpartition(".")[0] for spec in layout.target_parameters if spec.layer is None}
@@ -158,28 +140,12 @@ def _outermost(name: str, layout: GrowthLayout) -> str:
     return next(prefix for prefix in prefixes if prefix in owners)
 
 
-@dataclass(frozen=True)
-class Use:
-    """A module that is called, or differentiated; `held` if it is used again before it is done with."""
-
-    module: Module
-    held: bool = False
-
-
-def forward_and_backward(modules: Sequence[Module], *, checkpointed: bool) -> list[Use]:
-    """The uses of a micro-step. Where a block is checkpointed its last module is met first in the backward pass, and
-    that is what makes the block run again."""
-    uses = [Use(module) for module in modules]
-    for index in reversed(range(len(modules))):
-        module = modules[index]
-        is_last = module.layer is not None and (
-            index + 1 == len(modules) or modules[index + 1].layer != module.layer
-        )
-        if checkpointed and is_last:
-            block = [other for other in modules if other.layer == module.layer]
-            uses += [Use(module, held=True), *map(Use, block)]
-        else:
-            uses.append(Use(module))
+def forward_and_backward(modules: Sequence[Module], *, checkpointed: bool) -> list[Module]:
+    """The modules as a micro-step uses them; a block that is checkpointed runs again in the backward pass."""
+    uses = list(modules)
+    for module in reversed(modules):
+        again = checkpointed and module.layer is not None
+        uses += [module, module] if again else [module]
     return uses
 
 
@@ -257,16 +223,16 @@ class Trained:
         return sizes
 
 
-def _stays(uses: Sequence[Use], reuse_distance: int) -> Iterator[tuple[Weight, int, int]]:
+def _stays(uses: Sequence[Module], reuse_distance: int) -> Iterator[tuple[Weight, int, int]]:
     """Each stay of a weight as a whole: the weight, and the first and the last use that it serves."""
-    passed = [0, *accumulate(use.module.numel for use in uses)]
+    passed = [0, *accumulate(module.numel for module in uses)]
     begun: dict[str, tuple[Weight, int, int]] = {}
-    for index, use in enumerate(uses):
-        for weight in use.module.weights:
+    for index, module in enumerate(uses):
+        for weight in module.weights:
             if weight.name in begun:
                 _, first, last = begun[weight.name]
                 between = passed[index] - passed[last + 1]
-                if uses[last].held or between < reuse_distance or index == last + 1:
+                if between < reuse_distance or index == last + 1:
                     begun[weight.name] = (weight, first, index)
                     continue
                 yield begun[weight.name]
