@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from benchmarks.processes import environment_of_rank
@@ -58,8 +60,9 @@ class Ranks:
         """
         for process in self._processes:
             assert process.stdin is not None
-            process.stdin.write(f"{steps}\n")
-            process.stdin.flush()
+            with suppress(BrokenPipeError):  # it has ended, which is seen below
+                process.stdin.write(f"{steps}\n")
+                process.stdin.flush()
         answers = [self._answer(process) for process in self._processes]
         return {
             "seconds": max(answer["seconds"] for answer in answers),
@@ -71,9 +74,11 @@ class Ranks:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
+            code = process.wait()
             self.close()
             self._errors.seek(0)
-            raise RuntimeError(f"{self._what} ended:\n{self._errors.read()}")
+            killed = "; if it was the system, memory has run out" if code == -signal.SIGKILL else ""
+            raise RuntimeError(f"{self._what} ended with exit code {code}{killed}:\n{self._errors.read()}")
         return json.loads(line)
 
     def close(self) -> None:
