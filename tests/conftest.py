@@ -23,12 +23,19 @@ if TYPE_CHECKING:
 # They need root and packages of the system: `make test-cluster`, which names the folder, runs them.
 collect_ignore = ["cluster"]
 
+_LONGEST = ("test_run_faults.py", "test_watched.py", "test_stopping.py")
+"""They take minutes, and come first: at the end the other worker would have nothing left to do."""
+
 
 def pytest_configure() -> None:
     """A shell lets what it starts in the background ignore SIGINT, `nohup` SIGHUP; all that tests start would too."""
     for signum, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(signum) is signal.SIG_IGN:
             signal.signal(signum, handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)
