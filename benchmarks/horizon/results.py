@@ -303,6 +303,9 @@ def picture(results: Sequence[Result]) -> bytes:
         right.plot([row.flops for row in own], [fmean(row.losses) for row in own], **look)
     for axes in (left, right):
         axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter("")
+    horizons = sorted({row.horizon for row in rows})
+    left.set_xticks(horizons, list(map(str, horizons)))
     left.axhline(0, color=BLACK, linewidth=0.8)
     style(left, "tokens per parameter of the target", "FLOPs saved, everything counted (%)")
     style(right, "FLOPs, everything counted", "final validation loss")
