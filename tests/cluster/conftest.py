@@ -13,6 +13,8 @@ from runs import MODELS, RunFiles, Site, run_warm
 from testbed import Testbed, TestbedError
 from testbed.processes import kill, marked
 
+MODELS["cluster"] = MODEL
+
 
 @pytest.hookimpl(tryfirst=True)  # before `-m cluster` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,13 +36,6 @@ def _testbed() -> Iterator[Testbed]:
 def testbed(_testbed: Testbed) -> Iterator[Testbed]:
     yield _testbed
     _testbed.restore()
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    MODELS["cluster"] = MODEL
-    yield Site.make(tmp_path_factory.mktemp("cluster"))
-    del MODELS["cluster"]
 
 
 @pytest.fixture(scope="session")
