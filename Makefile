@@ -69,18 +69,21 @@ SHOW_PROGRESS := sed -unE \
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --no-compile
 
-$(INSTALLED): pyproject.toml
+# $(call INSTALL,what pip is given)
+define INSTALL
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || { \
 	    echo 'make: Python 3.11, 3.12 or 3.13 is needed, and "$(PYTHON)" is none; name one: make PYTHON=/path/to/python' >&2; \
 	    exit 1; }
 	@echo 'making the environment $(VENV); the first time this downloads torch and takes some minutes'
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP_INSTALL) $(PINS) --editable . | $(SHOW_PROGRESS)
+	@$(PIP_INSTALL) $(PINS) --editable '$(1)' | $(SHOW_PROGRESS)
 	@$(COMPILE)
+endef
+
+$(INSTALLED): pyproject.toml
+	$(call INSTALL,.)
 	@touch $@
 
-$(INSTALLED_DEV): $(INSTALLED)
-	@echo 'adding the tools that tests and checks need'
-	@$(PIP_INSTALL) $(PINS) --editable '.[dev]' | $(SHOW_PROGRESS)
-	@$(COMPILE)
-	@touch $@
+$(INSTALLED_DEV): pyproject.toml
+	$(call INSTALL,.[dev])
+	@touch $(INSTALLED) $@
