@@ -20,7 +20,6 @@ from ligo_dist.engine import (
     Shards,
     StepResult,
     World,
-    compile_blocks,
     engine_config,
     gather_tensor,
     gather_whole,
@@ -64,10 +63,7 @@ def build_engine(
     )
     if checkpointed:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    blocks = list(model.get_submodule(get_architecture(family).layers_path).children())
-    gather_whole(blocks)
-    if compiled:
-        compile_blocks(blocks)
+    gather_whole(model.get_submodule(get_architecture(family).layers_path).children(), compiled=compiled)
     clipping = settings.gradient_clipping
     config = engine_config(precision, micro_batch_size, accumulation, clipping, deepspeed, block)
     engine = Engine(model, settings, config, world, kind_of=kind_of)

@@ -6,7 +6,7 @@ call is there.
 
 from ligo_dist.engine import importing  # noqa: F401 - before all that imports DeepSpeed
 from ligo_dist.engine.adamw import ADAM_MOMENTS, build_adamw, set_steps
-from ligo_dist.engine.blocks import compile_blocks, gather_whole
+from ligo_dist.engine.blocks import gather_whole
 from ligo_dist.engine.check import ZERO_KEYS, refused_keys
 from ligo_dist.engine.engine import Engine, EvaluationResult, StepResult
 from ligo_dist.engine.feeding import fed, made_ahead
@@ -70,7 +70,6 @@ __all__ = [
     "all_gather",
     "barrier",
     "build_adamw",
-    "compile_blocks",
     "engine_config",
     "environment_world_size",
     "fed",

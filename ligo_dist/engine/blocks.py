@@ -9,17 +9,18 @@ from deepspeed.utils import set_z3_leaf_module
 from torch import nn
 
 
-def gather_whole(blocks: Iterable[nn.Module]) -> None:
+def gather_whole(blocks: Iterable[nn.Module], *, compiled: bool = False) -> None:
     """Have ZeRO-3 gather all weights of a block at once before it and drop them after it, in the place of hooks around
-    each module inside. Called before the engine is built."""
+    each module inside. Called once per model, before its engine is built.
+
+    Args:
+        blocks: the model's.
+        compiled: whether each is also compiled when it is first called; equal ones share what is compiled.
+    """
+    if compiled:
+        torch._dynamo.reset()  # what was compiled for the stage before counts against the limit of versions
     for block in blocks:
         set_z3_leaf_module(block, True)
-
-
-def compile_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Have each block, gathered as a whole, compiled when it is first called; equal ones share what is compiled. Called
-    once per model, before its engine is built."""
-    torch._dynamo.reset()  # what was compiled for the stage before counts against the limit of versions
-    for block in blocks:
-        # Micro-batches are of one shape each in training and in evaluation.
-        block.forward = torch.compile(block.forward, dynamic=False)
+        if compiled:
+            # Micro-batches are of one shape each in training and in evaluation.
+            block.forward = torch.compile(block.forward, dynamic=False)

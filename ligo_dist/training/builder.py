@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 from ligo_dist.architectures import ModelShape
 from ligo_dist.checkpoints import Snapshot
 from ligo_dist.config import attention_of, read_source_config
-from ligo_dist.engine import MATRICES, Engine, Shards, World, compile_blocks, engine_config, gather_whole
+from ligo_dist.engine import MATRICES, Engine, Shards, World, engine_config, gather_whole
 from ligo_dist.growth import GrowthLayout, LearnedGrowth, SourceShards, operator_name
 from ligo_dist.huggingface import (
     FUSED_HEAD,
@@ -92,10 +92,8 @@ class Builder:
         architecture, kernels = self.plan.architecture, self.plan.config.liger.kernels
         if kernels:
             apply_liger(model, kernels)
-        blocks = list(model.get_submodule(architecture.layers_path).children())
-        gather_whole(blocks)
-        if self.plan.config.compile and stage.train.steps:
-            compile_blocks(blocks)
+        blocks = model.get_submodule(architecture.layers_path).children()
+        gather_whole(blocks, compiled=self.plan.config.compile and stage.train.steps > 0)
         keys = self._engine_config(stage.train, stage.block(architecture))
         has_muon = stage.train.optimizer.muon is not None
         kinds = {

@@ -242,6 +242,8 @@ def test_changes_depend_on_seed_and_draw_alone_and_leave_the_images_as_they_are(
         ]
 
     assert torch.equal(read(8), read(8))
+    together = images(pixels, shift=2, flip=True, seed=3).read([0, 0], [2**40, 8])["pixel_values"]
+    assert torch.equal(together, torch.cat([read(2**40), read(8)]))
     assert any(not torch.equal(read(draw), read(8)) for draw in range(9, 12))
     assert any(not torch.equal(read(draw), read(draw, seed=4)) for draw in range(4))
     assert np.array_equal(pixels, before)
