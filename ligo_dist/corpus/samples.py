@@ -340,7 +340,7 @@ class MixedSamples:
 
 
 def random_numbers(seed: int, draws: Iterable[int], stream: int) -> Iterator[np.random.Generator]:
-    """Random numbers of their own for each (seed, draw, stream), each good until the next one is asked for: those of the
+    """Random numbers of their own for each (seed, draw, stream), each good until the next one is asked for: the
     counter-based Philox (Salmon et al. 2011), begun anew, which takes a tenth of the time of making another."""
     bits = np.random.Philox(key=[seed, 0], counter=[0, 0, 0, stream])
     random, state = np.random.Generator(bits), bits.state
