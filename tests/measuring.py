@@ -76,6 +76,7 @@ def measuring() -> Iterator[Measured]:
     from ligo_dist.engine import Engine
     from ligo_dist.training import Builder, Grower, PhaseRunner, SaveCheckpoint, grower
 
+    gc.freeze()  # as a run does at its start, after which `gc` shows no tensor that was there before
     measured, place, before = Measured(), ["", ""], _alive()
     steps: Counter[tuple[str, str]] = Counter()
     run_phase, train_step, evaluate = PhaseRunner.run, Engine.train_step, Engine.evaluate
