@@ -1,4 +1,4 @@
-"""`ligo-dist run --hostfile` over real ssh, and `deepspeed` typed by hand: the same numbers as on one host."""
+"""`ligo-dist run --hostfile` over real ssh: the same numbers as on one host."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import contextlib
 import os
 import re
 import shlex
-import subprocess
 import time
 from pathlib import Path
 
-from cluster_runs import ROOT, ClusterRun, assert_same, command_lines, hand_typed
+from cluster_runs import ClusterRun, assert_same, command_lines
 from runs import RunFiles, Site
 from testbed import Testbed
 
@@ -57,11 +56,3 @@ def files_with(planted: str, directory: Path) -> dict[str, int]:
                 if planted.encode() in path.read_bytes():
                     found[path.name] = path.stat().st_mode & 0o777
     return found
-
-
-def test_deepspeed_by_hand_runs_the_same_ranks(testbed: Testbed, site: Site, undisturbed: RunFiles):
-    files = site.config("by_hand", "cluster")
-    command, environ = hand_typed(testbed, files)
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert_same(files, undisturbed)
