@@ -49,7 +49,7 @@ def test_a_dry_run_shows_stages_and_command_and_makes_no_file(capsys, tmp_path):
         "parameters",
         "tokens",
         "FLOPs",
-        "6,610,176",
+        "4,723,040",
         "6 (6)",
         "nothing was started",
     ):
@@ -64,7 +64,7 @@ def test_a_dry_run_shows_stages_and_command_and_makes_no_file(capsys, tmp_path):
 def test_the_plan_has_the_numbers_of_the_accounting():
     config = load_config(QUICKSTART)
     gpt2 = get_architecture("gpt2")
-    small, medium, _ = Plan.of(config, 4096, 2).stages
+    small, medium, _ = Plan.of(config, 2048, 2).stages
     train, learn = config.stages[1].train, config.stages[1].grow.learn
     assert medium.parameters == parameter_count(gpt2, medium.shape)
     step = training_step_flops(gpt2, medium.shape, 128, train.batch_size, checkpointed=False)
@@ -144,10 +144,10 @@ def test_what_was_prepared_stands_for_what_has_gone(gone, capsys, tmp_path):
     assert dry_run(*GONE[gone]) == 2
     prepared = tmp_path / "data" / "cache" / "prepared"
     prepared.mkdir(parents=True)
-    (prepared / "index.json").write_text('{"tokenizer": {"vocab_size": 4096}}')
+    (prepared / "index.json").write_text('{"tokenizer": {"vocab_size": 2048}}')
     remember(load_config(QUICKSTART, GONE[gone]), prepared)
     assert dry_run(*GONE[gone]) == 0
-    assert "6,610,176" in capsys.readouterr().out
+    assert "4,723,040" in capsys.readouterr().out
     assert dry_run(*GONE[gone], "data.validation_fraction=0.3") == 2
 
 
@@ -157,7 +157,7 @@ def test_a_tokenizer_of_another_vocabulary(capsys, tmp_path):
     documents = [path.read_bytes() for path in sorted((ROOT / "ligo_dist").rglob("*.py"))]
     (tmp_path / "own.model").write_bytes(train_tokenizer(documents, 600, "bpe"))
     assert dry_run("tokenizer.file=own.model") == 2
-    assert "tokenizer.vocab_size: 4096, but 'own.model' has 600 pieces" in capsys.readouterr().err
+    assert "tokenizer.vocab_size: 2048, but 'own.model' has 600 pieces" in capsys.readouterr().err
     assert dry_run("tokenizer.file=own.model", "tokenizer.vocab_size=null") == 0
     stages = Plan.of(load_config(QUICKSTART), 600, 1).stages
     assert f"{stages[0].parameters:,}" in capsys.readouterr().out

@@ -48,7 +48,7 @@ def test_every_stage_and_phase_has_its_line(capsys, tmp_path):
         "activations",
         "all-gather",
         "checkpoint",
-        "6,610,176",
+        "4,723,040",
     ):
         assert words in out
     assert "fits on one rank, in 72.0 GB of the 80.0 GB of h100" in out
@@ -172,7 +172,7 @@ def test_when_growing_pays_is_told(capsys):
 
 
 def test_a_table_is_never_cut_short(capsys):
-    quickstart = Plan.of(load_config(QUICKSTART), 4096, 2)
+    quickstart = Plan.of(load_config(QUICKSTART), 2048, 2)
     print_forecast("a" * 300, Forecast(quickstart, get_gpu("h100"), 0.4))
     assert "…" not in capsys.readouterr().out
 
