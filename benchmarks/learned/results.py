@@ -34,8 +34,8 @@ identity-gates  gates-10-0.01 from identity copies in the place of damped ones
 depth-N-R       LiGO in depth: the same on whole batches
 tournament      E4: damped, stack, identity and interlaced damped copies, ten steps each; the best one goes on
 gradmax, tiny   E3: identity copies whose output projections come from one batch's gradient, or that and activations
-Not measured: width operators, other sizes, horizons and points of growth; the paper's own setting (BERT's objective,
-small to base by ratio, a source trained long and not counted); bf16; other learning rates of the weights.
+Not measured: width operators, other sizes, horizons and points of growth; bf16; other learning rates of the weights.
+The paper's own setting is `ligo-dist compare configs/compare_bert.yaml`.
 """
 
 
