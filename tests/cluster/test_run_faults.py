@@ -65,6 +65,23 @@ def test_a_node_that_stays_away_is_done_without(testbed: Testbed, site: Site, un
     assert_same(files, undisturbed, 1e-4)
 
 
+def test_a_killed_launcher_leaves_no_process_and_its_checkpoint(
+    testbed: Testbed, site: Site, undisturbed: RunFiles
+):
+    files = site.config("orphans", "cluster")
+    with ClusterRun(testbed, files) as run:
+        run.wait_for(r"small train +3/8")
+        run.process.kill()
+        run.process.wait()
+        with ClusterRun(
+            testbed, files
+        ) as again:  # typed again at once: it waits for ranks of the first that are left
+            assert again.end() == 0, again.said
+            assert "resumed from " in again.said
+        run.assert_none_survives()
+    assert_same(files, undisturbed)
+
+
 def test_a_frozen_rank_of_a_command_typed_by_hand(testbed: Testbed, site: Site, undisturbed: RunFiles):
     """It is the only one of its host, where nothing else would end it; the same command goes on to the same end."""
     files = site.config("frozen_by_hand", "cluster")
@@ -88,26 +105,19 @@ def test_a_frozen_rank_of_a_command_typed_by_hand(testbed: Testbed, site: Site, 
     assert_same(files, undisturbed)
 
 
-def test_killed_and_warned_it_goes_on_on_two_hosts_and_on_three_again(
+def test_warned_it_goes_on_on_two_hosts_and_on_three_again(
     testbed: Testbed, site: Site, undisturbed: RunFiles
 ):
-    """Its launcher is killed, which leaves no process; then it is warned by two signals."""
     files = site.config("elastic", "cluster")
-    three, two = ("node1", "node2", "node3"), ("node2", "node3")
-    with ClusterRun(testbed, files) as killed:
-        killed.wait_for(r"small train +3/8")
-        killed.process.kill()
-        killed.process.wait()
-        # Typed again at once it waits for ranks of the first that are left.
-        for nodes, what, signum in (
-            (three, r"resumed from [\s\S]*small train +5/8", signal.SIGTERM),
-            (two, r"medium learn +3/6", signal.SIGUSR1),
-        ):
-            with ClusterRun(testbed, files, nodes=nodes) as run:
-                run.wait_for(what)
-                run.process.send_signal(signum)
-                assert run.end() == 75, run.said
-        killed.assert_none_survives()
+
+    def until(what: str, nodes: tuple[str, ...], signum: signal.Signals) -> None:
+        with ClusterRun(testbed, files, nodes=nodes) as run:
+            run.wait_for(what)
+            run.process.send_signal(signum)
+            assert run.end() == 75, run.said
+
+    until(r"small train +5/8", ("node1", "node2", "node3"), signal.SIGTERM)
+    until(r"medium learn +3/6", ("node2", "node3"), signal.SIGUSR1)
     with ClusterRun(testbed, files) as run:
         assert run.end() == 0, run.said
     assert_same(files, undisturbed, 1e-4)
