@@ -13,6 +13,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
+# Both installations write the same environment.
+.NOTPARALLEL:
 
 BIN := $(VENV)/bin
 # The stamps are written last: an environment that was interrupted has none, and is completed the next time.

@@ -279,6 +279,11 @@ def measured(files: RunFiles, stage: str, phase: str, step: int) -> Callable[[],
     return lambda: any((r["stage"], r["phase"], r["step"]) == wanted for r in files.records())
 
 
+def checkpointed(files: RunFiles, pattern: str) -> Callable[[], bool]:
+    """Whether there is a checkpoint of such a name."""
+    return lambda: any((files.run_dir / "checkpoints").glob(pattern))
+
+
 def assert_same_weights(files: RunFiles, reference: RunFiles) -> None:
     weights, expected = files.weights("large"), reference.weights("large")
     assert set(weights) == set(expected)

@@ -23,6 +23,7 @@ from runs import (
     RunFiles,
     Site,
     assert_same_weights,
+    checkpointed,
     environment,
     has_finished,
     measured,
@@ -48,10 +49,6 @@ def kill_when(files: RunFiles, moment: Callable[[], bool], timeout: float = 120.
     assert all(process.returncode == -9 for process in processes)
 
 
-def exists(files: RunFiles, pattern: str) -> Callable[[], bool]:
-    return lambda: any((files.run_dir / "checkpoints").glob(pattern))
-
-
 def assert_part_of(files: RunFiles, reference: RunFiles) -> None:
     expected = reference.numbers()
     for key, value in files.numbers().items():
@@ -61,18 +58,18 @@ def assert_part_of(files: RunFiles, reference: RunFiles) -> None:
 def kill_in_every_phase(files: RunFiles, whole_run: RunFiles) -> None:
     """Kill and resume a run while it learns, grows and trains; what it leaves is a part of the undisturbed one."""
     # Checkpoints come every second step, and are complete some steps later: those are lost and taken again.
-    kill_when(files, exists(files, "step-00000007-1-learn"))
+    kill_when(files, checkpointed(files, "step-00000007-1-learn"))
     assert measured(files, "medium", "learn", 8)()
     assert_part_of(files, whole_run)
-    kill_when(files, exists(files, "step-00000010-1-learn"))
-    assert not exists(files, "step-*-1-train")(), "it was too late: the grown model is saved already"
+    kill_when(files, checkpointed(files, "step-00000010-1-learn"))
+    assert not checkpointed(files, "step-*-1-train")(), "it was too late: the grown model is saved already"
     assert_part_of(files, whole_run)
     # In `train`. A checkpoint of this size is written in milliseconds: perhaps it is complete just in time.
     for _ in range(5):
-        kill_when(files, exists(files, ".writing-step-000000[12][24]-?-train"))
-        if exists(files, ".writing-*")():
+        kill_when(files, checkpointed(files, ".writing-step-000000[12][24]-?-train"))
+        if checkpointed(files, ".writing-*")():
             break
-    assert exists(files, ".writing-*")()
+    assert checkpointed(files, ".writing-*")()
     assert_part_of(files, whole_run)
 
 
@@ -100,7 +97,7 @@ def test_a_run_killed_in_every_phase_ends_as_if_it_had_not_been(
     assert "resumed from" in typed.stdout
     assert files.numbers() == whole_run.numbers()
     assert_same_weights(files, whole_run)
-    assert not exists(files, ".writing-*")()
+    assert not checkpointed(files, ".writing-*")()
 
 
 # --- SIGTERM and what else is polite ---

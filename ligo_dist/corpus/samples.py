@@ -246,7 +246,7 @@ class ImageSamples:
             for row, index, random in zip(pixels, indices, numbers, strict=True):
                 self._put_changed(row, images[index], random)
         else:
-            for row, index in zip(pixels, indices, strict=True):
+            for row, index, _ in zip(pixels, indices, draws, strict=True):
                 row[...] = images[index]
         return {
             "pixel_values": torch.from_numpy(pixels),

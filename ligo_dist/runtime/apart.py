@@ -11,7 +11,6 @@ reads a line of JSON for each question, and answers with one.
 
 from __future__ import annotations
 
-import gc
 import importlib
 import json
 import os
@@ -103,7 +102,6 @@ _PROCESSES: dict[bool, _Process] = {}
 
 
 def _serve() -> None:
-    gc.disable()  # it imports much, and is gone after a few answers
     # What the libraries print goes elsewhere.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from cluster_runs import ROOT, ClusterRun, assert_none_survives, assert_same, hand_typed, words_of
-from runs import RunFiles, Site
+from runs import RunFiles, Site, checkpointed
 from testbed import Testbed
 
 
@@ -89,7 +89,7 @@ def test_a_frozen_rank_of_a_command_typed_by_hand(testbed: Testbed, site: Site, 
     with files.config.with_suffix(".out").open("w+") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)
         deadline = time.monotonic() + 240
-        while not list((files.run_dir / "checkpoints").glob("step-*")):
+        while not checkpointed(files, "step-*")():
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
