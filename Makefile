@@ -48,7 +48,7 @@ check: $(INSTALLED_DEV)  ## lint, import rules, format, types, the generated pag
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers $(JOBS)
 	$(BIN)/python -m ligo_dist.config.reference --check
 
 format: $(INSTALLED_DEV)  ## format the code
@@ -67,8 +67,9 @@ SHOW_PROGRESS := sed -unE \
 	-e 's/^ *(Downloading|Using cached) ([^ ]*\/)?([^ /]+) \(([0-9.]+ [MG]B)\)$$/  \3 (\4)/p' \
 	-e 's/^ *(Building wheel for [^ ]+) .*: started.*/  \1/p' \
 	-e 's/^Installing collected packages:.*/  installing (this takes a while)/p'
-# Byte code takes pip half of the time, on one core; all cores make it, and pass over what is not meant for this Python.
-COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+# Byte code takes pip half of the time, on one core; all cores make it, without that of the libraries' own tests, and pass
+# over what is not meant for this Python. Ours is made too: where nobody may write any, each rank would make it again.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib ligo_dist launcher || true
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --no-compile
 
 # $(call INSTALL,what pip is given)

@@ -1,5 +1,5 @@
 """Ranks that `deepspeed`, typed by hand, or torchrun has started: whatever strikes them, nothing survives, and the last
-checkpoint resumes."""
+checkpoint resumes. A frozen rank is in tests/cluster/test_runs.py."""
 
 from __future__ import annotations
 
@@ -137,10 +137,6 @@ def kill(started: Started) -> None:
     started.rank(1).kill()
 
 
-def freeze(started: Started) -> None:
-    started.rank(1).suspend()
-
-
 def kill_parent(started: Started) -> None:
     started.rank(1).parent().kill()
 
@@ -158,20 +154,17 @@ def check_ends(fault: Callable[[Started], None], started: Started) -> None:
     ends = started.ends()
     if fault in (kill_parent, request_stop, warn):  # the step was finished, and a checkpoint written
         assert {end["code"] for end in ends.values()} == {75}, started.said
-    elif fault is kill:
+    else:
         assert (ends[1]["code"], ends[1]["reason"]) == (None, "was killed")
         assert ends[1]["doing"].startswith(("small", "large"))
-    else:
-        assert ends[1]["reason"] == "was stopped (SIGSTOP)" or ends[1]["code"] is None
-        assert ends[0]["reason"].startswith("has not got on for ") or "closed" in "".join(ends[0]["lines"])
 
 
 @pytest.mark.parametrize(
     ("by", "faults"),
     [
-        ("deepspeed", (request_stop, kill, freeze, kill_parent, warn)),
+        ("deepspeed", (request_stop, kill, kill_parent, warn)),
         # The other two the ranks see themselves, whoever has started them.
-        ("torchrun", (kill, kill_parent, warn)),
+        ("torchrun", (kill, kill_parent)),
     ],
 )
 def test_nothing_survives_and_the_last_checkpoint_resumes(

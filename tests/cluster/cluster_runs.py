@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from runs import RunFiles
+from runs import RunFiles, environment
 from testbed import Testbed
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +75,7 @@ class ClusterRun:
         ]
         command += [f"cluster.master_address={self.testbed.hosts[self.nodes[0]]}"]
         self.output = self.files.config.with_suffix(".out").open("w+")
-        environ = {**os.environ, name: value, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+        environ = {**environment(), name: value}
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environ, stdout=self.output, stderr=subprocess.STDOUT
         )
@@ -170,7 +169,7 @@ def hand_typed(testbed: Testbed, files: RunFiles, *more: str) -> tuple[list[str]
     variables = {"GLOO_SOCKET_IFNAME": "eth0", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     exports = files.config.with_name("deepspeed_env")
     exports.write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
-    environ = {**os.environ, **variables, "DS_ENV_FILE": str(exports)}
+    environ = {**environment(), **variables, "DS_ENV_FILE": str(exports)}
     environ["PDSH_SSH_ARGS_APPEND"] = " ".join(testbed.ssh_options)
     command = [str(Path(sys.executable).with_name("deepspeed")), "--hostfile", str(testbed.hostfile())]
     command += ["--no_ssh_check", "--master_addr", testbed.hosts["node1"], "--no_local_rank", "--quiet"]

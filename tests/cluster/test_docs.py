@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from cluster_runs import ROOT, assert_none_survives
+from runs import environment
 from testbed import Testbed
 
 PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
@@ -24,7 +25,7 @@ def test_from_two_bare_nodes_to_a_running_job(testbed: Testbed, tmp_path: Path):
     ssh.write_text(f'#!/bin/sh\nexec /usr/bin/ssh {" ".join(testbed.ssh_options)} "$@"\n')
     ssh.chmod(0o755)
     path = f"{ssh.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environ = {**os.environ, "PATH": path, "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
+    environ = {**environment(), "PATH": path}
     for block in blocks:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", block],

@@ -3,15 +3,12 @@ survives."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import time
 from collections.abc import Callable
 
-from cluster_runs import ROOT, ClusterRun, assert_none_survives, assert_same, hand_typed, words_of
-from runs import RunFiles, Site, checkpointed
+from cluster_runs import ClusterRun, assert_same
+from runs import RunFiles, Site
 from testbed import Testbed
 
 
@@ -79,29 +76,6 @@ def test_a_killed_launcher_leaves_no_process_and_its_checkpoint(
             assert again.end() == 0, again.said
             assert "resumed from " in again.said
         run.assert_none_survives()
-    assert_same(files, undisturbed)
-
-
-def test_a_frozen_rank_of_a_command_typed_by_hand(testbed: Testbed, site: Site, undisturbed: RunFiles):
-    """It is the only one of its host, where nothing else would end it; the same command goes on to the same end."""
-    files = site.config("frozen_by_hand", "cluster")
-    command, environ = hand_typed(testbed, files, "cluster.hang_seconds=6.0")
-    with files.config.with_suffix(".out").open("w+") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)
-        deadline = time.monotonic() + 240
-        while not checkpointed(files, "step-*")():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        (rank,) = (pid for pid in testbed.processes_on("node3", "RANK=2") if b"ligo_dist" in words_of(pid))
-        os.kill(rank, signal.SIGSTOP)
-        assert process.wait(120) != 0
-    assert_none_survives(testbed)
-    ends = [json.loads(path.read_text()) for path in (files.run_dir / "logs/001").glob("*.end")]
-    assert {end["rank"]: end["reason"] for end in ends}[2] == "was stopped (SIGSTOP)"
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "resumed from " in done.stdout
     assert_same(files, undisturbed)
 
 

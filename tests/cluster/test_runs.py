@@ -1,16 +1,27 @@
-"""`ligo-dist run --hostfile` over real ssh: the same numbers as on one host."""
+"""`ligo-dist run --hostfile`, and `deepspeed` typed by hand, over real ssh: the same numbers as on one host."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shlex
+import signal
+import subprocess
 import time
 from pathlib import Path
 
-from cluster_runs import ClusterRun, assert_same, command_lines
-from runs import RunFiles, Site
+from cluster_runs import (
+    ROOT,
+    ClusterRun,
+    assert_none_survives,
+    assert_same,
+    command_lines,
+    hand_typed,
+    words_of,
+)
+from runs import RunFiles, Site, checkpointed
 from testbed import Testbed
 
 
@@ -45,6 +56,29 @@ def test_a_whole_schedule_equals_the_one_on_a_single_host(
     assert files_with(planted, files.run_dir) == {}, "gone"
     left = sorted(path.name for path in (files.run_dir / "logs/001").glob("rank-*"))
     assert left == [f"rank-0000{rank}.{kind}" for rank in range(3) for kind in ("end", "log")]
+
+
+def test_a_frozen_rank_of_a_command_typed_by_hand(testbed: Testbed, site: Site, undisturbed: RunFiles):
+    """It is the only one of its host, where nothing else would end it; the same command goes on to the same end."""
+    files = site.config("frozen_by_hand", "cluster")
+    command, environ = hand_typed(testbed, files, "cluster.hang_seconds=6.0")
+    with files.config.with_suffix(".out").open("w+") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)
+        deadline = time.monotonic() + 240
+        while not checkpointed(files, "step-*")():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        (rank,) = (pid for pid in testbed.processes_on("node3", "RANK=2") if b"ligo_dist" in words_of(pid))
+        os.kill(rank, signal.SIGSTOP)
+        assert process.wait(120) != 0
+    assert_none_survives(testbed)
+    ends = [json.loads(path.read_text()) for path in (files.run_dir / "logs/001").glob("*.end")]
+    assert {end["rank"]: end["reason"] for end in ends}[2] == "was stopped (SIGSTOP)"
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "resumed from " in done.stdout
+    assert_same(files, undisturbed)
 
 
 def files_with(planted: str, directory: Path) -> dict[str, int]:

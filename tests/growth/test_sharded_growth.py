@@ -242,10 +242,10 @@ def sharded_numbers(world: World, case: Case) -> Numbers:
         weights = written(world, case, grown_shards(growth, source, operator, world), loss)
     else:
         weights = whole(world, growth, dict(grown_shards(growth, source, operator, world)))
-    depth, moments = method_named(case.method).depth, {}
+    depth, moments, before = method_named(case.method).depth, {}, source_moments(case)
     specs = growth.architecture.parameters(growth.source)
     for squared, asymmetric, selection in KINDS:
-        own = {s.name: source_moments(case)[s.name] for s in specs if selection(s)}
+        own = {s.name: before[s.name] for s in specs if selection(s)}
         small = SourceShards.build(growth, shards(world, own), world, zero_extras=True, selection=selection)
         made = grown_moments(
             growth, small, operator, world, depth=depth, squared=squared, asymmetric=asymmetric

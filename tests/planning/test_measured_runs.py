@@ -72,7 +72,7 @@ def run_case(
 ) -> Case:
     files = Site.make(directory).config("run")
     raw = yaml.safe_load(files.config.read_text())
-    raw["model"] = {"family": family, "max_positions": LENGTH, "vocab_size": 2048}
+    raw["model"] = {"family": family, "max_positions": LENGTH, "vocab_size": 768}
     raw |= {"stages": stages, "precision": precision}
     raw["data"]["sequence_length"] = LENGTH
     raw["defaults"]["train"]["micro_batch_size"] = raw["evaluation"]["micro_batch_size"] = 2
@@ -205,7 +205,8 @@ def test_what_trains_new_elements_alone_is_planned(train: dict[str, Any], tmp_pa
     assert phase.cost.hardware_flops_per_step == case.measured.flops["large", "train"]
     assert phase.peak.point == "optimizer"
     measured = case.measured.peaks["large", "train", "step"]
-    assert planned_bytes(phase, "step") == pytest.approx(measured, rel=0.05)
+    # The masks or the copies alone would be a sixth; now and then the profiler misses that something was freed.
+    assert planned_bytes(phase, "step") == pytest.approx(measured, rel=0.1)
 
 
 def tensor_bytes(path: Path) -> int:
