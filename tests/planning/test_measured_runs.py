@@ -72,7 +72,7 @@ def run_case(
 ) -> Case:
     files = Site.make(directory).config("run")
     raw = yaml.safe_load(files.config.read_text())
-    raw["model"] = {"family": family, "max_positions": LENGTH, "vocab_size": 768}
+    raw["model"] = {"family": family, "max_positions": LENGTH, "vocab_size": 2048}
     raw |= {"stages": stages, "precision": precision}
     raw["data"]["sequence_length"] = LENGTH
     raw["defaults"]["train"]["micro_batch_size"] = raw["evaluation"]["micro_batch_size"] = 2
