@@ -27,8 +27,6 @@ from ligo_dist.engine import World
 from ranks import run_ranks
 
 ROOT = Path(__file__).parents[1]
-PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "startup")])
-"""Of what tests start: the code that is tested, whichever is installed; and an import less for DeepSpeed's launcher."""
 TEXTS = ("bisect.py", "heapq.py", "shlex.py", "string.py", "stat.py", "textwrap.py")
 
 _CONFIG = """
@@ -233,14 +231,15 @@ def run_warm(files: RunFiles, world_size: int, *overrides: str) -> tuple[int, st
 
 
 def environment() -> dict[str, str]:
-    """That of a shell in which the virtual environment is active."""
+    """That of a shell in which the virtual environment is active, with the code that is tested, whichever is installed,
+    and an import less for DeepSpeed's launcher."""
     path = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
     return {
         **os.environ,
         "PATH": path,
         "DS_ACCELERATOR": "cpu",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": PYTHONPATH,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'startup'}",
     }
 
 

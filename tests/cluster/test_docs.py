@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 from cluster_runs import ROOT, assert_none_survives
@@ -24,8 +22,8 @@ def test_from_two_bare_nodes_to_a_running_job(testbed: Testbed, tmp_path: Path):
     ssh.parent.mkdir()
     ssh.write_text(f'#!/bin/sh\nexec /usr/bin/ssh {" ".join(testbed.ssh_options)} "$@"\n')
     ssh.chmod(0o755)
-    path = f"{ssh.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environ = {**environment(), "PATH": path}
+    environ = environment()
+    environ["PATH"] = f"{ssh.parent}:{environ['PATH']}"
     for block in blocks:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", block],

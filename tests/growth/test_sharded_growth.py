@@ -148,7 +148,8 @@ def dense(case_key: str) -> Numbers:
     growth = case.growth
     operator = {key: value.requires_grad_() for key, value in case.operator().items()}
     weights = growth.grow_dense(case.source_weights(), operator)
-    moments = {kind: dense_moments(case, *kind) for kind in KINDS}
+    before = source_moments(case)
+    moments = {kind: dense_moments(case, before, *kind) for kind in KINDS}
     if growth.architecture.objective == "features":  # no loss to learn from
         return Numbers(0.0, {}, {key: value.detach() for key, value in weights.items()}, moments)
     target = library_model(case.family, growth.target, seed=9)
@@ -163,11 +164,13 @@ def dense(case_key: str) -> Numbers:
 
 
 @torch.no_grad()
-def dense_moments(case: Case, squared: bool, asymmetric: bool, selection: Selection) -> dict[str, Tensor]:
+def dense_moments(
+    case: Case, before: dict[str, Tensor], squared: bool, asymmetric: bool, selection: Selection
+) -> dict[str, Tensor]:
     """Moments through the dense path: all that the source has not is zero there, the unit layer too."""
     growth = case.growth
     operator = {name: value.square() if squared else value for name, value in case.operator().items()}
-    moments = source_moments(case)
+    moments = dict(before)
     roles = growth.source_by_role
     for layer in range(growth.source.layers, growth.source.layers + growth.fresh_layers):
         moments |= {role.format(layer=layer): torch.zeros(roles[role].shape) for role in growth.layer_roles}

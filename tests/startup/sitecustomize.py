@@ -9,4 +9,4 @@ if any(
     os.path.basename(word) == "deepspeed" or word.startswith("deepspeed.launcher")
     for word in sys.orig_argv[1:4]
 ):
-    sys.modules["mlflow"] = None  # type: ignore[assignment]
+    sys.modules["mlflow"] = None
